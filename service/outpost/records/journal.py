@@ -1,0 +1,561 @@
+"""The journal: one SQLite file, the truth of every study on this host.
+
+It holds patient identifiers (study UIDs), so it never leaves the host; `recorder` ships
+keyed pseudonyms only.
+
+States::
+
+    receiving -> complete -> inferring -> delivering -> delivered
+                    |            |
+                    +------------+--> rejected | quarantined
+
+Every write is one transaction under `synchronous=FULL`: when a method returns, the fact survives a power cut.
+"""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
+OUTCOMES = ("delivered", "rejected", "quarantined")
+
+_SCHEMA = """
+CREATE TABLE studies (
+    id                INTEGER PRIMARY KEY,
+    study_uid         TEXT NOT NULL,
+    revision          INTEGER NOT NULL,
+    modality          TEXT NOT NULL DEFAULT '',
+    state             TEXT NOT NULL,
+    reason            TEXT NOT NULL DEFAULT '',
+    detail            TEXT NOT NULL DEFAULT '',
+    received_at       TEXT NOT NULL,
+    completed_at      TEXT,
+    finished_at       TEXT,
+    attempts          INTEGER NOT NULL DEFAULT 0,
+    instances         INTEGER NOT NULL DEFAULT 0,
+    bytes             INTEGER NOT NULL DEFAULT 0,
+    model             TEXT NOT NULL DEFAULT '',
+    model_version     TEXT NOT NULL DEFAULT '',
+    engine            TEXT NOT NULL DEFAULT '',
+    precision         TEXT NOT NULL DEFAULT '',
+    rung              TEXT NOT NULL DEFAULT '',
+    device            TEXT NOT NULL DEFAULT '',
+    inference_seconds REAL,
+    spool_removed_at  TEXT,
+    change            INTEGER NOT NULL,
+    shipped_change    INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (study_uid, revision)
+);
+CREATE INDEX studies_by_state ON studies (state);
+CREATE INDEX studies_by_change ON studies (change);
+CREATE INDEX studies_unshipped ON studies (change) WHERE change > shipped_change;
+
+CREATE TABLE instances (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    sop_uid         TEXT NOT NULL UNIQUE,
+    study_uid       TEXT NOT NULL,
+    series_uid      TEXT NOT NULL,
+    sop_class       TEXT NOT NULL,
+    transfer_syntax TEXT NOT NULL,
+    modality        TEXT NOT NULL,
+    digest          TEXT NOT NULL,
+    bytes           INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    source          TEXT NOT NULL,
+    received_at     TEXT NOT NULL
+);
+CREATE INDEX instances_by_study ON instances (study_uid, revision);
+
+CREATE TABLE refused (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      TEXT NOT NULL,
+    reason  TEXT NOT NULL,
+    file    TEXT NOT NULL,
+    bytes   INTEGER NOT NULL,
+    source  TEXT NOT NULL
+);
+
+CREATE TABLE deliveries (
+    study           INTEGER NOT NULL REFERENCES studies (id),
+    file            TEXT NOT NULL,
+    destination     TEXT NOT NULL,
+    attempts        INTEGER NOT NULL DEFAULT 0,
+    last_attempt_at TEXT,
+    confirmed_at    TEXT,
+    error           TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (study, file, destination)
+);
+"""
+
+_RECORD_COLUMNS = (
+    "id, study_uid, revision, modality, received_at, completed_at, finished_at, state, reason, detail, "
+    "instances, bytes, model, model_version, engine, precision, rung, device, inference_seconds, attempts, "
+    "change"
+)
+
+
+class JournalError(Exception):
+    """A state change that the study's present state does not allow, or a journal of another version."""
+
+
+class Added(enum.Enum):
+    """What became of an instance offered to the journal."""
+
+    NEW = "new"  # first sight: the study is receiving
+    DUPLICATE = "duplicate"  # same UID, same content: nothing changed
+    CONFLICT = "conflict"  # same UID, other content: not taken
+    RESTORED = "restored"  # known content, wanted again: a late instance found the files removed
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One DICOM object as it was received. `digest` covers the data set, `bytes` is the size of the file."""
+
+    sop_uid: str
+    study_uid: str
+    series_uid: str
+    sop_class: str
+    transfer_syntax: str
+    modality: str
+    digest: str
+    bytes: int
+    source: str = ""  # who sent it: calling AE title or "stow"; stays in the journal
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """One revision of one study. Timestamps are aware, in UTC; `bytes` and `instances` count the whole."""
+
+    study_uid: str
+    revision: int
+    system: str
+    modality: str
+    received_at: datetime
+    completed_at: datetime | None
+    finished_at: datetime | None
+    state: str
+    reason: str
+    detail: str
+    instances: int
+    bytes: int
+    model: str
+    model_version: str
+    engine: str
+    precision: str
+    rung: str
+    device: str
+    inference_seconds: float | None
+    change: int
+    row: int = field(default=0, compare=False)  # what logs name a study by: it says nothing about a patient
+    attempts: int = field(default=0, compare=False)  # times inference was begun
+
+    @property
+    def outcome(self) -> str:
+        """delivered, rejected, quarantined, or pending while the study is on its way."""
+        return self.state if self.state in OUTCOMES else "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far one result file has come on its way to one destination."""
+
+    study: int
+    file: str
+    destination: str
+    attempts: int
+    last_attempt_at: datetime | None
+    confirmed_at: datetime | None
+    error: str
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(moment: datetime) -> str:
+    """Fixed width, so that text order in SQLite is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+class Journal:
+    """Opens the journal, creating it where there is none. Safe to use from any thread.
+
+    Raises `JournalError` when the file was written by a newer version: downgrading would lose what it says.
+    """
+
+    def __init__(self, path: Path, system: str) -> None:
+        self.path = path
+        self.system = system
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA_VERSION:
+            self._db.close()
+            raise JournalError(
+                f"journal {path} has schema {version}, this release knows {SCHEMA_VERSION}: "
+                "install the release that wrote it, or a newer one"
+            )
+        if version == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _record(self, row: sqlite3.Row) -> StudyRecord:
+        received = _moment(row["received_at"])
+        assert received is not None
+        return StudyRecord(
+            study_uid=row["study_uid"],
+            revision=row["revision"],
+            system=self.system,
+            modality=row["modality"],
+            received_at=received,
+            completed_at=_moment(row["completed_at"]),
+            finished_at=_moment(row["finished_at"]),
+            state=row["state"],
+            reason=row["reason"],
+            detail=row["detail"],
+            instances=row["instances"],
+            bytes=row["bytes"],
+            model=row["model"],
+            model_version=row["model_version"],
+            engine=row["engine"],
+            precision=row["precision"],
+            rung=row["rung"],
+            device=row["device"],
+            inference_seconds=row["inference_seconds"],
+            change=row["change"],
+            row=row["id"],
+            attempts=row["attempts"],
+        )
+
+    # --- intake ---
+
+    def lookup(self, sop_uid: str) -> Instance | None:
+        """The instance held under this UID, if any."""
+        rows = self._rows("SELECT * FROM instances WHERE sop_uid = ?", (sop_uid,))
+        return self._instance(rows[0]) if rows else None
+
+    @staticmethod
+    def _instance(row: sqlite3.Row) -> Instance:
+        return Instance(
+            sop_uid=row["sop_uid"],
+            study_uid=row["study_uid"],
+            series_uid=row["series_uid"],
+            sop_class=row["sop_class"],
+            transfer_syntax=row["transfer_syntax"],
+            modality=row["modality"],
+            digest=row["digest"],
+            bytes=row["bytes"],
+            source=row["source"],
+        )
+
+    def add(self, instance: Instance) -> tuple[Added, StudyRecord | None]:
+        """Take one instance that is already durable in the spool; returns what became of it and its study.
+
+        A study not yet handed to inference takes it in (and waits again); otherwise revision n+1 opens, which
+        counts everything the earlier revisions had.
+        """
+        now = _text(utc_now())
+        with self._write() as db:
+            held = db.execute("SELECT * FROM instances WHERE sop_uid = ?", (instance.sop_uid,)).fetchone()
+            latest = db.execute(
+                "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
+                (instance.study_uid,),
+            ).fetchone()
+            if held is not None:
+                same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
+                if not same:
+                    return Added.CONFLICT, None
+                wanted_again = latest is not None and latest["reason"] == "INSTANCES_REMOVED"
+                if not wanted_again:
+                    return Added.DUPLICATE, self._record(latest) if latest is not None else None
+                study = self._open_revision(db, instance, latest, now)
+                return Added.RESTORED, self._by_row(study)
+            if latest is not None and latest["state"] in ("receiving", "complete"):
+                study, revision = int(latest["id"]), int(latest["revision"])
+                if latest["state"] == "complete":
+                    self._move(db, study, ("complete",), "receiving", completed_at=None)
+            else:
+                study = self._open_revision(db, instance, latest, now)
+                revision = int(latest["revision"]) + 1 if latest is not None else 1
+            db.execute(
+                "INSERT INTO instances (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, modality,"
+                " digest, bytes, revision, source, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    instance.sop_uid,
+                    instance.study_uid,
+                    instance.series_uid,
+                    instance.sop_class,
+                    instance.transfer_syntax,
+                    instance.modality,
+                    instance.digest,
+                    instance.bytes,
+                    revision,
+                    instance.source,
+                    now,
+                ),
+            )
+            db.execute(
+                "UPDATE studies SET instances = instances + 1, bytes = bytes + ? WHERE id = ?",
+                (instance.bytes, study),
+            )
+            return Added.NEW, self._by_row(study)
+
+    def _open_revision(
+        self, db: sqlite3.Connection, instance: Instance, latest: sqlite3.Row | None, now: str
+    ) -> int:
+        revision, instances, size = (
+            (latest["revision"] + 1, latest["instances"], latest["bytes"])
+            if latest is not None
+            else (1, 0, 0)
+        )
+        cursor = db.execute(
+            "INSERT INTO studies"
+            " (study_uid, revision, modality, state, received_at, instances, bytes, change)"
+            " VALUES (?, ?, ?, 'receiving', ?, ?, ?, ?)",
+            (instance.study_uid, revision, instance.modality, now, instances, size, self._next_change(db)),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def refuse(self, reason: str, file: str, size: int, source: str) -> None:
+        """Note that bytes were received but not taken; `file` is where quarantine keeps them."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO refused (at, reason, file, bytes, source) VALUES (?, ?, ?, ?, ?)",
+                (_text(utc_now()), reason, file, size, source),
+            )
+
+    # --- the way of a study ---
+
+    def complete(self, row: int) -> None:
+        """No more instances are awaited: the study may be processed."""
+        with self._write() as db:
+            self._move(db, row, ("receiving",), "complete", completed_at=_text(utc_now()))
+
+    def begin_inference(self, row: int) -> None:
+        """Count one attempt and take the study out of the queue; survives a crash as `inferring`."""
+        with self._write() as db:
+            self._move(db, row, ("complete",), "inferring")
+            db.execute("UPDATE studies SET attempts = attempts + 1 WHERE id = ?", (row,))
+
+    def return_to_queue(self, row: int, *, forget_attempt: bool) -> None:
+        """Put a study whose inference did not end back; `forget_attempt` when the study is not to blame."""
+        with self._write() as db:
+            self._move(db, row, ("inferring",), "complete")
+            if forget_attempt:
+                db.execute("UPDATE studies SET attempts = attempts - 1 WHERE id = ?", (row,))
+
+    def begin_delivery(
+        self,
+        row: int,
+        *,
+        model: str,
+        model_version: str,
+        engine: str,
+        precision: str,
+        rung: str,
+        device: str,
+        inference_seconds: float,
+    ) -> None:
+        """The results are durable in the outbox; this is what made them."""
+        with self._write() as db:
+            self._move(
+                db,
+                row,
+                ("inferring",),
+                "delivering",
+                model=model,
+                model_version=model_version,
+                engine=engine,
+                precision=precision,
+                rung=rung,
+                device=device,
+                inference_seconds=inference_seconds,
+            )
+
+    def finish(self, row: int, outcome: str, reason: str = "", detail: str = "") -> None:
+        """End a study. Anything but `delivered` must say why (`reason` is a code)."""
+        if outcome not in OUTCOMES:
+            raise JournalError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
+        if outcome != "delivered" and not reason:
+            raise JournalError(f"outcome {outcome!r} without a reason code: name one")
+        before = ("delivering",) if outcome == "delivered" else ("complete", "inferring")
+        with self._write() as db:
+            self._move(db, row, before, outcome, reason=reason, detail=detail, finished_at=_text(utc_now()))
+
+    def _move(
+        self,
+        db: sqlite3.Connection,
+        row: int,
+        before: Sequence[str],
+        state: str,
+        **columns: str | float | None,
+    ) -> None:
+        assignments = {"state": state, **columns, "change": self._next_change(db)}
+        names = ", ".join(f"{name} = ?" for name in assignments)
+        cursor = db.execute(
+            f"UPDATE studies SET {names} WHERE id = ? AND state IN ({', '.join('?' * len(before))})",
+            (*assignments.values(), row, *before),
+        )
+        if cursor.rowcount != 1:
+            now = db.execute("SELECT state FROM studies WHERE id = ?", (row,)).fetchone()
+            found = now["state"] if now else "absent"
+            raise JournalError(
+                f"study row {row} is {found}, not {' or '.join(before)}: it cannot become {state}"
+            )
+
+    @staticmethod
+    def _next_change(db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT coalesce(max(change), 0) + 1 FROM studies").fetchone()[0])
+
+    # --- deliveries ---
+
+    def deliveries(self, row: int) -> list[Delivery]:
+        """Every attempt made so far for one study; a file and destination never tried have no entry."""
+        return [
+            Delivery(
+                study=r["study"],
+                file=r["file"],
+                destination=r["destination"],
+                attempts=r["attempts"],
+                last_attempt_at=_moment(r["last_attempt_at"]),
+                confirmed_at=_moment(r["confirmed_at"]),
+                error=r["error"],
+            )
+            for r in self._rows("SELECT * FROM deliveries WHERE study = ? ORDER BY file, destination", (row,))
+        ]
+
+    def note_delivery(self, row: int, file: str, destination: str, error: str | None) -> None:
+        """One attempt ended: `error` is None when the destination confirmed the object."""
+        now = _text(utc_now())
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO deliveries"
+                " (study, file, destination, attempts, last_attempt_at, confirmed_at, error)"
+                " VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (study, file, destination) DO UPDATE SET"
+                " attempts = attempts + 1, last_attempt_at = excluded.last_attempt_at,"
+                " confirmed_at = coalesce(confirmed_at, excluded.confirmed_at), error = excluded.error",
+                (row, file, destination, now, now if error is None else None, error or ""),
+            )
+
+    # --- reading ---
+
+    def _by_row(self, row: int) -> StudyRecord:
+        return self._record(self._rows(f"SELECT {_RECORD_COLUMNS} FROM studies WHERE id = ?", (row,))[0])
+
+    def in_state(self, state: str, limit: int = -1) -> list[StudyRecord]:
+        """Studies in one state, oldest first."""
+        sql = f"SELECT {_RECORD_COLUMNS} FROM studies WHERE state = ? ORDER BY id LIMIT ?"
+        return [self._record(r) for r in self._rows(sql, (state, limit))]
+
+    def newest(self, state: str | None = None, limit: int = 100) -> list[StudyRecord]:
+        """Studies for a person to look at, newest first."""
+        sql = (
+            f"SELECT {_RECORD_COLUMNS} FROM studies WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
+        )
+        return [self._record(r) for r in self._rows(sql, (state, limit))]
+
+    def revisions(self, study_uid: str) -> list[StudyRecord]:
+        """Every revision of one study, first to last."""
+        sql = f"SELECT {_RECORD_COLUMNS} FROM studies WHERE study_uid = ? ORDER BY revision"
+        return [self._record(r) for r in self._rows(sql, (study_uid,))]
+
+    def instances(self, study_uid: str, revision: int) -> list[Instance]:
+        """What belongs to one revision: all that arrived up to it, in order of arrival."""
+        sql = "SELECT * FROM instances WHERE study_uid = ? AND revision <= ? ORDER BY id"
+        return [self._instance(r) for r in self._rows(sql, (study_uid, revision))]
+
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """How many revisions ended (or are on their way) by (outcome, reason)."""
+        counts: dict[tuple[str, str], int] = {}
+        for r in self._rows("SELECT state, reason, count(*) AS n FROM studies GROUP BY state, reason"):
+            key = (r["state"] if r["state"] in OUTCOMES else "pending", r["reason"])
+            counts[key] = counts.get(key, 0) + r["n"]
+        return counts
+
+    def queue(self) -> dict[str, tuple[int, datetime | None]]:
+        """Per unfinished state: how many studies, and since when the oldest has been on its way."""
+        rows = self._rows(
+            "SELECT state, count(*) AS n, min(coalesce(completed_at, received_at)) AS since FROM studies"
+            " WHERE state IN ('receiving', 'complete', 'inferring', 'delivering') GROUP BY state"
+        )
+        return {r["state"]: (r["n"], _moment(r["since"])) for r in rows}
+
+    def instances_received(self) -> int:
+        """Instances ever taken; never falls, also when files are removed after delivery."""
+        return int(self._rows("SELECT coalesce(max(id), 0) AS n FROM instances")[0]["n"])
+
+    def instances_refused(self) -> dict[str, int]:
+        """Instances not taken, by reason."""
+        return {
+            r["reason"]: r["n"]
+            for r in self._rows("SELECT reason, count(*) AS n FROM refused GROUP BY reason")
+        }
+
+    # --- keeping the spool small ---
+
+    def removable(self, finished_before: datetime, limit: int = 50) -> list[StudyRecord]:
+        """Studies whose files may go: the newest revision was delivered before then, none is on its way."""
+        sql = (
+            f"SELECT {_RECORD_COLUMNS} FROM studies s WHERE state = 'delivered' AND spool_removed_at IS NULL"
+            " AND finished_at < ? AND NOT EXISTS (SELECT 1 FROM studies o WHERE o.study_uid = s.study_uid"
+            " AND (o.revision > s.revision OR o.state NOT IN ('delivered', 'rejected', 'quarantined')))"
+            " ORDER BY id LIMIT ?"
+        )
+        return [self._record(r) for r in self._rows(sql, (_text(finished_before), limit))]
+
+    def note_spool_removed(self, study_uid: str) -> None:
+        with self._write() as db:
+            db.execute(
+                "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ?", (_text(utc_now()), study_uid)
+            )
+
+    # --- the recorder ---
+
+    def unshipped(self, limit: int) -> list[StudyRecord]:
+        """Rows the region's Postgres does not hold in their present state, in order of change."""
+        sql = f"SELECT {_RECORD_COLUMNS} FROM studies WHERE change > shipped_change ORDER BY change LIMIT ?"
+        return [self._record(r) for r in self._rows(sql, (limit,))]
+
+    def mark_shipped(self, records: Sequence[StudyRecord]) -> None:
+        """Postgres has committed exactly these; a study that changed meanwhile stays unshipped."""
+        with self._write() as db:
+            db.executemany(
+                "UPDATE studies SET shipped_change = max(shipped_change, ?)"
+                " WHERE study_uid = ? AND revision = ?",
+                [(r.change, r.study_uid, r.revision) for r in records],
+            )
