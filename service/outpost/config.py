@@ -1,0 +1,302 @@
+"""The configuration: one YAML file, checked whole before anything starts.
+
+`load` either returns a valid value or raises `ConfigError` listing every fault at once, each with its path,
+the value found, the reason and a remedy. An unknown key is a fault, answered with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+
+class Section(BaseModel):
+    """A part of a configuration file: immutable, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+def _ip(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise ValueError("this is not an IP address; write one of this host's, or 0.0.0.0 for all") from None
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{1,30}", text):
+        raise ValueError("use 2 to 31 of a-z, 0-9 and '-', beginning with a letter")
+    return text
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 6.2, VR AE: the default repertoire without backslash and control characters, at most 16."""
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", text):
+        raise ValueError("an AE title is 1 to 16 ASCII characters without a backslash")
+    return text
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", text):
+        raise ValueError("write a host name or an IP address, without scheme, port or path")
+    return text
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("the path must be absolute (begin with /)")
+    return path
+
+
+Name = Annotated[str, AfterValidator(_name)]
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+ListenAddress = Annotated[str, AfterValidator(_ip)]
+
+
+class Intake(Section):
+    """The C-STORE listener. `disk_reserve_mib`: free MiB below which nothing more is taken."""
+
+    ae_title: AeTitle = "OUTPOST"
+    listen: ListenAddress = "0.0.0.0"  # noqa: S104 - the PACS is on another host; the host's firewall limits it
+    dicom_port: Port = 11112
+    known_ae_titles: tuple[AeTitle, ...] = ()
+    disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
+
+
+class Study(Section):
+    """A study is complete after `quiet_seconds` without a new instance."""
+
+    quiet_seconds: Seconds = 5
+
+
+class Storage(Section):
+    """Where the host keeps this system's data, and how many hours files stay after proven delivery."""
+
+    root: AbsolutePath
+    keep_delivered_hours: Annotated[float, Field(ge=0)] = 24
+
+
+class Inference(Section):
+    """Which model bundle to run, on how many CPU threads, and how long one study may take."""
+
+    bundle: AbsolutePath = Path("/opt/outpost/bundles/brain_extraction")
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    timeout_seconds: Seconds = 300
+    golden_period_seconds: Seconds = 900
+
+
+class Destination(Section):
+    """A DICOM peer that results are sent to."""
+
+    name: Name
+    ae_title: AeTitle
+    host: Host
+    port: Port
+
+
+class Delivery(Section):
+    """Where results go; an attempt that failed is repeated after `retry_first_seconds`, doubling up to
+    `retry_max_seconds`, without end."""
+
+    destinations: Annotated[tuple[Destination, ...], Field(min_length=1)]
+    retry_first_seconds: Seconds = 5
+    retry_max_seconds: Seconds = 300
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Delivery:
+        names = [destination.name for destination in self.destinations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two destinations are called {', '.join(twice)}: give each its own name")
+        if self.retry_max_seconds < self.retry_first_seconds:
+            raise ValueError("retry_max_seconds is smaller than retry_first_seconds: raise it")
+        return self
+
+
+class Records(Section):
+    """The region's Postgres, and the key that makes a pseudonym of every study UID sent there."""
+
+    enabled: bool = True
+    host: Host = "127.0.0.1"
+    port: Port = 5432
+    database: str = "outpost"
+    user: str = "outpost_recorder"
+    password: SecretStr = SecretStr("")
+    uid_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _secrets_present(self) -> Records:
+        missing = [name for name in ("password", "uid_key") if not getattr(self, name).get_secret_value()]
+        if self.enabled and missing:
+            raise ValueError(f"{' and '.join(missing)} missing: set it, or set records.enabled to false")
+        return self
+
+
+class Api(Section):
+    """The HTTP listener: health, DICOMweb, metrics, status page."""
+
+    listen: ListenAddress = "0.0.0.0"  # noqa: S104 - as for intake
+    port: Port = 8080
+
+
+class Config(Section):
+    """Everything one system (an AI service on one host) needs to know."""
+
+    system: Name
+    region: Name
+    intake: Intake = Intake()
+    study: Study = Study()
+    storage: Storage
+    inference: Inference = Inference()
+    delivery: Delivery
+    records: Records
+    api: Api = Api()
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text lists every fault."""
+
+    def __init__(self, path: Path, faults: list[str]) -> None:
+        self.faults = faults
+        what = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{path}: {what}\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into `model` (for the service: `Config`). Raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, [f"cannot be read ({error}): name an existing UTF-8 file"]) from None
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that refuses double keys
+    except yaml.YAMLError as error:
+        raise ConfigError(path, [f"is not YAML: {_one_line(error)}"]) from None
+    if not isinstance(value, dict):
+        raise ConfigError(path, [f"holds {type(value).__name__}, not keys and values: see the example"])
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        faults = [_fault(model, detail) for detail in details if not _follows(detail, details)]
+        raise ConfigError(path, faults) from None  # the cause's text would print secrets
+
+
+def _follows(detail: ErrorDetails, others: list[ErrorDetails]) -> bool:
+    """A list is also called too short when its only item is faulty: that is no fault of its own."""
+    depth = len(detail["loc"])
+    return detail["type"] == "too_short" and any(
+        other["loc"][:depth] == detail["loc"] and len(other["loc"]) > depth for other in others
+    )
+
+
+def _fault(model: type[BaseModel], detail: ErrorDetails) -> str:
+    location = detail["loc"]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: there is no such key; {_nearest(model, location)}"
+    if detail["type"] == "missing":
+        return f"{path}: missing; add it"
+    context = detail.get("ctx", {})
+    reason = str(context["error"]) if "error" in context else detail["msg"]
+    if detail["type"] == "string_type":
+        reason = "this must be text: put it in quotes"
+    # A fault of several keys together names them in its reason; the section's values may be secret.
+    found = "" if isinstance(detail["input"], dict) else f" (found {_shown(model, detail)})"
+    return f"{path or 'the file'}: {reason}{found}"
+
+
+def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The remedy for an unknown key: the closest one beside it, else its place elsewhere, else the list."""
+    key = str(location[-1])
+    beside = _section_at(model, location[:-1])
+    names = list(beside.model_fields) if beside is not None else []
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    elsewhere = dict(_all_keys(model))
+    for candidate in difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75):
+        return f"did you mean {elsewhere[candidate]}?"
+    return f"known keys here: {', '.join(names)}"
+
+
+def _section_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue  # an index: the list's own annotation was unwrapped with its key
+        field = section.model_fields.get(part) if section is not None else None
+        section = _section_type(field.annotation) if field is not None else None
+    return section
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as Model, tuple[Model, ...] or Model | None."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(_section_type, typing.get_args(annotation))), None)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        yield name, prefix + name
+        section = _section_type(field.annotation)
+        if section is not None:
+            yield from _all_keys(section, f"{prefix}{name}.")
+
+
+def _shown(model: type[BaseModel], detail: ErrorDetails) -> str:
+    """The value found, never a secret's."""
+    *parents, key = detail["loc"] or ("",)
+    section = _section_at(model, tuple(parents))
+    field = section.model_fields.get(str(key)) if section is not None else None
+    if (field is not None and field.annotation is SecretStr) or isinstance(detail["input"], dict | list):
+        return f"a {type(detail['input']).__name__}, not shown"
+    return repr(detail["input"])
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets a key appear twice and keeps the last; here that is an error, as one of the two was meant."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} appears twice: keep one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem
