@@ -1,0 +1,165 @@
+"""A mask over DICOM slices -> a DICOM segmentation that says where it comes from and how it was made."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from numpy.typing import NDArray
+from outpost import __version__
+from outpost.inference.bundle import CodedConcept, Segment
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as CodedEntry
+
+MANUFACTURER = "Outpost"
+# Results stand behind the study's own series, which scanners number from 1 and PACS from 1000 at most.
+_SERIES_NUMBER = 9000
+# Attributes of type 2 (present, may be empty) which a segmentation copies from its source image. Senders
+# leave them out; that is no reason to lose a result.
+_COPIED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+_SEXES = ("M", "F", "O", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a result was made; every word of it is written into the result."""
+
+    model: str
+    model_version: str
+    engine: str
+    precision: str
+    rung: str
+    device: str
+
+
+def result_uid(study_uid: str, revision: int, model: str, model_version: str, part: str) -> str:
+    """A UID that is the same for the same result however often it is made, and differs for any other.
+
+    Derived by name-based UUID (RFC 9562 version 5) under the root for UUIDs, 2.25 (PS3.5 B.2).
+    """
+    name = "\n".join((study_uid, str(revision), model, model_version, part))
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
+
+
+def write_segmentation(
+    sources: Sequence[Path],
+    mask: NDArray[np.bool_],
+    segment: Segment,
+    provenance: Provenance,
+    revision: int,
+    output_dir: Path,
+) -> Path:
+    """Write a binary segmentation of one segment, durably.
+
+    Args:
+        sources: the segmented images, one a slice.
+        mask: array of (slice, row, column), slices in the order of `sources`.
+        segment: how the mask is named and coded.
+        provenance: how it was made.
+        revision: of the study.
+        output_dir: an existing folder; the file is named by its SOP Instance UID.
+
+    Returns:
+        The file. It appears under its name only once it is complete and on disk.
+    """
+    images = [_read_source(file) for file in sources]
+    study_uid = str(images[0].StudyInstanceUID)
+
+    def uid(part: str) -> str:
+        return result_uid(study_uid, revision, provenance.model, provenance.model_version, part)
+
+    made_with = {
+        "engine": provenance.engine,
+        "precision": provenance.precision,
+        "rung": provenance.rung,
+        "device": provenance.device,
+        "revision": str(revision),
+    }
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=provenance.model,
+        version=provenance.model_version,
+        family=codes.cid7162.ArtificialIntelligence,
+        source=MANUFACTURER,
+        parameters=made_with,
+    )
+    dataset = Segmentation(
+        source_images=images,
+        pixel_array=mask,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            SegmentDescription(
+                segment_number=1,
+                segment_label=segment.label,
+                segmented_property_category=_entry(segment.category),
+                segmented_property_type=_entry(segment.type),
+                algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+                tracking_uid=uid("tracking"),
+                tracking_id=f"{provenance.model} {segment.label}",
+            )
+        ],
+        series_instance_uid=uid("series"),
+        series_number=_SERIES_NUMBER + revision,
+        sop_instance_uid=uid("segmentation"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=provenance.model,
+        software_versions=__version__,
+        device_serial_number=provenance.device,
+        content_label="SEGMENTATION",
+        content_description=f"{provenance.engine}, {provenance.precision}, rung {provenance.rung}"[:64],
+        series_description=f"{segment.label} by {provenance.model} {provenance.model_version}"[:64],
+        # Names of patients come in any script; the source's own character set need not hold ours.
+        specific_character_set="ISO_IR 192",
+    )
+    target = output_dir / f"{dataset.SOPInstanceUID}.dcm"
+    _write_durably(dataset, target)
+    return target
+
+
+def _entry(concept: CodedConcept) -> CodedEntry:
+    return CodedEntry(concept.value, concept.scheme, concept.meaning)
+
+
+def _read_source(file: Path) -> Dataset:
+    """The attributes of a source image, its texts decoded and what a segmentation copies present."""
+    image = pydicom.dcmread(file, stop_before_pixels=True)
+    image.decode()
+    for keyword in _COPIED:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    if image.PatientSex not in _SEXES:
+        image.PatientSex = "O"
+    return image
+
+
+def _write_durably(dataset: Dataset, target: Path) -> None:
+    partial = target.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        dataset.save_as(stream, enforce_file_format=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,161 @@
+"""Every reason for which inference gives no result: its stable code, what it means, what to do about it.
+
+Codes are an interface: they stand in the journal, in Postgres, in metrics and in health verdicts. A code is
+never renamed or reused; a message may change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Code(StrEnum):
+    """Stable identifier of one reason; the table `REASONS` explains each."""
+
+    # The study is not something this model can read: it ends as rejected.
+    HEADER_UNREADABLE = "HEADER_UNREADABLE"
+    NO_SERIES_FOR_BUNDLE = "NO_SERIES_FOR_BUNDLE"
+    GEOMETRY_MISSING = "GEOMETRY_MISSING"
+    GEOMETRY_INCONSISTENT = "GEOMETRY_INCONSISTENT"
+    SLICES_DUPLICATED = "SLICES_DUPLICATED"
+    SLICES_MISSING = "SLICES_MISSING"
+    SLICES_UNEVEN = "SLICES_UNEVEN"
+    PIXELS_UNREADABLE = "PIXELS_UNREADABLE"
+    PIXELS_CONSTANT = "PIXELS_CONSTANT"
+    REGION_NOT_FOUND = "REGION_NOT_FOUND"
+
+    # The study was fine, computing it was not: it may be tried again, then ends in quarantine.
+    INFERENCE_TIMEOUT = "INFERENCE_TIMEOUT"
+    INFERENCE_ERROR = "INFERENCE_ERROR"
+    INFERENCE_OUT_OF_MEMORY = "INFERENCE_OUT_OF_MEMORY"
+    OUTPUT_NOT_FINITE = "OUTPUT_NOT_FINITE"
+    OUTPUT_CONSTANT = "OUTPUT_CONSTANT"
+    WORKER_DIED = "WORKER_DIED"
+    WORKER_CLOSED = "WORKER_CLOSED"
+
+    # The worker may not serve at all until this is put right.
+    BUNDLE_INVALID = "BUNDLE_INVALID"
+    WEIGHTS_MISMATCH = "WEIGHTS_MISMATCH"
+    GOLDEN_MISMATCH = "GOLDEN_MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What a code means and what an administrator does about it."""
+
+    meaning: str
+    remedy: str
+
+
+REASONS: Final[dict[Code, Reason]] = {
+    Code.HEADER_UNREADABLE: Reason(
+        "A file of the study is not readable as DICOM.",
+        "Send the study again; if it stays, export it from the archive and look at the named file.",
+    ),
+    Code.NO_SERIES_FOR_BUNDLE: Reason(
+        "No series of the study fits the input rules of the model (outpost.yaml, `input`).",
+        "Nothing, if the study is of another kind; else compare the message with the rules.",
+    ),
+    Code.GEOMETRY_MISSING: Reason(
+        "An image lacks the attributes that place it in space.",
+        "Have the sender export original images, not secondary captures.",
+    ),
+    Code.GEOMETRY_INCONSISTENT: Reason(
+        "The images of the series differ in orientation, pixel spacing or size, or do not stack.",
+        "Have the sender split the series into single volumes.",
+    ),
+    Code.SLICES_DUPLICATED: Reason(
+        "Two images of the series lie at one position.",
+        "Have the sender split echoes or repetitions into series of their own.",
+    ),
+    Code.SLICES_MISSING: Reason(
+        "The series has a gap of one or more slices.",
+        "Send the missing images; the study is then processed again as a new revision.",
+    ),
+    Code.SLICES_UNEVEN: Reason(
+        "The distance between slices varies more than rounding explains.",
+        "Have the sender reconstruct the series with an even slice distance.",
+    ),
+    Code.PIXELS_UNREADABLE: Reason(
+        "The pixels of an image cannot be decoded.",
+        "Send the study again uncompressed (Explicit VR Little Endian).",
+    ),
+    Code.PIXELS_CONSTANT: Reason(
+        "Every voxel of the series has one value: the image is empty.",
+        "Look at the series on the sender; an empty one was acquired or exported wrongly.",
+    ),
+    Code.REGION_NOT_FOUND: Reason(
+        "The model finds nothing of what it segments in this series.",
+        "Check that the series shows the body part the model is for.",
+    ),
+    Code.INFERENCE_TIMEOUT: Reason(
+        "Computing took longer than `inference.timeout_seconds`; the worker was killed and replaced.",
+        "Check the load of the host; raise the limit if the host is slow but healthy.",
+    ),
+    Code.INFERENCE_ERROR: Reason(
+        "The model raised an error on this study.",
+        "Read the worker's log around this time; report it with the message.",
+    ),
+    Code.INFERENCE_OUT_OF_MEMORY: Reason(
+        "Memory did not suffice for this study; the worker was replaced.",
+        "Give the system more memory or stop what else uses it.",
+    ),
+    Code.OUTPUT_NOT_FINITE: Reason(
+        "The model's output holds NaN or infinity; no result was written.",
+        "Run `outpost selftest`; if it is ok, the study is the cause: look at its pixels.",
+    ),
+    Code.OUTPUT_CONSTANT: Reason(
+        "The model gave the whole volume one value; no result was written.",
+        "Run `outpost selftest`; if it is ok, the study is the cause: look at its pixels.",
+    ),
+    Code.WORKER_DIED: Reason(
+        "The worker process ended in the middle of a study and was replaced.",
+        "Read the message for the signal; signal 9 with little free memory is the kernel's OOM killer.",
+    ),
+    Code.WORKER_CLOSED: Reason(
+        "The worker was asked to compute after, or while, the service closed it.",
+        "Nothing: the study is taken up again when the service starts.",
+    ),
+    Code.BUNDLE_INVALID: Reason(
+        "The model bundle is incomplete or its configuration is wrong.",
+        "Install the release again; the message names the file and the key.",
+    ),
+    Code.WEIGHTS_MISMATCH: Reason(
+        "A weights file is not the one the bundle was released with (sha256 differs).",
+        "Install the release again; do not replace weights by hand.",
+    ),
+    Code.GOLDEN_MISMATCH: Reason(
+        "The golden case gave another answer than the one the bundle was released with.",
+        "Do not use this host for inference; check memory and CPU, then install the release again.",
+    ),
+}
+
+
+class InputRejected(Exception):
+    """The study cannot be read by this model; trying again cannot help.
+
+    Attributes:
+        code: why, as an entry of `REASONS`.
+        message: one sentence with the value found and the value wanted, without patient data.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class InferenceFailed(Exception):
+    """Computing failed, or the worker may not serve.
+
+    Attributes:
+        code: why, as an entry of `REASONS`.
+        message: one sentence with the value found and the value wanted, without patient data.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message

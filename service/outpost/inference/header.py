@@ -1,0 +1,110 @@
+"""The attributes of an image by which series are chosen and stacked, read without touching its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from outpost.inference.codes import Code, InputRejected
+
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Modality",
+    "ImageType",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "FrameOfReferenceUID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """One image file. Lengths are millimetres in the patient coordinate system (LPS, PS3.3 C.7.6.2.1.1).
+
+    `orientation` holds the six direction cosines, `position` the centre of the first pixel, `pixel_spacing`
+    the distance between rows, then between columns; each is None where the attribute is absent or malformed.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int | None
+    series_description: str
+    modality: str
+    image_type: tuple[str, ...]
+    rows: int
+    columns: int
+    frames: int
+    samples_per_pixel: int
+    photometric_interpretation: str
+    frame_of_reference_uid: str
+    orientation: NDArray[np.float64] | None
+    position: NDArray[np.float64] | None
+    pixel_spacing: NDArray[np.float64] | None
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Read one file.
+
+    Raises:
+        InputRejected: HEADER_UNREADABLE if the file is not DICOM or is broken.
+    """
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        number = dataset.get("SeriesNumber")
+        return ImageHeader(
+            path=path,
+            sop_class_uid=str(dataset.get("SOPClassUID", "")),
+            sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
+            series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
+            series_number=None if number is None else int(number),
+            series_description=str(dataset.get("SeriesDescription", "")),
+            modality=str(dataset.get("Modality", "")),
+            image_type=tuple(str(value).upper() for value in _values(dataset.get("ImageType"))),
+            rows=int(dataset.get("Rows") or 0),
+            columns=int(dataset.get("Columns") or 0),
+            frames=int(dataset.get("NumberOfFrames") or 1),
+            samples_per_pixel=int(dataset.get("SamplesPerPixel") or 1),
+            photometric_interpretation=str(dataset.get("PhotometricInterpretation", "")),
+            frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID", "")),
+            orientation=_floats(dataset.get("ImageOrientationPatient"), 6),
+            position=_floats(dataset.get("ImagePositionPatient"), 3),
+            pixel_spacing=_floats(dataset.get("PixelSpacing"), 2),
+        )
+    # pydicom reports broken files by many types: its own, OSError, EOFError, ValueError, struct.error,
+    # NotImplementedError. A hostile file must not end the worker, so all of them mean one thing here.
+    except Exception as error:
+        raise InputRejected(
+            Code.HEADER_UNREADABLE, f"{path.name} is not readable as DICOM ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _values(value: Any) -> Sequence[Any]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _floats(value: Any, count: int) -> NDArray[np.float64] | None:
+    try:
+        numbers = np.array([float(item) for item in _values(value)], dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.shape == (count,) and bool(np.isfinite(numbers).all()) else None

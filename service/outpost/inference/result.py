@@ -1,0 +1,48 @@
+"""What the inference stage hands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceResult:
+    """The files made from one study, and how they were made.
+
+    Attributes:
+        files: DICOM objects to deliver, in the order of delivery.
+        model: name of the bundle.
+        model_version: version of the bundle.
+        engine: what computed it, for example `torchscript 2.13.0`.
+        precision: for example `float32`.
+        rung: step of the ladder; `full` is nothing reduced.
+        device: for example `cpu`.
+        seconds: wall time from reading the first image to the last file written.
+    """
+
+    files: tuple[Path, ...]
+    model: str
+    model_version: str
+    engine: str
+    precision: str
+    rung: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenVerdict:
+    """The golden case, computed on the same process, device and precision as studies.
+
+    Attributes:
+        ok: whether `value` reached `wanted`.
+        value: Dice coefficient of the mask against the one the bundle was released with, 0 to 1.
+        wanted: the least Dice the bundle accepts.
+        seconds: wall time of the computation.
+    """
+
+    ok: bool
+    value: float
+    wanted: float
+    seconds: float
