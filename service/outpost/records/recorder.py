@@ -1,0 +1,269 @@
+"""The recorder: ships the journal's rows to the region's Postgres, where the centre reads them.
+
+A thread of its own, so that the clinical path never waits for a database: while Postgres is away, rows stay
+unshipped in the journal and the recorder tries again with growing pauses, for weeks if need be. A row is
+marked shipped only after its commit; a crash between the two ships it again, and the upsert changes nothing.
+
+No patient data leaves: a study becomes `study_key`, the free-text detail stays in the journal, and a
+modality that is none of DICOM's codes (headers carry anything) is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+
+import psycopg
+
+from outpost.config import Records
+from outpost.records.journal import Journal, StudyRecord, utc_now
+
+log = logging.getLogger(__name__)
+
+BATCH_ROWS = 500
+POLL_SECONDS = 1.0
+RETRY_FIRST_SECONDS = 1.0
+RETRY_MAX_SECONDS = 60.0
+
+# PS3.3 C.7.3.1.1.1: the defined terms of Modality (0008,0060).
+_MODALITY_TERMS = (
+    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL"
+    " IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX"
+    " REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF"
+    " STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC"
+)
+MODALITIES = frozenset(_MODALITY_TERMS.split())
+
+_COLUMNS = (
+    "study_key",
+    "revision",
+    "system",
+    "modality",
+    "received_at",
+    "completed_at",
+    "finished_at",
+    "outcome",
+    "reason",
+    "instances",
+    "bytes",
+    "model",
+    "model_version",
+    "engine",
+    "precision",
+    "rung",
+    "device",
+    "inference_seconds",
+    "release",
+)
+_KEY = ("system", "study_key", "revision")
+
+# seq and updated_at are the database's own (outpost.stamp_study).
+_UPSERT = (
+    f"INSERT INTO outpost.studies ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'%({c})s' for c in _COLUMNS)})"
+    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
+    + ", ".join(f"{column} = EXCLUDED.{column}" for column in _COLUMNS if column not in _KEY)
+)
+
+# Held until commit, so that rows of several systems on a host become visible in the order of their seq.
+# outpost.stamp_study takes the same lock; taking it first keeps two recorders from deadlocking over rows.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('outpost.studies'))"
+
+
+def study_key(uid_key: str, study_uid: str) -> str:
+    """The pseudonym of a study: HMAC-SHA256 of its StudyInstanceUID under the region's key, 32 hex digits."""
+    return hmac.new(uid_key.encode(), study_uid.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]:
+    """The Postgres row of a journal row: column name to value, without anything about the patient."""
+    return {
+        "study_key": study_key(uid_key, record.study_uid),
+        "revision": record.revision,
+        "system": record.system,
+        "modality": record.modality if record.modality in MODALITIES else None,
+        "received_at": record.received_at,
+        "completed_at": record.completed_at,
+        "finished_at": record.finished_at,
+        "outcome": record.outcome,
+        "reason": record.reason or None,
+        "instances": record.instances,
+        "bytes": record.bytes,
+        "model": record.model or None,
+        "model_version": record.model_version or None,
+        "engine": record.engine or None,
+        "precision": record.precision or None,
+        "rung": record.rung or None,
+        "device": record.device or None,
+        "inference_seconds": record.inference_seconds,
+        "release": release,
+    }
+
+
+class Recorder:
+    """Ships what the journal calls unshipped, until `stop`. Its properties are for health and metrics."""
+
+    def __init__(self, journal: Journal, settings: Records, release: str) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._release = release
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._connection: psycopg.Connection | None = None
+        self._shipped_total = 0
+        self._last_shipped_at: datetime | None = None
+        self._failures = 0
+        self._failing_since: datetime | None = None
+        self._last_error: str | None = None
+        self._refused: dict[tuple[str, int], int] = {}  # rows Postgres will not take, and at which change
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Ask the thread to end and wait for it; what is unshipped then stays in the journal."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+
+    @property
+    def shipped_total(self) -> int:
+        """Rows committed to Postgres since the process started."""
+        return self._shipped_total
+
+    @property
+    def last_shipped_at(self) -> datetime | None:
+        """When rows were last committed, UTC; None if never since the process started."""
+        return self._last_shipped_at
+
+    @property
+    def consecutive_failures(self) -> int:
+        """Attempts that have failed since the last that went well."""
+        return self._failures
+
+    @property
+    def failing_since(self) -> datetime | None:
+        """When the present series of failures began, UTC; None while all is well."""
+        return self._failing_since
+
+    @property
+    def last_error(self) -> str | None:
+        """What the last attempt failed of, without patient data; None while all is well."""
+        return self._last_error
+
+    @property
+    def refused_rows(self) -> int:
+        """Rows Postgres will not take as they are; they stay in the journal and do not hold up others."""
+        return len(self._refused)
+
+    def ship(self) -> int:
+        """Ship one batch and return how many rows were committed; 0 when nothing was waiting.
+
+        Raises psycopg.Error when Postgres cannot be reached or fails; nothing is then marked as shipped.
+        """
+        waiting = [
+            record
+            for record in self._journal.unshipped(BATCH_ROWS + len(self._refused))
+            if self._refused.get((record.study_uid, record.revision)) != record.change
+        ]
+        if not waiting:
+            return 0
+        connection = self._connected()
+        try:
+            with connection.transaction():
+                connection.execute(_LOCK)
+                committed = self._upsert(connection, waiting)
+        except BaseException:
+            self._disconnect()
+            raise
+        self._journal.mark_shipped(committed)
+        for record in committed:
+            self._refused.pop((record.study_uid, record.revision), None)
+        if committed:
+            self._shipped_total += len(committed)
+            self._last_shipped_at = utc_now()
+        return len(committed)
+
+    def _upsert(self, connection: psycopg.Connection, records: Sequence[StudyRecord]) -> list[StudyRecord]:
+        """Write the rows; if Postgres refuses one, all the others still go. Returns those written."""
+        key = self._settings.uid_key.get_secret_value()
+        rows = [row_of(record, key, self._release) for record in records]
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_UPSERT, rows)
+            return list(records)
+        except (psycopg.DataError, psycopg.IntegrityError):
+            log.warning("Postgres refused a batch of %d rows; trying them one by one", len(rows))
+        written = []
+        for record, row in zip(records, rows, strict=True):
+            try:
+                with connection.transaction():
+                    connection.execute(_UPSERT, row)
+                written.append(record)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                self._refused[record.study_uid, record.revision] = record.change
+                log.error("Postgres refuses journal row %d: %s", record.row, _sentence(error))  # noqa: TRY400 - the traceback would show the row
+        return written
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                host=self._settings.host,
+                port=self._settings.port,
+                dbname=self._settings.database,
+                user=self._settings.user,
+                password=self._settings.password.get_secret_value(),
+                application_name="outpost-recorder",
+                connect_timeout=5,
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+                tcp_user_timeout=20000,
+                autocommit=True,  # transactions are opened where they are needed, none is left idle
+            )
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._stopping.wait(self._turn())
+        finally:
+            self._disconnect()
+
+    def _turn(self) -> float:
+        """Ship once; return the seconds to wait before the next turn."""
+        try:
+            shipped = self.ship()
+        except Exception as error:  # the thread must outlive any fault: nothing else ships rows
+            return self._failed(error)
+        if self._failures:
+            log.info("Postgres takes rows again after %d failed attempts", self._failures)
+        self._failures, self._failing_since, self._last_error = 0, None, None
+        return 0.0 if shipped >= BATCH_ROWS else POLL_SECONDS
+
+    def _failed(self, error: Exception) -> float:
+        self._failures += 1
+        self._last_error = _sentence(error)
+        if self._failing_since is None:
+            self._failing_since = utc_now()
+            log.warning("cannot ship records, they wait in the journal: %s", self._last_error)
+        elif not isinstance(error, psycopg.Error):
+            log.error("cannot ship records: %s", self._last_error)
+        return float(min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(self._failures - 1, 16)))
+
+
+def _sentence(error: Exception) -> str:
+    """One line without row values: psycopg's DETAIL shows the whole row."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    text = primary or (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"
