@@ -1,0 +1,168 @@
+"""The centre's HTTP face: the page, the same as JSON, metrics, and the collector's own health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from outpost import __version__
+from outpost.fleet import page, view
+from outpost.fleet.collector import Collector
+from outpost.fleet.config import FleetConfig
+from outpost.fleet.metrics import exposition
+from outpost.fleet.sync import CentreError, centre_connection
+
+log = logging.getLogger(__name__)
+
+TURN_LIMIT_SECONDS = 30.0
+PAGE_STUDIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of the verdict, in the form every part of Outpost answers with."""
+
+    code: str
+    ok: bool
+    value: str | float
+    wanted: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old what the centre knows is, region by region."""
+
+    statement: str
+    regions: list[view.Region]
+
+
+@dataclass(frozen=True, slots=True)
+class Studies:
+    """Studies and totals, with the statement of how many regions they speak for."""
+
+    statement: str
+    summary: list[view.Counted]
+    studies: list[view.Study]
+
+
+def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
+    """The application; reads the centre's database anew for each request."""
+    app = FastAPI(
+        title="Outpost fleet",
+        version=__version__,
+        description="What all regions did, and how old that knowledge is. No answer waits for a region.",
+    )
+
+    @contextmanager
+    def reading() -> Iterator[psycopg.Connection]:
+        with centre_connection(config.centre, "page") as connection:
+            connection.execute("SET statement_timeout = '10s'")
+            with connection.transaction():  # one moment for everything on a page
+                yield connection
+
+    @app.exception_handler(CentreError)
+    @app.exception_handler(psycopg.Error)
+    def database_fault(request: Request, fault: Exception) -> Response:
+        text = " ".join(str(fault).split())
+        log.warning("%s not answered: %s", request.url.path, text)
+        if request.url.path == "/":
+            return HTMLResponse(page.render_fault(text, datetime.now(UTC)), status_code=503)
+        return JSONResponse({"detail": text}, status_code=503)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def show() -> str:
+        with reading() as connection:
+            return page.render(
+                view.freshness(connection),
+                view.summary(connection),
+                view.newest_studies(connection, None, PAGE_STUDIES),
+                datetime.now(UTC),
+            )
+
+    @app.get("/freshness.json")
+    def freshness() -> Freshness:
+        """Every attached region with its state, age and the reason in words."""
+        with reading() as connection:
+            regions = view.freshness(connection)
+        return Freshness(view.headline(regions), regions)
+
+    @app.get("/studies.json")
+    def studies(region: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Studies:
+        """Totals of all regions, and the studies received last (of one region, if named)."""
+        with reading() as connection:
+            return Studies(
+                view.headline(view.freshness(connection)),
+                view.summary(connection),
+                view.newest_studies(connection, region, limit),
+            )
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        try:
+            with reading() as connection:
+                body = exposition(view.freshness(connection), view.summary(connection), collector)
+        except (CentreError, psycopg.Error) as fault:
+            log.warning("metrics without the database: %s", " ".join(str(fault).split()))
+            body = exposition(None, [], collector)
+        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        """Whether the collector does its work; regions that are off do not make it unhealthy."""
+        checks = _checks(config, collector)
+        ok = all(check.ok for check in checks)
+        verdict: dict[str, Any] = {
+            "status": "ok" if ok else "failed",
+            "checks": [asdict(check) for check in checks],
+        }
+        return JSONResponse(verdict, status_code=200 if ok else 503)
+
+    return app
+
+
+def _checks(config: FleetConfig, collector: Collector) -> list[Check]:
+    idle = collector.idle_seconds
+    stuck = collector.stuck_regions
+    return [
+        _database_check(config, collector),
+        Check(
+            "FLEET_COLLECTOR_TURNS",
+            idle <= TURN_LIMIT_SECONDS,
+            round(idle, 1),
+            f"<= {TURN_LIMIT_SECONDS:g} s since the last turn",
+            "" if idle <= TURN_LIMIT_SECONDS else "systemd's watchdog restarts the unit; report the log.",
+        ),
+        Check(
+            "FLEET_REGIONS_END",
+            not stuck,
+            ", ".join(stuck) or "none",
+            "no region long past its deadline",
+            "" if not stuck else "systemd's watchdog restarts the unit; report the log.",
+        ),
+    ]
+
+
+def _database_check(config: FleetConfig, collector: Collector) -> Check:
+    fault = collector.fault
+    try:
+        with centre_connection(config.centre, "health") as connection:
+            connection.execute("SET statement_timeout = '5s'")
+            connection.execute("SELECT 1 FROM fleet.settings")
+    except (CentreError, psycopg.Error) as error:
+        fault = " ".join(str(error).split())
+    return Check(
+        "FLEET_DATABASE",
+        fault is None,
+        fault or "answers",
+        "answers",
+        "" if fault is None else "Look at PostgreSQL on this host; run the playbook centre.yml again.",
+    )

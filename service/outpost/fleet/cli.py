@@ -1,0 +1,121 @@
+"""`outpost fleet sync|serve|table`: one pass, the running service, the view as text."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import psycopg
+import uvicorn
+
+from outpost import config as configuration
+from outpost import logs
+from outpost.fleet import table, view
+from outpost.fleet.app import create_app
+from outpost.fleet.collector import Collector, sync_all
+from outpost.fleet.config import FleetConfig
+from outpost.fleet.sync import CentreError, centre_connection
+from outpost.notify import Notifier
+
+
+def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `fleet` to the main command. The parsed namespace's `run` takes it and returns the exit code."""
+    fleet = subparsers.add_parser("fleet", help="the centre: gather what the regions did, and show it")
+    verbs = fleet.add_subparsers(dest="verb", required=True)
+    for verb, text, run in (
+        ("sync", "read every region once and say how that went", _sync),
+        ("serve", "read the regions for ever and serve the page", _serve),
+        ("table", "print the fleet view", _table),
+    ):
+        parser = verbs.add_parser(verb, help=text, description=text)
+        parser.add_argument("--config", type=Path, required=True, help="the fleet's YAML file")
+        parser.set_defaults(run=run)
+        if verb == "sync":
+            parser.add_argument(
+                "--strict", action="store_true", help="exit 1 when not every region is fully read"
+            )
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    config = _load(arguments.config)
+    if config is None:
+        return 2
+    logs.configure()
+    try:
+        attempts = sync_all(config)
+    except (CentreError, psycopg.Error) as error:
+        return _fault(" ".join(str(error).split()))
+    for attempt in attempts:
+        how = attempt.fault.sentence if attempt.fault else "up to date"
+        sys.stdout.write(f"{attempt.region}: {attempt.rows} rows, {attempt.took_seconds:.1f} s, {how}\n")
+    whole = sum(attempt.fault is None for attempt in attempts)
+    sys.stdout.write(f"{whole} of {len(attempts)} regions read\n")
+    return int(arguments.strict and whole < len(attempts))
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    config = _load(arguments.config)
+    if config is None:
+        return 2
+    try:
+        with centre_connection(config.centre, "table") as connection, connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = '30s'")
+            regions, counted = view.freshness(connection), view.summary(connection)
+    except (CentreError, psycopg.Error) as error:
+        return _fault(" ".join(str(error).split()))
+    sys.stdout.write(table.render(regions, counted) + "\n")
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = _load(arguments.config)
+    if config is None:
+        return 2
+    logs.configure()
+    notifier = Notifier()
+    collector = Collector(config, alive=notifier.watchdog)
+    server = _Server(
+        uvicorn.Config(
+            create_app(config, collector),
+            host=config.api.listen,
+            port=config.api.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        ),
+        collector,
+        notifier,
+    )
+    server.run()  # a port that is taken ends the process here, with exit code 1
+    notifier.stopping()
+    collector.stop()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that starts the collector, and tells systemd, once it listens."""
+
+    def __init__(self, settings: uvicorn.Config, collector: Collector, notifier: Notifier) -> None:
+        super().__init__(settings)
+        self._collector, self._notifier = collector, notifier
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._collector.start()
+            self._notifier.ready()
+
+
+def _load(path: Path) -> FleetConfig | None:
+    try:
+        return configuration.load(path, FleetConfig)
+    except configuration.ConfigError as error:
+        _fault(str(error))
+        return None
+
+
+def _fault(text: str) -> int:
+    sys.stderr.write(text + "\n")
+    return 2

@@ -1,0 +1,66 @@
+"""The collector's configuration file. Which regions exist is not in it: the table fleet.regions says so."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+
+from outpost.config import Host, ListenAddress, Port, Seconds, Section
+
+# The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
+DEAD_LINK_SECONDS = 25.0
+# A batch is not begun with less time than this left: a timeout that fires before the dead link is noticed
+# makes PostgreSQL send a cancel request over that very link, and hang in it.
+BATCH_RESERVE_SECONDS = 30.0
+
+
+class Centre(Section):
+    """The centre's own database, and the login of the collector in it (no superuser)."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 5432
+    database: str = "fleet"
+    user: str = "fleet_collector"
+    password: SecretStr
+
+    @field_validator("password")
+    @classmethod
+    def _not_empty(cls, password: SecretStr) -> SecretStr:
+        if not password.get_secret_value():
+            raise ValueError("the password is empty: set the one of the role fleet_collector")
+        return password
+
+
+class Sync(Section):
+    """How often each region is read, how long one pass may take, how many go at once, the longest pause."""
+
+    period_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
+    deadline_seconds: Seconds = 60
+    parallel: Annotated[int, Field(ge=1, le=64)] = 16
+    backoff_max_seconds: Seconds = 900
+
+    @field_validator("deadline_seconds")
+    @classmethod
+    def _longer_than_detection(cls, seconds: float) -> float:
+        if seconds < BATCH_RESERVE_SECONDS + 5:
+            raise ValueError(
+                f"a dead link is noticed after {DEAD_LINK_SECONDS:g} s, so a pass needs longer: "
+                f"set at least {BATCH_RESERVE_SECONDS + 5:g}"
+            )
+        return seconds
+
+
+class Api(Section):
+    """Where the page, JSON and metrics are served."""
+
+    listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
+    port: Port = 8090
+
+
+class FleetConfig(Section):
+    """Everything `outpost fleet` needs to know."""
+
+    centre: Centre
+    sync: Sync = Sync()
+    api: Api = Api()

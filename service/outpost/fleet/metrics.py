@@ -1,0 +1,90 @@
+"""The fleet view as Prometheus metrics. Ages are left out for a region never heard from: use its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from outpost.fleet.collector import Collector
+from outpost.fleet.view import STATES, Counted, Region
+
+
+def exposition(regions: Sequence[Region] | None, counted: Sequence[Counted], collector: Collector) -> bytes:
+    """The text format. `regions` None means that the centre's database did not answer."""
+    registry = CollectorRegistry()
+    registry.register(_Families(regions, counted, collector))
+    return generate_latest(registry)
+
+
+class _Families:
+    """What prometheus_client asks for metrics: one reading, already made."""
+
+    def __init__(
+        self, regions: Sequence[Region] | None, counted: Sequence[Counted], collector: Collector
+    ) -> None:
+        self._regions, self._counted, self._collector = regions, counted, collector
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "outpost_fleet_database_up",
+            "1 when the centre's database answered this reading.",
+            value=float(self._regions is not None),
+        )
+        yield GaugeMetricFamily(
+            "outpost_fleet_collector_idle_seconds",
+            "Seconds since the collector's last turn.",
+            value=self._collector.idle_seconds,
+        )
+        if self._regions is not None:
+            yield from _of_regions(self._regions)
+            yield _of_studies(self._counted)
+
+
+def _of_regions(regions: Sequence[Region]) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "outpost_fleet_region_state", "1 for the state the region is in.", labels=["region", "state"]
+    )
+    failures = GaugeMetricFamily(
+        "outpost_fleet_region_consecutive_failures",
+        "Attempts failed since the last good one, by the kind of the last fault.",
+        labels=["region", "kind"],
+    )
+    rows = CounterMetricFamily(
+        "outpost_fleet_region_rows", "Rows brought since the region was attached.", labels=["region"]
+    )
+    gauges = {
+        "age_seconds": "Seconds since everything of the region was here.",
+        "skew_seconds": "The region's clock minus the centre's, seconds.",
+        "rows_behind": "Changes of the region not yet here, at most.",
+        "took_seconds": "Duration of the last pass, seconds.",
+    }
+    families = {
+        name: GaugeMetricFamily(f"outpost_fleet_region_{name}", text, labels=["region"])
+        for name, text in gauges.items()
+    }
+    for region in regions:
+        for name in STATES:
+            state.add_metric([region.region, name], float(region.state == name))
+        failures.add_metric([region.region, region.error_class or "none"], region.consecutive_failures)
+        rows.add_metric([region.region], region.rows_total or 0)
+        for name, family in families.items():
+            value = getattr(region, name)
+            if value is not None:
+                family.add_metric([region.region], float(value))
+    yield state
+    yield failures
+    yield rows
+    yield from families.values()
+
+
+def _of_studies(counted: Sequence[Counted]) -> Metric:
+    labels = ["region", "system", "outcome", "model", "model_version", "rung"]
+    studies = GaugeMetricFamily(
+        "outpost_fleet_studies", "Studies known at the centre, each counted once.", labels=labels
+    )
+    for line in counted:
+        studies.add_metric([str(getattr(line, label) or "") for label in labels], line.studies)
+    return studies

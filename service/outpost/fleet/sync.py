@@ -1,0 +1,372 @@
+"""One pass over one region: handshake, then the rows after the watermark, in ranges, into its partition.
+
+Each range is one transaction on both sides: its rows and the new watermark are stored together or not at
+all. The region's rows become visible in the order of `seq` (outpost.stamp_study), so "everything up to the
+highest seq of this snapshot" leaves no gap, and no overlap is needed.
+
+A range and not a LIMIT: with local estimates postgres_fdw does not ship a LIMIT above its guess of the
+table's size, and would fetch more than asked for over a thin link.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
+from outpost.fleet.faults import Fault, RegionFault, describe
+from outpost.fleet.schedule import failure_delay, success_delay
+from outpost.records.schema import CONTRACT_VERSION, STUDIES
+
+SCHEMA_VERSION = 2  # of fleet/sql: what this code needs to find in fleet.schema_version
+SPAN_LEAST, SPAN_MOST = 100, 1_000_000
+QUICK_SECONDS, SLOW_SECONDS = 5.0, 15.0
+
+_COLUMNS = [column.name for column in STUDIES if column.name != "region"]
+_KEY = ("system", "study_key", "revision")
+
+
+class CentreError(Exception):
+    """The centre's own database cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one pass over one region ended. `rows` brought, `fault` None when everything is here."""
+
+    region: str
+    rows: int
+    took_seconds: float
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The region's handshake. `clock` is the region's; `asked_at` and `answered_at` are the centre's."""
+
+    asked_at: datetime
+    answered_at: datetime
+    region: str
+    contract_version: int
+    release: str
+    clock: datetime
+    max_seq: int
+    epoch: str
+
+    @property
+    def skew_seconds(self) -> float:
+        """The region's clock minus the centre's, seconds, taking the middle of the request."""
+        return (self.clock - self.asked_at - (self.answered_at - self.asked_at) / 2).total_seconds()
+
+    @property
+    def before_snapshot(self) -> datetime:
+        """A moment on the region's clock surely not after the snapshot that this request opened."""
+        return self.clock - (self.answered_at - self.asked_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What fleet.sync remembers of a region."""
+
+    watermark_seq: int
+    epoch: str | None
+    span_seq: int
+    consecutive_failures: int
+
+
+@contextmanager
+def centre_connection(centre: Centre, purpose: str) -> Iterator[psycopg.Connection]:
+    """A connection to the centre's own database, autocommit. Raises `CentreError` if there is none."""
+    try:
+        connection = psycopg.connect(
+            host=centre.host,
+            port=centre.port,
+            dbname=centre.database,
+            user=centre.user,
+            password=centre.password.get_secret_value(),
+            application_name=f"fleet {purpose}"[:63],
+            connect_timeout=5,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            autocommit=True,
+        )
+    except psycopg.Error as error:
+        raise CentreError(
+            f"no connection to the centre's database {centre.database} at {centre.host}:{centre.port}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    with connection:
+        yield connection
+
+
+def prepare(centre: Centre, period_seconds: float) -> None:
+    """Check that the database has the schema this code needs, and tell it the period that judges lateness."""
+    with centre_connection(centre, "prepare") as connection:
+        try:
+            found = connection.execute("SELECT max(version) FROM fleet.schema_version").fetchone()
+            version = (found and found[0]) or 0
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            version = 0
+        if version < SCHEMA_VERSION:
+            raise CentreError(
+                f"database {centre.database} has fleet schema {version}, this release needs "
+                f"{SCHEMA_VERSION}: apply outpost/fleet/sql (playbook centre.yml)"
+            )
+        connection.execute(
+            "UPDATE fleet.settings SET period_seconds = %(period)s WHERE period_seconds <> %(period)s",
+            {"period": period_seconds},
+        )
+
+
+def attached_regions(centre: Centre) -> list[str]:
+    """Codes of all attached regions, those that answered last time first."""
+    with centre_connection(centre, "regions") as connection:
+        rows = connection.execute(
+            "SELECT r.region FROM fleet.regions r JOIN fleet.sync s USING (region) WHERE r.removed_at IS NULL"
+            " ORDER BY s.consecutive_failures, r.region"
+        )
+        return [row[0] for row in rows]
+
+
+def sync_region(centre: Centre, settings: Sync, region: str) -> Attempt:
+    """Bring everything new from one region, and write down in fleet.sync how that went.
+
+    Whatever the region does, this ends within about `deadline_seconds`. Raises `CentreError` when the
+    centre's own database fails, for then nothing can be written down.
+    """
+    started = time.monotonic()
+    with centre_connection(centre, f"collector {region}") as connection:
+        try:
+            held = connection.execute(
+                "SELECT pg_try_advisory_lock(hashtext('fleet.sync'), hashtext(%s))", (region,)
+            ).fetchone()
+            if not (held and held[0]):
+                return Attempt(region, 0, 0.0, Fault("busy", "another collector is reading this region"))
+            return _attempt(connection, settings, region, started)
+        except psycopg.Error as error:
+            raise CentreError(f"the centre's database failed: {' '.join(str(error).split())}") from error
+
+
+def _attempt(connection: psycopg.Connection, settings: Sync, region: str, started: float) -> Attempt:
+    with connection.cursor(row_factory=class_row(_State)) as cursor:
+        state = cursor.execute(
+            "UPDATE fleet.sync SET attempted_at = clock_timestamp() WHERE region = %s"
+            " RETURNING watermark_seq, epoch, span_seq, consecutive_failures",
+            (region,),
+        ).fetchone()
+    if state is None:
+        return Attempt(region, 0, 0.0, Fault("unknown", f"region {region} is not attached"))
+    progress = _Progress(state.span_seq)
+    fault: Fault | None = None
+    try:
+        fault = _pull(connection, settings, region, state, progress, started + settings.deadline_seconds)
+    except RegionFault as error:
+        fault = error.fault
+    except psycopg.Error as error:
+        if connection.broken or connection.closed:
+            raise
+        fault = describe(error, _address(connection, region))
+    took = time.monotonic() - started
+    _write_down(connection, settings, region, state, progress, fault, took)
+    return Attempt(region, progress.rows, took, fault)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a pass has achieved so far; the ranges already stored stay stored whatever comes after."""
+
+    span_seq: int
+    rows: int = 0
+    skew_seconds: float | None = None
+
+
+def _pull(
+    connection: psycopg.Connection,
+    settings: Sync,
+    region: str,
+    state: _State,
+    progress: _Progress,
+    deadline: float,
+) -> Fault | None:
+    """Read ranges until nothing is missing, or until there is no time for another one."""
+    watermark, epoch = state.watermark_seq, state.epoch
+    while True:
+        began = time.monotonic()
+        with connection.transaction():
+            timeout_ms = int((deadline - began) * 1000)
+            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(timeout_ms)))
+            hello = _handshake(connection, region)
+            again = _why_read_again(hello, epoch, watermark)
+            if again:
+                watermark = 0
+            until = min(watermark + progress.span_seq, hello.max_seq)
+            if progress.skew_seconds is None:
+                # Asked again now that the connection stands: opening it took several round trips.
+                progress.skew_seconds = _handshake(connection, region).skew_seconds
+            rows, newest = 0, None
+            if until > watermark:
+                rows, newest = _store_range(connection, region, watermark, until)
+            complete = until >= hello.max_seq
+            connection.execute(
+                "UPDATE fleet.sync SET watermark_seq = %(until)s, max_seq = %(max_seq)s, epoch = %(epoch)s,"
+                " contract_version = %(contract)s, release = %(release)s, skew_seconds = %(skew)s,"
+                " data_through = coalesce(%(through)s, data_through), rows_total = rows_total + %(rows)s,"
+                " resync_at = CASE WHEN %(again)s::text IS NULL THEN resync_at ELSE clock_timestamp() END,"
+                " resync_reason = coalesce(%(again)s, resync_reason) WHERE region = %(region)s",
+                {
+                    "region": region,
+                    "until": until,
+                    "max_seq": hello.max_seq,
+                    "epoch": hello.epoch,
+                    "contract": hello.contract_version,
+                    "release": hello.release,
+                    "skew": progress.skew_seconds,
+                    "through": hello.before_snapshot if complete else newest,
+                    "rows": rows,
+                    "again": again,
+                },
+            )
+        watermark, epoch = until, hello.epoch
+        progress.rows += rows
+        progress.span_seq = next_span(progress.span_seq, time.monotonic() - began)
+        if complete:
+            return None
+        if deadline - time.monotonic() < BATCH_RESERVE_SECONDS:
+            return Fault(
+                "behind",
+                f"catching up: {progress.rows} rows read, at most {hello.max_seq - until} changes to go",
+            )
+
+
+def _handshake(connection: psycopg.Connection, region: str) -> Hello:
+    """Ask the region who it is. Raises `RegionFault` when the answer is not one we can work with."""
+    table = sql.Identifier(f"region_{region}", "handshake_v1")
+    asked_at = _centre_clock(connection)
+    answer = connection.execute(
+        sql.SQL("SELECT region, contract_version, release, clock, max_seq, epoch FROM {}").format(table)
+    ).fetchone()
+    answered_at = _centre_clock(connection)
+    at = _address(connection, region)
+    if answer is None:
+        raise RegionFault("unnamed", f"the database at {at} has not been told which region it is")
+    hello = Hello(asked_at, answered_at, *answer)
+    if hello.region != region:
+        raise RegionFault("wrong_region", f"{at} says it is region {hello.region}, not {region}")
+    if hello.contract_version != CONTRACT_VERSION:
+        older = "the region" if hello.contract_version < CONTRACT_VERSION else "the centre"
+        raise RegionFault(
+            "incompatible",
+            f"the region speaks contract {hello.contract_version}, the centre knows {CONTRACT_VERSION}: "
+            f"update {older}",
+        )
+    return hello
+
+
+def _centre_clock(connection: psycopg.Connection) -> datetime:
+    """The clock of the centre's database, the one all times in fleet.sync are of."""
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment
+
+
+def _why_read_again(hello: Hello, epoch: str | None, watermark: int) -> str | None:
+    """Why the watermark means nothing in this database, or None if it does."""
+    if epoch is not None and hello.epoch != epoch:
+        return "the region's database is not the one read before (rebuilt or restored)"
+    if hello.max_seq < watermark:
+        return f"the region's database went back from change {watermark} to {hello.max_seq} (restored)"
+    return None
+
+
+def _store_range(
+    connection: psycopg.Connection, region: str, after: int, until: int
+) -> tuple[int, datetime | None]:
+    """Copy the rows with after < seq <= until; how many, and the newest `updated_at` among them.
+
+    The bounds are literals, so that postgres_fdw ships the condition.
+    """
+    statement = sql.SQL(
+        "WITH stored AS ("
+        " INSERT INTO fleet.studies_store (region, {columns})"
+        " SELECT {region}, {columns} FROM {table} WHERE seq > {after} AND seq <= {until}"
+        " ON CONFLICT (region, system, study_key, revision) DO UPDATE SET {updates}, loaded_at = now()"
+        " RETURNING updated_at) SELECT count(*), max(updated_at) FROM stored"
+    ).format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
+        region=sql.Literal(region),
+        table=sql.Identifier(f"region_{region}", "studies_v1"),
+        after=sql.Literal(after),
+        until=sql.Literal(until),
+        updates=sql.SQL(", ").join(
+            sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name))
+            for name in _COLUMNS
+            if name not in _KEY
+        ),
+    )
+    row = connection.execute(statement).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def next_span(span: int, took_seconds: float) -> int:
+    """The width of the next range: wider while ranges go quickly, narrower when one was slow."""
+    if took_seconds < QUICK_SECONDS:
+        return min(span * 2, SPAN_MOST)
+    return max(span // 2, SPAN_LEAST) if took_seconds > SLOW_SECONDS else span
+
+
+def _write_down(
+    connection: psycopg.Connection,
+    settings: Sync,
+    region: str,
+    state: _State,
+    progress: _Progress,
+    fault: Fault | None,
+    took_seconds: float,
+) -> None:
+    """Write the end of the pass into fleet.sync, with the time of the next one."""
+    failed = fault is not None and fault.kind != "behind"
+    failures = state.consecutive_failures + 1 if failed else 0
+    delay = failure_delay(settings, failures) if failed else success_delay(settings)
+    span = progress.span_seq
+    if fault is not None and fault.kind in ("timeout", "cut"):
+        span = max(span // 4, SPAN_LEAST)  # a range that did not get through may be too wide for the link
+    connection.execute(
+        "UPDATE fleet.sync SET rows = %(rows)s, took_seconds = %(took)s, span_seq = %(span)s,"
+        " ok_at = CASE WHEN %(complete)s THEN clock_timestamp() ELSE ok_at END,"
+        " error_class = %(kind)s, error = %(sentence)s, consecutive_failures = %(failures)s,"
+        " failing_since = CASE WHEN %(failed)s THEN coalesce(failing_since, clock_timestamp()) END,"
+        " next_attempt_at = clock_timestamp() + %(delay)s WHERE region = %(region)s",
+        {
+            "region": region,
+            "rows": progress.rows,
+            "took": took_seconds,
+            "span": span,
+            "complete": fault is None,
+            "kind": fault.kind if fault else None,
+            "sentence": fault.sentence if fault else None,
+            "failures": failures,
+            "failed": failed,
+            "delay": timedelta(seconds=0.0 if fault and fault.kind == "behind" else delay),
+        },
+    )
+
+
+def _address(connection: psycopg.Connection, region: str) -> str:
+    """host:port of a region, as the centre's database has it."""
+    row = connection.execute(
+        "SELECT string_agg(o.option_value, ':' ORDER BY o.option_name)"
+        " FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o"
+        " WHERE s.srvname = 'region_' || %s AND o.option_name IN ('host', 'port')",
+        (region,),
+    ).fetchone()
+    return (row and row[0]) or f"region {region}"

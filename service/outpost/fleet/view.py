@@ -1,0 +1,134 @@
+"""Reading the mart: what page, JSON, metrics and table show. Nothing here waits for a region."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg.rows import class_row
+
+STATES = ("fresh", "late", "stale", "dead", "incompatible", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One line of fleet.freshness. Seconds as floats; times aware, UTC."""
+
+    region: str
+    title: str
+    state: str
+    age_seconds: float | None
+    data_through: datetime | None
+    rows: int
+    skew_seconds: float | None
+    reason: str
+    error_class: str | None
+    failing_since: datetime | None
+    consecutive_failures: int
+    attempted_at: datetime | None
+    next_attempt_at: datetime | None
+    rows_total: int | None
+    rows_behind: int | None
+    took_seconds: float | None
+    release: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One line of fleet.summary: studies of a region that ended alike. Each study counts once."""
+
+    region: str
+    system: str
+    outcome: str
+    model: str | None
+    model_version: str | None
+    rung: str | None
+    studies: int
+    last_received_at: datetime | None
+    last_finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One revision of one study, with how old the region's data is."""
+
+    region: str
+    study_key: str
+    revision: int
+    system: str
+    modality: str | None
+    received_at: datetime
+    finished_at: datetime | None
+    outcome: str
+    reason: str | None
+    instances: int
+    model: str | None
+    model_version: str | None
+    engine: str | None
+    precision: str | None
+    rung: str | None
+    device: str | None
+    inference_seconds: float | None
+    release: str | None
+    state: str
+    age_seconds: float | None
+    data_through: datetime | None
+
+
+def freshness(connection: psycopg.Connection) -> list[Region]:
+    """Every attached region, in order of its code."""
+    names = ", ".join(Region.__dataclass_fields__)
+    with connection.cursor(row_factory=class_row(Region)) as cursor:
+        return cursor.execute(f"SELECT {names} FROM fleet.freshness ORDER BY region").fetchall()
+
+
+def summary(connection: psycopg.Connection) -> list[Counted]:
+    """Studies counted by region, system, outcome, model and rung."""
+    names = ", ".join(Counted.__dataclass_fields__)
+    with connection.cursor(row_factory=class_row(Counted)) as cursor:
+        return cursor.execute(
+            f"SELECT {names} FROM fleet.summary ORDER BY region, system, outcome, model, model_version, rung"
+        ).fetchall()
+
+
+def newest_studies(connection: psycopg.Connection, region: str | None, limit: int) -> list[Study]:
+    """The studies received last, newest first; of one region if named."""
+    names = ", ".join(Study.__dataclass_fields__)
+    with connection.cursor(row_factory=class_row(Study)) as cursor:
+        return cursor.execute(
+            f"SELECT {names} FROM fleet.studies WHERE %(region)s::text IS NULL OR region = %(region)s"
+            " ORDER BY received_at DESC LIMIT %(limit)s",
+            {"region": region, "limit": limit},
+        ).fetchall()
+
+
+def headline(regions: Sequence[Region]) -> str:
+    """What comes with every total: how many of the regions it really speaks for."""
+    if not regions:
+        return "no region is attached yet"
+    counts = Counter(region.state for region in regions)
+    others = ", ".join(f"{counts[state]} {state}" for state in STATES[1:] if counts[state])
+    return f"{counts['fresh']} of {len(regions)} regions fresh" + (f" ({others})" if others else "")
+
+
+def age(seconds: float | None) -> str:
+    """An age for people: 4 s, 3 min, 5 h, 12 d; a dash when unknown."""
+    if seconds is None:
+        return "-"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def moment(when: datetime | None) -> str:
+    """A time for people, UTC; a dash when there is none."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else "-"
+
+
+def model_name(counted: Counted) -> str:
+    """Model with its version; a dash when none ran."""
+    return " ".join(filter(None, (counted.model, counted.model_version))) or "-"
