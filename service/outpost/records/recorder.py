@@ -104,15 +104,15 @@ def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]
     }
 
 
-class Recorder:
+class Recorder(threading.Thread):
     """Ships what the journal calls unshipped, until `stop`. Its properties are for health and metrics."""
 
     def __init__(self, journal: Journal, settings: Records, release: str) -> None:
+        super().__init__(name="recorder", daemon=True)
         self._journal = journal
         self._settings = settings
         self._release = release
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._connection: psycopg.Connection | None = None
         self._shipped_total = 0
         self._last_shipped_at: datetime | None = None
@@ -121,14 +121,18 @@ class Recorder:
         self._last_error: str | None = None
         self._refused: dict[tuple[str, int], int] = {}  # rows Postgres will not take, and at which change
 
-    def start(self) -> None:
-        self._thread.start()
-
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Ask the thread to end and wait for it; what is unshipped then stays in the journal."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
+        if self.ident is not None:
+            self.join(timeout_seconds)
+
+    def run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._stopping.wait(self._turn())
+        finally:
+            self._disconnect()
 
     @property
     def shipped_total(self) -> int:
@@ -232,13 +236,6 @@ class Recorder:
             with suppress(psycopg.Error):
                 self._connection.close()
             self._connection = None
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._stopping.wait(self._turn())
-        finally:
-            self._disconnect()
 
     def _turn(self) -> float:
         """Ship once; return the seconds to wait before the next turn."""
