@@ -133,6 +133,11 @@ def outpost_secret(root: str, label: str, length: int = 32) -> str:
     The same root and label always give the same secret, so there is one thing to keep; no derived secret
     tells anything of the root or of another. Base32 needs no quoting in a shell, YAML, SQL or a URL.
     """
+    if root.startswith("example-only"):
+        raise AnsibleFilterError(
+            "outpost_root_secret is the worthless one of inventories/example, which everybody can read. "
+            "Set your own as inventories/example/README.md says."
+        )
     if len(root) < 32:
         raise AnsibleFilterError(
             f"outpost_root_secret has {len(root)} characters, at least 32 are needed. "

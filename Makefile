@@ -1,0 +1,69 @@
+# Everything a person does with this checkout. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Tests never share hosts with the demo: each scenario has its own lab.
+SCENARIOS := ubuntu astra redos fleet
+
+.PHONY: help
+help: ## list what can be done
+	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the lab, site.yml, real studies, the fleet view; safe to repeat
+	@lab/demo
+
+.PHONY: demo-down
+demo-down: ## remove all of the demo: hosts, networks, volumes, keys
+	@lab/demo --down
+
+.PHONY: test
+test: setup lint test-python release test-lab molecule ## prove everything
+	@echo "make test: all passed"
+
+.PHONY: setup
+setup: bootstrap .venv/tests.stamp ## install what is missing on this machine
+
+.PHONY: bootstrap
+bootstrap:
+	@lab/bootstrap
+
+# The controller: what runs playbooks and the demo. The tests add the service's own libraries.
+.venv/controller.stamp: requirements-controller.txt
+	@lab/make-venv controller
+.venv/tests.stamp: .venv/controller.stamp requirements-dev.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
+	@lab/make-venv tests
+
+.PHONY: lint
+lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint, shellcheck-free and quick
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint --strict .
+	ansible-lint --offline -q
+
+.PHONY: test-python
+test-python: .venv/tests.stamp ## unit and service tests, with real peers
+	pytest -q tests/unit tests/service
+
+.PHONY: test-lab
+test-lab: .venv/tests.stamp ## the lab itself
+	pytest -q tests/lab
+
+.PHONY: release
+release: bootstrap .venv/controller.stamp ## build the release of this checkout into dist/releases
+	@service/build-release
+
+.PHONY: molecule
+molecule: $(SCENARIOS:%=molecule-%) ## all scenarios
+
+.PHONY: $(SCENARIOS:%=molecule-%)
+$(SCENARIOS:%=molecule-%): molecule-%: release
+	lab/scenario $*
+
+.PHONY: cold
+cold: ## prove `make demo` on a bare Debian container
+	lab/prove-cold

@@ -1,0 +1,83 @@
+"""Breaks what the roles made, one thing at a time: the verify must go red at that very test, and green again once mended.
+
+A verify that stays green over a broken host proves nothing. Each break is what a role would leave that forgot a step.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIMIT = os.environ["OUTPOST_LIMIT"].split(",")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    host: str
+    what: str
+    breaks: str
+    seen_by: str
+    mend: str
+
+
+_SQL = 'cd / && sudo -u postgres $(ls /usr/pgsql-*/bin/psql /usr/bin/psql 2>/dev/null | head -1) -qd outpost -c "{}"'
+_REGION = LIMIT[-1]
+REGION = [
+    Mutation(_REGION, "a unit that does not start at boot", "systemctl disable -q outpost@brain",
+             "test_each_unit_runs_and_starts_at_boot", "systemctl enable -q outpost@brain"),
+    Mutation(_REGION, "a service that is not running", "systemctl stop outpost@brain",
+             "test_the_service_answers_ready", "systemctl start outpost@brain"),
+    Mutation(_REGION, "a recorder without rights", _SQL.format("REVOKE SELECT ON outpost.studies FROM outpost_recorder"),
+             "test_the_database_takes_the_recorder", _SQL.format("GRANT SELECT ON outpost.studies TO outpost_recorder")),
+    Mutation(_REGION, "a configuration that sends results nowhere",
+             "sed -i.good 's/4242/4249/' /etc/outpost/brain.yaml && systemctl restart outpost@brain",
+             "test_a_study_passes", "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain"),
+    Mutation(_REGION, "a firewall that is not loaded", "systemctl stop outpost-firewall",
+             "test_the_database_is_closed_to_the_hospital", "systemctl start outpost-firewall"),
+    Mutation(_REGION, "a configuration anybody can read", "chmod 644 /etc/outpost/brain.yaml",
+             "test_secrets_are_readable_by_the_service_alone", "chmod 640 /etc/outpost/brain.yaml"),
+]  # fmt: skip
+FLEET = [
+    Mutation("centre", "a collector that is not running", "systemctl stop outpost-fleet",
+             "test_every_region_is_fresh", "systemctl start outpost-fleet"),
+    Mutation("centre", "a region that is not attached",
+             _SQL.replace("-qd outpost", "-qd fleet").format("SELECT fleet.detach_region('chita')"),
+             "test_every_region_is_fresh", "SITE"),
+]  # fmt: skip
+
+
+def verify(test: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", test, str(ROOT / "molecule/verify")]
+    environment = {**os.environ, "OUTPOST_VERIFY_PATIENCE": "0.3"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+
+
+def on(host: str, command: str) -> None:
+    subprocess.run([ROOT / "lab/lab", "exec", host, "--", "sh", "-c", command], check=True, timeout=300)
+
+
+def mend(mutation: Mutation) -> None:
+    if mutation.mend == "SITE":
+        playbook = ["ansible-playbook", "site.yml", "-l", mutation.host]
+        subprocess.run(playbook, cwd=ROOT, check=True, timeout=600, capture_output=True)
+    else:
+        on(mutation.host, mutation.mend)
+
+
+@pytest.mark.parametrize("mutation", FLEET if "centre" in LIMIT else REGION, ids=lambda mutation: mutation.what)
+def test_the_verify_goes_red_over(mutation: Mutation) -> None:
+    on(mutation.host, mutation.breaks)
+    try:
+        red = verify(mutation.seen_by)
+        assert red.returncode == 1 and "FAILED molecule/verify" in red.stdout, red.stdout[-3000:] + red.stderr[-2000:]
+        assert mutation.seen_by in red.stdout
+    finally:
+        mend(mutation)
+    green = verify(mutation.seen_by)
+    assert green.returncode == 0, f"mended, yet still red:\n{green.stdout[-3000:]}"

@@ -1,0 +1,97 @@
+"""What the verifies of all scenarios share: the hosts over SSH as Ansible sees them, and real studies to send."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from outpost.demo import TEMPLATES
+from outpost.demo.series import write_series
+from pydicom import dcmread
+from testinfra.host import Host
+
+ROOT = Path(__file__).parents[2]
+LAB = ROOT / ".lab" / os.environ["LAB_NAME"]
+SUBNET = os.environ["LAB_SUBNET"]
+LIMIT = os.environ["OUTPOST_LIMIT"].split(",")
+REGIONS = [name for name in LIMIT if name != "centre"]
+# Where a failure is what is looked for, the mutations do not wait as long as a verify may.
+PATIENCE = float(os.environ.get("OUTPOST_VERIFY_PATIENCE", "1"))
+_LAST = {"centre": 10, "chita": 11, "tver": 12, "train": 13}
+ADDRESSES = {name: f"{SUBNET}.0.{_LAST[name]}" for name in LIMIT}
+
+
+def lab(*arguments: str) -> str:
+    """Runs a lab command and returns what it prints."""
+    return subprocess.run([ROOT / "lab/lab", *arguments], check=True, text=True, capture_output=True, timeout=300).stdout
+
+
+def http_json(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def wait_for(what: str, probe: Callable[[], Any], seconds: float) -> Any:
+    """Calls probe until it returns something true; fails naming what was awaited and the last answer."""
+    seconds *= PATIENCE
+    deadline = time.monotonic() + seconds
+    last: Any = None
+    while time.monotonic() < deadline:
+        try:
+            if last := probe():
+                return last
+        except (OSError, AssertionError) as error:
+            last = error
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {seconds:.0f} s; last answer: {last!r}")
+
+
+def host_of(name: str) -> Host:
+    return testinfra.get_host(
+        f"ssh://root@{name}", ssh_config=str(LAB / "ssh_config"), ssh_identity_file=str(LAB / "ssh/id_ed25519")
+    )
+
+
+def send_head_series(region: str, seed: str, folder: Path) -> str:
+    """Sends the T1 head of Debian's mricron-data as a new MR series by C-STORE; returns its Study Instance UID."""
+    files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
+    sender = ["storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories", ADDRESSES[region], "11112"]
+    subprocess.run([*sender, str(folder)], check=True, capture_output=True, timeout=120)
+    return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+
+
+def psql(host: Host, database: str, sql: str) -> str:
+    """Runs a query as the database's superuser on the host; returns rows with | between columns."""
+    program = "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
+    return str(host.run_expect([0], f"cd / && sudo -u postgres {program} -d {database} -Atc {shlex.quote(sql)}").stdout.strip())
+
+
+def study_end(region: str, study_uid: str, seconds: float = 120) -> dict[str, Any]:
+    """Waits until the region's service reports an end for the study, and returns its row."""
+
+    def ended() -> dict[str, Any] | None:
+        for row in http_json(f"http://{ADDRESSES[region]}:8080/studies"):
+            if row["study_uid"] == study_uid and row["state"] in ("delivered", "rejected", "quarantined"):
+                return dict(row)
+        return None
+
+    return dict(wait_for(f"the end of study {study_uid} in {region}", ended, seconds))
+
+
+@pytest.fixture(params=REGIONS)
+def region(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def host(region: str) -> Host:
+    return host_of(region)

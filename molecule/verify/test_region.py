@@ -1,0 +1,120 @@
+"""A region after site.yml: what a study, an admin and a power cut would find. Reads the running host, not our files."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+from pathlib import Path
+
+import pytest
+from conftest import ADDRESSES, SUBNET, http_json, psql, send_head_series, study_end, wait_for
+from outpost.demo import TEMPLATES
+from outpost.demo.dice import LEAST, dice_of_segmentation
+from testinfra.host import Host
+
+PLATFORM = {"chita": ("ubuntu", "24.04"), "tver": ("astra", "1.8"), "train": ("redos", "8")}
+UNITS = ["docker.service", "outpost-firewall.service", "outpost@brain.service"]
+HOSPITAL_PREFIX = f"{SUBNET.split('.')[0]}.{int(SUBNET.split('.')[1]) + 1}.0"
+
+
+def test_the_host_is_the_system_the_scenario_says(region: str, host: Host) -> None:
+    os_release = dict(line.split("=", 1) for line in host.file("/etc/os-release").content_string.split("\n") if "=" in line)
+    wanted_id, wanted_release = PLATFORM[region]
+    assert os_release["ID"].strip('"') == wanted_id
+    assert os_release["VERSION_ID"].strip('"').startswith(wanted_release)
+    assert host.exists("apt-get") == (wanted_id != "redos"), "the RED OS host must not have apt"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_each_unit_runs_and_starts_at_boot(host: Host, unit: str) -> None:
+    assert host.service(unit).is_running
+    assert host.service(unit).is_enabled
+
+
+def test_the_service_answers_ready(region: str) -> None:
+    def ready() -> bool:
+        http_json(f"http://{ADDRESSES[region]}:8080/v2/health/ready")
+        return True
+
+    wait_for(f"readiness of {region}", ready, 30)
+
+
+def test_the_database_takes_the_recorder(host: Host) -> None:
+    config = host.run("cat /etc/outpost/brain.yaml").stdout
+    password = json.loads(next(line for line in config.splitlines() if "password:" in line).split(":", 1)[1])
+    program = "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
+    query = f"{program} -h 127.0.0.1 -U outpost_recorder -d outpost -Atc 'SELECT count(*) >= 0 FROM outpost.studies'"
+    answer = host.run(f"PGPASSWORD={password} {query}")
+    assert answer.stdout.strip() == "t", answer.stderr
+
+
+def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path: Path) -> None:
+    study_uid = send_head_series(region, f"verify {time.time_ns()}", tmp_path / "series")
+    end = study_end(region, study_uid)
+    assert end["state"] == "delivered", end
+    assert (end["engine"], end["precision"], end["rung"]) != (None, None, None), "a result must say how it was made"
+
+    orthanc = f"http://{HOSPITAL_PREFIX}.5:8042"
+    query = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": "SEG"}})
+    found = json.loads(
+        subprocess.run(["curl", "-sf", f"{orthanc}/tools/find", "-d", query], check=True, capture_output=True).stdout
+    )
+    assert len(found) == 1, "the PACS must hold exactly one segmentation of the study"
+    segmentation = tmp_path / "seg.dcm"
+    subprocess.run(["curl", "-sf", f"{orthanc}/instances/{found[0]}/file", "-o", segmentation], check=True)
+    assert dice_of_segmentation(segmentation, TEMPLATES / "ch2bet.nii.gz") >= LEAST
+
+    def recorded() -> bool:
+        return psql(host, "outpost", "SELECT count(*) FROM outpost.studies WHERE outcome = 'delivered'") != "0"
+
+    wait_for("the study in the region's database", recorded, 30)
+
+
+def test_the_database_is_closed_to_the_hospital(region: str) -> None:
+    with pytest.raises(OSError), socket.create_connection((ADDRESSES[region], 5432), timeout=2):
+        pass
+
+
+def test_secrets_are_readable_by_the_service_alone(host: Host) -> None:
+    config = host.file("/etc/outpost/brain.yaml")
+    assert (config.mode, config.user, config.group) == (0o640, "root", "outpost")
+
+
+def test_the_container_can_do_no_more_than_it_needs(host: Host) -> None:
+    inspected = json.loads(host.run("docker inspect outpost-brain").stdout)[0]
+    assert inspected["Config"]["User"] == "10001:10001"
+    assert inspected["HostConfig"]["ReadonlyRootfs"] is True
+    assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
+    assert inspected["HostConfig"]["Memory"] == 3072 * 2**20
+
+
+def test_a_killed_container_comes_back_ready(region: str, host: Host) -> None:
+    host.run_expect([0], "docker kill outpost-brain")
+
+    def gone() -> bool:
+        try:
+            http_json(f"http://{ADDRESSES[region]}:8080/v2/health/live")
+        except (urllib.error.URLError, OSError):
+            return True
+        return False
+
+    wait_for("the killed service to be gone", gone, 10)
+    wait_for(
+        "the service to be ready again",
+        lambda: http_json(f"http://{ADDRESSES[region]}:8080/v2/health/ready") is not None,
+        90,
+    )
+
+
+def test_the_journal_is_bounded(host: Host) -> None:
+    settings = host.run("systemd-analyze cat-config systemd/journald.conf").stdout
+    assert "SystemMaxUse=1G" in settings
+    assert "Storage=persistent" in settings
+
+
+def test_the_clock_stands_in_the_regions_zone(region: str, host: Host) -> None:
+    zones = {"chita": "Asia/Chita", "tver": "Europe/Moscow", "train": "Asia/Krasnoyarsk"}
+    assert host.file("/etc/localtime").linked_to == f"/usr/share/zoneinfo/{zones[region]}"
