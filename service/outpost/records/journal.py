@@ -117,7 +117,7 @@ class Added(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One DICOM object as it was received. `digest` covers the data set, `bytes` is the size of the file."""
+    """One DICOM object as it was received. `digest` covers its values, `bytes` is the size of the file."""
 
     sop_uid: str
     study_uid: str
@@ -303,7 +303,7 @@ class Journal:
                 if not wanted_again:
                     return Added.DUPLICATE, self._record(latest) if latest is not None else None
                 study = self._open_revision(db, instance, latest, now)
-                return Added.RESTORED, self._by_row(study)
+                return Added.RESTORED, self.study(study)
             if latest is not None and latest["state"] in ("receiving", "complete"):
                 study, revision = int(latest["id"]), int(latest["revision"])
                 if latest["state"] == "complete":
@@ -332,7 +332,7 @@ class Journal:
                 "UPDATE studies SET instances = instances + 1, bytes = bytes + ? WHERE id = ?",
                 (instance.bytes, study),
             )
-            return Added.NEW, self._by_row(study)
+            return Added.NEW, self.study(study)
 
     def _open_revision(
         self, db: sqlite3.Connection, instance: Instance, latest: sqlite3.Row | None, now: str
@@ -378,6 +378,11 @@ class Journal:
             self._move(db, row, ("inferring",), "complete")
             if forget_attempt:
                 db.execute("UPDATE studies SET attempts = attempts - 1 WHERE id = ?", (row,))
+
+    def recompute(self, row: int) -> None:
+        """The results of a study vanished from the outbox before they were delivered: make them again."""
+        with self._write() as db:
+            self._move(db, row, ("delivering",), "complete")
 
     def begin_delivery(
         self,
@@ -474,7 +479,8 @@ class Journal:
 
     # --- reading ---
 
-    def _by_row(self, row: int) -> StudyRecord:
+    def study(self, row: int) -> StudyRecord:
+        """The study in this journal row, which must exist."""
         return self._record(self._rows(f"SELECT {_RECORD_COLUMNS} FROM studies WHERE id = ?", (row,))[0])
 
     def in_state(self, state: str, limit: int = -1) -> list[StudyRecord]:

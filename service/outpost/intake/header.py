@@ -1,0 +1,89 @@
+"""What intake must know of an instance, read from its file without touching pixels."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from outpost.intake.refusal import InstanceRefused, Refusal
+
+_TAGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"]
+# A deflated data set can unfold a thousandfold; a study this size would not be one we can process anyway.
+_INFLATED_LIMIT = 1 << 30
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Identity of one instance. Every UID is safe as a file name; `modality` is as sent, cut to 16."""
+
+    sop_uid: str
+    sop_class: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax: str
+    modality: str
+
+
+def is_uid(text: str) -> bool:
+    """Whether this is a UID by PS3.5 9.1 (leading zeros tolerated: senders write them), so safe as a name."""
+    return len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text) is not None
+
+
+def read_header(path: Path) -> Header:
+    """Read a Part 10 file. Raises `InstanceRefused` (NOT_DICOM, UID_MISSING, UID_UNSAFE)."""
+    try:
+        _require_modest_inflation(path)
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        transfer_syntax = str(dataset.file_meta.TransferSyntaxUID)
+        values = [str(dataset.get(tag) or "") for tag in _TAGS]
+    except Exception:
+        # pydicom raises many types on hostile bytes, and their texts quote the data set.
+        raise InstanceRefused(Refusal.NOT_DICOM) from None
+    sop_class, sop_uid, study_uid, series_uid, modality = values
+    uids = (sop_class, sop_uid, study_uid, series_uid)
+    if not all(uids):
+        raise InstanceRefused(Refusal.UID_MISSING)
+    if not all(map(is_uid, (*uids, transfer_syntax))):
+        raise InstanceRefused(Refusal.UID_UNSAFE)
+    return Header(
+        sop_uid=sop_uid,
+        sop_class=sop_class,
+        study_uid=study_uid,
+        series_uid=series_uid,
+        transfer_syntax=transfer_syntax,
+        modality=modality[:16],
+    )
+
+
+def dataset_offset(path: Path) -> int:
+    """Where the data set of a Part 10 file begins, in bytes. Raises `InstanceRefused` (NOT_DICOM).
+
+    Preamble and prefix take 132 bytes, the group length element 12, and then what that element counts.
+    """
+    with path.open("rb") as file:
+        head = file.read(144)
+    if head[128:132] != b"DICM" or head[132:138] != b"\x02\x00\x00\x00UL":
+        raise InstanceRefused(Refusal.NOT_DICOM)
+    return 144 + int.from_bytes(head[140:144], "little")
+
+
+def _require_modest_inflation(path: Path) -> None:
+    offset = dataset_offset(path)
+    with path.open("rb") as file:
+        meta = file.read(offset)
+        if DeflatedExplicitVRLittleEndian.encode() not in meta:
+            return
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflated = 0
+        pending = b""
+        while pending or (pending := file.read(_CHUNK)):
+            inflated += len(inflate.decompress(pending, _CHUNK))
+            pending = inflate.unconsumed_tail
+            if inflated > _INFLATED_LIMIT:
+                raise InstanceRefused(Refusal.NOT_DICOM)

@@ -1,0 +1,242 @@
+"""The spool: received files on disk, durable before anyone is told so.
+
+Layout under the storage root::
+
+    spool/.incoming/                      bytes still arriving; nothing in it was acknowledged
+    spool/<study>/<instance>.dcm          instances of studies on their way
+    quarantine/<REASON>/<study>.r<n>/     all files of a revision that was rejected or quarantined
+    quarantine/<REASON>/<time>-<hex>.dcm  single instances that were refused
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from outpost.durable import sync_file, sync_folder
+from outpost.intake.content import content_digest
+from outpost.intake.header import Header, dataset_offset, is_uid, read_header
+from outpost.intake.refusal import InstanceRefused, Refusal
+from outpost.records.journal import Added, Instance, Journal, StudyRecord
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+
+
+class FilesMissing(Exception):
+    """Files of a revision are neither in the spool nor in quarantine: they were removed after delivery."""
+
+
+class Spool:
+    """Takes instances in, hands out the files of a revision, and puts aside what ended without a result.
+
+    `reserve_mib`: free space on the file system, in MiB, below which nothing is taken.
+    """
+
+    def __init__(self, root: Path, journal: Journal, reserve_mib: int) -> None:
+        self.root = root
+        self.studies = root / "spool"
+        self.incoming = self.studies / ".incoming"
+        self.quarantine = root / "quarantine"
+        self._journal = journal
+        self._reserve = reserve_mib * MIB
+        self._lock = threading.Lock()  # between looking an instance up and having it journalled
+        for folder in (self.incoming, self.quarantine):
+            folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(root)
+
+    # --- room ---
+
+    def free_bytes(self) -> int:
+        status = os.statvfs(self.root)
+        return status.f_bavail * status.f_frsize
+
+    def below_reserve(self) -> bool:
+        """Whether the disk has less room than the reserve: then nothing new may be taken."""
+        return self.free_bytes() < self._reserve
+
+    # --- taking instances in ---
+
+    @contextmanager
+    def receiving_file(self) -> Iterator[IO[bytes]]:
+        """A file for arriving bytes, gone afterwards unless `take` or `put_aside` linked it elsewhere."""
+        with tempfile.NamedTemporaryFile(dir=self.incoming, suffix=".dcm") as file:
+            yield file
+
+    def take(
+        self, arrived: Path, source: str, announced_uid: str | None = None
+    ) -> tuple[Header, StudyRecord | None]:
+        """Take a whole received Part 10 file; when this returns it is durable and in the journal.
+
+        `announced_uid` is the instance UID of the C-STORE command, where there is one. The study is None when
+        nothing changed (a duplicate). Raises `InstanceRefused`; the bytes are then in quarantine, except when
+        there is no room for them.
+        """
+        try:
+            if self.below_reserve():
+                raise InstanceRefused(Refusal.OUT_OF_SPACE)
+            header = read_header(arrived)
+            if announced_uid is not None and announced_uid != header.sop_uid:
+                raise InstanceRefused(Refusal.UID_MISMATCH)
+            sync_file(arrived)
+            instance = self._instance(arrived, header, source)
+            added, study = self._admit(arrived, instance)
+        except InstanceRefused as refused:
+            if refused.refusal is not Refusal.OUT_OF_SPACE:
+                self.put_aside(arrived, refused.refusal, source)
+            raise
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise InstanceRefused(Refusal.OUT_OF_SPACE if full else Refusal.INTERNAL) from error
+        except sqlite3.OperationalError as error:
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            raise InstanceRefused(Refusal.OUT_OF_SPACE if full else Refusal.INTERNAL) from error
+        return header, study if added in (Added.NEW, Added.RESTORED) else None
+
+    def _instance(self, path: Path, header: Header, source: str) -> Instance:
+        return Instance(
+            sop_uid=header.sop_uid,
+            study_uid=header.study_uid,
+            series_uid=header.series_uid,
+            sop_class=header.sop_class,
+            transfer_syntax=header.transfer_syntax,
+            modality=header.modality,
+            digest=content_digest(path, dataset_offset(path)),
+            bytes=path.stat().st_size,
+            source=source,
+        )
+
+    def _admit(self, arrived: Path, instance: Instance) -> tuple[Added, StudyRecord | None]:
+        with self._lock:
+            if self._journal.lookup(instance.sop_uid) is None:
+                self._place(arrived, instance)
+            added, study = self._journal.add(instance)
+            if added is Added.CONFLICT:
+                raise InstanceRefused(Refusal.CONTENT_CONFLICT)
+            # A known instance whose file had been removed, sent again because its study needs it.
+            if added is not Added.NEW and study is not None and study.state in ("receiving", "complete"):
+                with suppress(FileExistsError):
+                    self._place(arrived, instance)
+            return added, study
+
+    def _place(self, arrived: Path, instance: Instance) -> None:
+        """Link, not rename: an existing file is never overwritten."""
+        folder = self.folder(instance.study_uid)
+        if not folder.exists():
+            folder.mkdir()
+            sync_folder(self.studies)
+        os.link(arrived, folder / f"{instance.sop_uid}.dcm")
+        sync_folder(folder)
+
+    def put_aside(self, arrived: Path, refusal: Refusal, source: str) -> None:
+        """Keep refused bytes where a person can look at them."""
+        folder = self.quarantine / refusal.name
+        folder.mkdir(exist_ok=True)
+        kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}.dcm"
+        os.link(arrived, kept)
+        sync_file(kept)
+        sync_folder(folder)
+        self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source)
+
+    # --- files of a study ---
+
+    def folder(self, study_uid: str) -> Path:
+        if not is_uid(study_uid):
+            raise ValueError("not a UID: it may not become a path")
+        return self.studies / study_uid
+
+    def quarantine_folder(self, study: StudyRecord, reason: str) -> Path:
+        return self.quarantine / reason / f"{study.study_uid}.r{study.revision}"
+
+    def files(self, study: StudyRecord) -> list[Path]:
+        """All files of a revision, fetching those that an earlier revision took into quarantine.
+
+        Raises `FilesMissing` when one is gone: half a study must not be computed as if it were whole.
+        """
+        folder = self.folder(study.study_uid)
+        folder.mkdir(exist_ok=True)
+        earlier = [
+            self.quarantine_folder(revision, revision.reason)
+            for revision in self._journal.revisions(study.study_uid)
+            if revision.revision < study.revision and revision.reason
+        ]
+        files = []
+        for instance in self._journal.instances(study.study_uid, study.revision):
+            path = folder / f"{instance.sop_uid}.dcm"
+            if not path.exists():
+                kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
+                if kept is None:
+                    raise FilesMissing(
+                        f"study row {study.row}: an instance of revision {study.revision} is gone"
+                    )
+                os.link(kept, path)
+            files.append(path)
+        sync_folder(folder)
+        return files
+
+    def quarantine_study(self, study: StudyRecord, reason: str) -> None:
+        """Link every file of a revision that is still here into quarantine. Safe to repeat after a crash."""
+        target = self.quarantine_folder(study, reason)
+        target.mkdir(parents=True, exist_ok=True)
+        for instance in self._journal.instances(study.study_uid, study.revision):
+            with suppress(FileExistsError, FileNotFoundError):
+                name = f"{instance.sop_uid}.dcm"
+                os.link(self.folder(study.study_uid) / name, target / name)
+        sync_folder(target)
+        sync_folder(target.parent)
+        sync_folder(self.quarantine)
+
+    def remove_study(self, study: StudyRecord) -> bool:
+        """Free the spool of an ended study; its journal rows and what quarantine links stay.
+
+        Returns False, doing nothing, when a later revision has opened meanwhile: it needs the files.
+        """
+        with self._lock:
+            if self._journal.revisions(study.study_uid)[-1].row != study.row:
+                return False
+            shutil.rmtree(self.folder(study.study_uid), ignore_errors=True)
+            sync_folder(self.studies)
+            return True
+
+    # --- after a restart ---
+
+    def reconcile(self) -> int:
+        """Bring files and journal together after a crash; returns the number of instances adopted.
+
+        Bytes that were still arriving were never acknowledged and go. A file that was placed but not
+        journalled is whole (it was synced before it was linked): it is adopted. A row without a file shows
+        in `files`.
+        """
+        for leftover in self.incoming.iterdir():
+            leftover.unlink()
+        adopted = 0
+        for path in sorted(self.studies.glob("[0-9]*/*.dcm")):
+            if self._journal.lookup(path.stem) is not None:
+                continue
+            try:
+                header = read_header(path)
+                instance = self._instance(path, header, "reconciled")
+                if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
+                    raise InstanceRefused(Refusal.UID_MISMATCH)
+                self._journal.add(instance)
+                adopted += 1
+            except InstanceRefused as refused:
+                self.put_aside(path, refused.refusal, "reconciled")
+                path.unlink()
+        for folder in self.studies.glob("[0-9]*"):
+            revisions = self._journal.revisions(folder.name)
+            if revisions and revisions[-1].state in ("rejected", "quarantined"):
+                self.remove_study(revisions[-1])  # the crash came between its end and this
+        return adopted
