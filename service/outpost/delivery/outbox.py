@@ -1,0 +1,56 @@
+"""The outbox: one folder a study revision, named by its journal row, holding the DICOM files to deliver."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from outpost.durable import sync_folder
+from outpost.records.journal import Journal, StudyRecord
+
+
+class Outbox:
+    """Result files on disk. What lies under `.work` is unfinished; a numbered folder is whole and durable."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "outbox"
+        self._work = self._folder / ".work"
+        self._work.mkdir(parents=True, exist_ok=True)
+
+    def work_folder(self, study: StudyRecord) -> Path:
+        """An empty folder to write the study's results into."""
+        folder = self._work / str(study.row)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def publish(self, study: StudyRecord, work: Path) -> None:
+        """Make the files in `work` the study's results, durably and all at once."""
+        target = self._folder / str(study.row)
+        shutil.rmtree(target, ignore_errors=True)  # of a run that was never journalled
+        sync_folder(work)
+        work.rename(target)
+        sync_folder(self._folder)
+
+    def files(self, study: StudyRecord) -> list[Path]:
+        """The study's results, in the order of delivery; empty when there are none (any more)."""
+        return sorted((self._folder / str(study.row)).glob("*.dcm"))
+
+    def remove(self, study: StudyRecord) -> None:
+        shutil.rmtree(self._folder / str(study.row), ignore_errors=True)
+
+    def reconcile(self, journal: Journal) -> int:
+        """After a restart: drop what is unfinished or delivered; have lost results computed again.
+
+        Returns the number of studies that go back to inference.
+        """
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir()
+        delivering = {str(study.row): study for study in journal.in_state("delivering")}
+        for folder in self._folder.glob("[0-9]*"):
+            if folder.name not in delivering:
+                shutil.rmtree(folder, ignore_errors=True)
+        lost = [study for study in delivering.values() if not self.files(study)]
+        for study in lost:
+            journal.recompute(study.row)
+        return len(lost)
