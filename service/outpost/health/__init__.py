@@ -1,0 +1,10 @@
+"""Health: the state of every part enters, a verdict leaves that says whether to believe the service.
+
+`codes` is the table of checks with their remedies; `verdict` judges. Ready means: the golden case passed a
+moment ago on the worker that computes studies, and everything a study needs on its way is running.
+"""
+
+from outpost.health.codes import CHECKS, CheckCode
+from outpost.health.verdict import Check, Health, Verdict
+
+__all__ = ["CHECKS", "Check", "CheckCode", "Health", "Verdict"]
