@@ -1,0 +1,85 @@
+"""Prometheus metrics, in a registry of their own. No label carries patient data.
+
+What the journal knows is read from it at each scrape: counters survive restarts and cannot disagree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outpost.health import Health
+from outpost.records.journal import Journal, utc_now
+
+# Seconds; one study takes a few on CPU, and the configured limit is minutes.
+_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
+
+
+class _Journalled(Collector):
+    def __init__(self, journal: Journal, health: Health) -> None:
+        self._journal = journal
+        self._health = health
+
+    def describe(self) -> list[Metric]:
+        return []  # registering must not need a collection: the service has not started then
+
+    def collect(self) -> Iterator[Metric]:
+        studies = CounterMetricFamily(
+            "outpost_studies",
+            "Study revisions that ended, by outcome and reason",
+            labels=["outcome", "reason"],
+        )
+        for (outcome, reason), count in sorted(self._journal.outcomes().items()):
+            if outcome != "pending":
+                studies.add_metric([outcome, reason], count)
+        yield studies
+        yield CounterMetricFamily(
+            "outpost_instances_received", "Instances taken", value=self._journal.instances_received()
+        )
+        refused = CounterMetricFamily("outpost_instances_refused", "Instances not taken", labels=["reason"])
+        for reason, count in sorted(self._journal.instances_refused().items()):
+            refused.add_metric([reason], count)
+        yield refused
+        pending = GaugeMetricFamily(
+            "outpost_studies_pending", "Studies on their way, by state", labels=["state"]
+        )
+        oldest = GaugeMetricFamily(
+            "outpost_oldest_pending_seconds", "Age of the oldest study in that state", labels=["state"]
+        )
+        queue, now = self._journal.queue(), utc_now()
+        for state in ("receiving", "complete", "inferring", "delivering"):
+            count, since = queue.get(state, (0, None))
+            pending.add_metric([state], count)
+            oldest.add_metric([state], (now - since).total_seconds() if since is not None else 0.0)
+        yield pending
+        yield oldest
+        outbox = queue.get("delivering", (0, None))[0]
+        yield GaugeMetricFamily(
+            "outpost_outbox_pending", "Studies not yet confirmed everywhere", value=outbox
+        )
+        verdict = self._health.light()
+        yield GaugeMetricFamily("outpost_ready", "1 if ready to compute studies", value=float(verdict.ready))
+        checks = GaugeMetricFamily("outpost_check_ok", "1 if the health check passes", labels=["code"])
+        for check in verdict.checks:
+            checks.add_metric([check.code], float(check.ok))
+        yield checks
+
+
+class Metrics:
+    """The registry, and what is counted in the process itself."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.inference_seconds = Histogram(
+            "outpost_inference_seconds",
+            "Wall time of computing one study",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+
+    def follow(self, journal: Journal, health: Health) -> None:
+        """Report what these know, too."""
+        self.registry.register(_Journalled(journal, health))
