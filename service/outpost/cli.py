@@ -1,0 +1,95 @@
+"""The command `outpost`. Exit status: 0 done, 1 it failed, 2 the command or the configuration is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from outpost import __version__
+from outpost.config import Config, ConfigError, load
+
+# Commands import what they need when they run: `outpost send` does not wait for the whole service to load.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1  # the reader of our output has gone
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="outpost", description="DICOM in, trained model, DICOM out; and the view over many such places."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the service until told to end")
+    serve.add_argument("--config", type=Path, required=True, help="YAML file of this system")
+    serve.set_defaults(run=_serve)
+
+    send = commands.add_parser("send", help="send DICOM files to a peer by C-STORE")
+    send.add_argument("--host", required=True)
+    send.add_argument("--port", type=int, required=True)
+    send.add_argument("--called-aet", default="OUTPOST", help="the peer's AE title (default: %(default)s)")
+    send.add_argument("--calling-aet", default="OUTPOST-SEND", help="our AE title (default: %(default)s)")
+    send.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, or folders to search")
+    send.set_defaults(run=_send)
+
+    selftest = commands.add_parser("selftest", help="prove that this host can compute and deliver")
+    selftest.add_argument("--config", type=Path, required=True, help="YAML file of this system")
+    selftest.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    selftest.set_defaults(run=_selftest)
+
+    from outpost.fleet.cli import add_parsers
+
+    add_parsers(commands)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = load(options.config, Config)
+    from outpost.serve import CannotStart, serve
+
+    try:
+        return serve(config)
+    except CannotStart as error:
+        print(f"outpost: {error}", file=sys.stderr)
+        return 1
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    config = load(options.config, Config)
+    from outpost.selftest import selftest
+
+    verdict = selftest(config)
+    if options.json:
+        print(json.dumps(verdict.as_json()))
+    else:
+        for check in verdict.checks:
+            print(f"{'ok  ' if check.ok else 'FAIL'} {check.code}: {check.value} (wanted: {check.wanted})")
+            if check.remedy:
+                print(f"     {check.remedy}")
+        print(verdict.status)
+    return 0 if verdict.ready else 1
+
+
+def _send(options: argparse.Namespace) -> int:
+    from outpost.delivery.scu import Peer
+    from outpost.delivery.send import send
+
+    return send(Peer(options.host, options.port, options.called_aet, options.calling_aet), options.paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

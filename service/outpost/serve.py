@@ -1,0 +1,190 @@
+"""Putting the service together: which parts run, in which order they start and end."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import threading
+from contextlib import ExitStack
+from typing import IO
+
+import uvicorn
+
+from outpost import __version__, logs
+from outpost.api.app import create_app
+from outpost.api.metrics import Metrics
+from outpost.config import Config
+from outpost.delivery.courier import Courier
+from outpost.delivery.outbox import Outbox
+from outpost.health import Health
+from outpost.inference import InferenceFailed, InferenceWorker, load_bundle
+from outpost.intake.assembly import Assembly
+from outpost.intake.scp import StorageScp
+from outpost.intake.spool import Spool
+from outpost.notify import Notifier
+from outpost.pipeline import Pipeline
+from outpost.records.journal import Journal
+from outpost.records.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 20.0
+# The release this process runs from; the launcher sets it, a checkout has only its version.
+RELEASE = os.environ.get("OUTPOST_RELEASE", __version__)
+
+
+class CannotStart(Exception):
+    """Something outside the configuration file keeps the service from starting; the text says what to do."""
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. Raises `CannotStart`."""
+    logs.configure()
+    notifier = Notifier()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with ExitStack() as ending:
+        ending.enter_context(_only_one(config))
+        journal = Journal(config.storage.root / "journal.sqlite3", config.system)
+        ending.callback(journal.close)
+        spool = Spool(config.storage.root, journal, config.intake.disk_reserve_mib)
+        outbox = Outbox(config.storage.root)
+        adopted, lost = spool.reconcile(), outbox.reconcile(journal)
+        if adopted or lost:
+            log.warning(
+                "after the last end: %d instances adopted, %d results to compute again", adopted, lost
+            )
+        assembly = Assembly(journal, config.study.quiet_seconds)
+        couriers = [
+            Courier(destination, config.delivery, config.intake.ae_title, journal, outbox)
+            for destination in config.delivery.destinations
+        ]
+
+        def wake_couriers() -> None:
+            for courier in couriers:
+                courier.wake()
+
+        metrics = Metrics()
+        worker = InferenceWorker(
+            config.inference.bundle, config.inference.threads, config.inference.timeout_seconds
+        )
+        pipeline = Pipeline(
+            config,
+            journal,
+            spool,
+            assembly,
+            outbox,
+            worker,
+            notifier,
+            published=wake_couriers,
+            observed=metrics.inference_seconds.observe,
+        )
+        api_socket = _listen(config.api.listen, config.api.port, "api.port")
+        try:
+            scp = StorageScp(config.intake, spool, assembly)
+        except OSError as error:
+            raise CannotStart(
+                _port_in_use(config.intake.listen, config.intake.dicom_port, "intake.dicom_port", error)
+            ) from None
+
+        pipeline_thread = threading.Thread(target=pipeline.run, name="pipeline")
+        courier_threads = [
+            threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
+        ]
+        recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
+        health = Health(config, spool, scp, pipeline, courier_threads, recorder)
+        metrics.follow(journal, health)
+        app = create_app(config, _model_name(config), journal, spool, assembly, health, metrics)
+        # Access logs would carry study UIDs in paths.
+        http = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
+        http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
+
+        essential = [pipeline_thread, http_thread]
+        threads = [*essential, *courier_threads, *([recorder] if recorder else [])]
+        scp.start()
+        for thread in threads:
+            thread.start()
+        log.info(
+            "release %s, system %s: C-STORE on %s:%d, HTTP on %s:%d",
+            RELEASE,
+            config.system,
+            config.intake.listen,
+            config.intake.dicom_port,
+            config.api.listen,
+            config.api.port,
+        )
+        while not stopping.wait(1.0):
+            ended = [thread.name for thread in essential if not thread.is_alive()]
+            if ended or not scp.listening:
+                log.error(
+                    "%s ended by itself: ending the service, to be restarted", ", ".join(ended) or "intake"
+                )
+                break
+        failed = not stopping.is_set()
+        notifier.stopping()
+        stopping.set()
+        scp.stop()
+        pipeline.stop()
+        http.should_exit = True
+        wake_couriers()
+        if recorder is not None:
+            recorder.stop()
+        for thread in threads:
+            thread.join(_STOP_SECONDS)
+        late = [thread.name for thread in threads if thread.is_alive()]
+        if late:
+            # The journal is consistent at any moment; waiting longer would only delay the restart.
+            log.error("%s did not end within %g s: leaving", ", ".join(late), _STOP_SECONDS)
+            worker.close()
+            os._exit(1)
+        log.info("ended")
+        return 1 if failed else 0
+
+
+def _model_name(config: Config) -> str:
+    """The bundle's name; for a broken bundle its folder's, as the service then runs to receive and hold."""
+    try:
+        return load_bundle(config.inference.bundle).name
+    except InferenceFailed as failure:
+        log.error("bundle: %s, %s", failure.code, failure.message)  # noqa: TRY400 - its place is known
+        return config.inference.bundle.name
+
+
+def _only_one(config: Config) -> IO[str]:
+    """Hold the storage: two services over one journal would deliver twice."""
+    root = config.storage.root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise CannotStart(
+            f"storage.root {root} cannot be written ({error.strerror}): mount or chown it"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise CannotStart(
+            f"storage.root {root} is in use by another outpost process: stop that one"
+        ) from None
+    return lock
+
+
+def _listen(host: str, port: int, key: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise CannotStart(_port_in_use(host, port, key, error)) from None
+    return listening
+
+
+def _port_in_use(host: str, port: int, key: str, error: OSError) -> str:
+    return f"{key}: cannot listen on {host}:{port} ({error.strerror}): see `ss -ltnp`, or choose another port"
