@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any, Sequence
 
 from outpost_lab.errors import LabError
@@ -39,8 +40,9 @@ def run(
     except subprocess.TimeoutExpired as late:
         raise LabError(f"{' '.join(command[:4])} did not end within {timeout:g} s.") from late
     if check and done.returncode:
-        last_words = (done.stderr or done.stdout or "").strip() or (f"see {log.name}" if log else "no output")
-        raise LabError(f"{' '.join(command[:6])} failed ({done.returncode}): {last_words[-2000:]}")
+        said = Path(log.name).read_text() if log else done.stderr or done.stdout
+        where = f" (all of it: {log.name})" if log else ""
+        raise LabError(f"{' '.join(command[:4])} failed ({done.returncode}){where}: {said.strip()[-1500:] or 'no output'}")
     return done
 
 

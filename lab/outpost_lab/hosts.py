@@ -27,6 +27,9 @@ LABEL_RECIPE = "outpost.lab.recipe"
 
 BOOT_SECONDS = 120
 
+# The mirror serves these archives under /releases/.
+RELEASES = REPOSITORY / "dist" / "releases"
+
 # What a systemd host needs beyond Docker's defaults. `--privileged` would also ask for CAP_SYS_RESOURCE, which a
 # machine that is itself confined cannot grant. SYS_TIME and SYS_MODULE stay with the machine: its clock and its
 # kernel are not the lab's. /tmp and /run must allow programs (Docker's tmpfs default does not).
@@ -70,6 +73,7 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
     store.ensure([host.os for host in to_create])
     if any(host.os == "mirror" for host in to_create):
         rpm_repository.ensure(settings, store)
+        RELEASES.mkdir(parents=True, exist_ok=True)
     _ensure_networks(settings)
     ssh.prepare(settings)
     with ThreadPoolExecutor(max_workers=len(todo)) as pool:
@@ -214,10 +218,9 @@ def container_arguments(settings: Settings, host: Host) -> tuple[list[str], list
     else:
         arguments += ["--init"]
     if host.os == "mirror":
-        releases = REPOSITORY / "dist" / "releases"
         arguments += [
-            f"--volume={rpm_repository.directory(settings)}:/srv/mirror/redos:ro",
-            f"--volume={releases}:/srv/mirror/releases:ro",
+            f"--volume={rpm_repository.directory(settings)}:/srv/rpm:ro",
+            f"--volume={RELEASES}:/srv/mirror/releases:ro",
         ]
     if host.os == "hospital":
         arguments += ["--tmpfs=/var/lib/orthanc/db", f"--env=HOSPITAL_PREFIX={settings.hospital_prefix}"]

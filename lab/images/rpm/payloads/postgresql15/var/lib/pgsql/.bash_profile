@@ -1,0 +1,2 @@
+PGDATA=/var/lib/pgsql/15/data
+export PGDATA
