@@ -70,7 +70,8 @@ def test_no_view_of_the_mart_reads_a_foreign_table(fleet: Fleet) -> None:
     read_by_views = fleet.ask(
         "WITH RECURSIVE edge AS ("
         "  SELECT r.ev_class AS reader, d.refobjid AS read FROM pg_rewrite r JOIN pg_depend d"
-        "    ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass"
+        "    ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
+        "   AND d.refclassid = 'pg_class'::regclass"
         "  UNION ALL SELECT inhparent, inhrelid FROM pg_inherits"
         "), used AS ("
         "  SELECT oid FROM pg_class WHERE relnamespace = 'fleet'::regnamespace AND relkind = 'v'"
@@ -167,7 +168,7 @@ def test_attaching_does_not_wait_for_a_region_that_hangs_nor_stop_readers(fleet:
         with fleet.centre.superuser("fleet") as admin:
             admin.execute("SET statement_timeout = '2s'")
             answer = admin.execute(
-                "SELECT fleet.attach_region('omsk', 'Omsk', '127.78.0.98', 5432, 'outpost', 'reader', 'x') AS a"
+                "SELECT fleet.attach_region('omsk', 'Omsk', '127.78.0.98', 5432, 'outpost', 'r', 'x') AS a"
             ).fetchone()
             assert answer == {"a": "changed"}
             admin.execute("SELECT count(*) FROM fleet.studies")

@@ -1,0 +1,286 @@
+"""The recorder between a real journal and a real Postgres: nothing lost or twice, nothing of the patient."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres_cluster import READER_PASSWORD, RECORDER_PASSWORD, Region, the_fleet
+
+from outpost.config import Records
+from outpost.records.journal import Instance, Journal, StudyRecord
+from outpost.records.recorder import Recorder, study_key
+
+UID_KEY = "the region's own key"
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    fleet = the_fleet()
+    fleet.reset()
+    region = fleet.regions["chita"]
+    yield region
+    if not (region.cluster.data / "postmaster.pid").exists():
+        region.cluster.start()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.sqlite3", "brain")
+    yield journal
+    journal.close()
+
+
+def settings(region: Region) -> Records:
+    return Records.model_validate(
+        {
+            "host": region.cluster.host,
+            "port": region.cluster.port,
+            "password": RECORDER_PASSWORD,
+            "uid_key": UID_KEY,
+        }
+    )
+
+
+def receive(
+    journal: Journal, study_uid: str, instances: int = 2, modality: str = "MR", first: int = 0
+) -> StudyRecord:
+    for number in range(first, first + instances):
+        _, record = journal.add(
+            Instance(
+                f"{study_uid}.{number}",
+                study_uid,
+                f"{study_uid}.9",
+                "1.2",
+                "1.2.1",
+                modality,
+                f"d{number}",
+                100,
+            )
+        )
+    assert record is not None
+    return record
+
+
+def deliver(journal: Journal, record: StudyRecord) -> None:
+    journal.complete(record.row)
+    journal.begin_inference(record.row)
+    journal.begin_delivery(
+        record.row,
+        model="brain_extraction",
+        model_version="1.0.2",
+        engine="torch",
+        precision="float32",
+        rung="full",
+        device="cpu",
+        inference_seconds=3.4,
+    )
+    journal.finish(record.row, "delivered")
+
+
+def until(condition: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_the_rows_carry_the_outcome_and_no_trace_of_the_patient(region: Region, journal: Journal) -> None:
+    deliver(journal, receive(journal, "1.2.643.111", instances=3))
+    bad = receive(journal, "1.2.643.222", modality="IVANOV")
+    journal.complete(bad.row)
+    journal.finish(
+        bad.row, "rejected", "NO_SERIES_FOR_BUNDLE", detail="patient IVANOV^IVAN of 1961 has no series"
+    )
+
+    assert Recorder(journal, settings(region), "0.1.0").ship() == 2
+
+    rows = {row["study_key"]: row for row in region.exported()}
+    delivered = rows[study_key(UID_KEY, "1.2.643.111")]
+    assert (delivered["outcome"], delivered["instances"], delivered["model"]) == (
+        "delivered",
+        3,
+        "brain_extraction",
+    )
+    assert (delivered["rung"], delivered["region"], delivered["inference_seconds"]) == ("full", "chita", 3.4)
+    rejected = rows[study_key(UID_KEY, "1.2.643.222")]
+    assert (rejected["outcome"], rejected["reason"], rejected["modality"]) == (
+        "rejected",
+        "NO_SERIES_FOR_BUNDLE",
+        None,
+    )
+    everything = str(region.exported())
+    for trace in ("1.2.643", "IVANOV", "IVAN", "1961"):
+        assert trace not in everything
+    assert journal.unshipped(10) == []
+
+
+def test_the_pseudonym_depends_on_the_key_and_is_the_documented_hmac() -> None:
+    # RFC 4231, test case 2: key "Jefe".
+    assert study_key("Jefe", "what do ya want for nothing?") == "5bdcc146bf60754e6a042426089575c7"
+    assert study_key("another", "1.2.3") != study_key("key", "1.2.3")
+
+
+def test_a_crash_between_commit_and_mark_ships_again_and_changes_nothing(
+    region: Region, tmp_path: Path
+) -> None:
+    class DiesOnce(Journal):
+        def mark_shipped(self, records: Sequence[StudyRecord]) -> None:
+            raise SystemExit("the process dies here")
+
+    path = tmp_path / "journal.sqlite3"
+    dying = DiesOnce(path, "brain")
+    deliver(dying, receive(dying, "1.2.3"))
+    with pytest.raises(SystemExit):
+        Recorder(dying, settings(region), "0.1.0").ship()
+    dying.close()
+    before = region.exported()
+    assert len(before) == 1
+
+    journal = Journal(path, "brain")
+    assert len(journal.unshipped(10)) == 1
+    assert Recorder(journal, settings(region), "0.1.0").ship() == 1
+
+    assert region.exported() == before, "same row, same place in the order"
+    assert journal.unshipped(10) == []
+    journal.close()
+
+
+def test_while_postgres_is_down_the_journal_keeps_the_rows_and_they_arrive_afterwards(
+    region: Region, journal: Journal
+) -> None:
+    region.cluster.stop("immediate")
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    recorder.start()
+    try:
+        began = time.monotonic()
+        deliver(journal, receive(journal, "1.2.3"))
+        assert time.monotonic() - began < 0.5, "the clinical path does not wait"
+        until(lambda: recorder.consecutive_failures)
+        assert recorder.failing_since is not None
+        assert recorder.last_error is not None
+        assert "refused" in recorder.last_error
+        assert recorder.is_alive()
+        assert len(journal.unshipped(10)) == 1
+
+        region.cluster.start()
+        until(lambda: journal.unshipped(10) == [])
+        until(lambda: recorder.last_error is None)
+        assert recorder.failing_since is None
+        assert recorder.shipped_total == 1
+        assert [row["outcome"] for row in region.exported()] == ["delivered"]
+    finally:
+        recorder.stop()
+    assert not recorder.is_alive()
+
+
+def test_a_session_that_postgres_ends_is_replaced_by_a_new_one(region: Region, journal: Journal) -> None:
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    receive(journal, "1.2.3")
+    assert recorder.ship() == 1
+    region.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'outpost_recorder'"
+    )
+    receive(journal, "1.2.4")
+    with pytest.raises(psycopg.OperationalError):
+        recorder.ship()
+    assert len(journal.unshipped(10)) == 1, "not marked as shipped"
+    assert recorder.ship() == 1
+    recorder.stop()
+
+
+def test_a_row_postgres_refuses_stays_in_the_journal_and_holds_up_no_other(
+    region: Region, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = receive(journal, "1.2.643.5")
+    journal.complete(bad.row)
+    journal.finish(bad.row, "quarantined", "free text of IVANOV")
+    deliver(journal, receive(journal, "1.2.643.6"))
+    recorder = Recorder(journal, settings(region), "0.1.0")
+
+    assert recorder.ship() == 1
+    assert recorder.ship() == 0, "the refused row is not tried for ever"
+    assert recorder.refused_rows == 1
+    assert [record.study_uid for record in journal.unshipped(10)] == ["1.2.643.5"]
+    assert [row["study_key"] for row in region.exported()] == [study_key(UID_KEY, "1.2.643.6")]
+    assert "Postgres refuses journal row" in caplog.text
+    assert "IVANOV" not in caplog.text
+    assert "1.2.643" not in caplog.text
+
+    receive(journal, "1.2.643.5", instances=1, first=7)  # revision 2 is another row, and is fine
+    assert recorder.ship() == 1
+    recorder.stop()
+
+
+def test_a_late_instance_ships_as_a_second_revision(region: Region, journal: Journal) -> None:
+    deliver(journal, receive(journal, "1.2.3", instances=2))
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    recorder.ship()
+    receive(journal, "1.2.3", instances=1, first=2)
+    recorder.ship()
+    recorder.stop()
+    assert [(row["revision"], row["instances"] is not None, row["outcome"]) for row in region.exported()] == [
+        (1, True, "delivered"),
+        (2, True, "pending"),
+    ]
+
+
+def test_a_reader_by_watermark_misses_no_row_while_two_recorders_write(
+    region: Region, tmp_path: Path
+) -> None:
+    studies = 150
+    recorders: list[Recorder] = []
+    journals: list[Journal] = []
+
+    def fill(journal: Journal) -> None:
+        for number in range(studies):
+            record = receive(journal, f"1.2.{number}", instances=1)
+            if number % 3 == 0:
+                deliver(journal, record)
+
+    for system in ("brain", "lungs"):
+        journals.append(Journal(tmp_path / f"{system}.sqlite3", system))
+        recorders.append(Recorder(journals[-1], settings(region), "0.1.0"))
+
+    def ship_for_ever(recorder: Recorder) -> None:
+        while not done.is_set():
+            recorder.ship()
+
+    done = threading.Event()
+    threads = [threading.Thread(target=fill, args=(journal,)) for journal in journals]
+    threads += [threading.Thread(target=ship_for_ever, args=(recorder,)) for recorder in recorders]
+    seen: dict[tuple[object, object, object], dict[str, object]] = {}
+    mark, reads = 0, 0
+    with region.cluster.login("outpost", "fleet_reader", READER_PASSWORD) as reader:
+        for thread in threads:
+            thread.start()
+        try:
+            while True:
+                settled = not any(t.is_alive() for t in threads[:2]) and not any(
+                    j.unshipped(1) for j in journals
+                )
+                rows = reader.execute(
+                    "SELECT * FROM fleet_export.studies_v1 WHERE seq > %s", (mark,)
+                ).fetchall()
+                for row in rows:
+                    seen[row["system"], row["study_key"], row["revision"]] = row
+                    mark = max(mark, int(str(row["seq"])))
+                reads += bool(rows)
+                if settled:
+                    break
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    for recorder, journal in zip(recorders, journals, strict=True):
+        recorder.stop()
+        journal.close()
+
+    wanted = {(row["system"], row["study_key"], row["revision"]): row for row in region.exported()}
+    assert len(wanted) == 2 * studies
+    assert reads > 10, "the reader really read while the others wrote"
+    assert seen == wanted
