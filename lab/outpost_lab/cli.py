@@ -14,6 +14,7 @@ from outpost_lab.commands import docker, docker_command
 from outpost_lab.errors import LabError
 from outpost_lab.images import RECIPES, ImageStore
 from outpost_lab.links import Links, parse_rate
+from outpost_lab.locks import exclusive
 from outpost_lab.progress import say
 from outpost_lab.settings import HOSTS, Host, Settings, choose_hosts, read_settings
 
@@ -190,8 +191,9 @@ def _images(settings: Settings, options: argparse.Namespace) -> None:
     if options.remove:
         say(f"{store.remove()} images removed")
         return
-    store.ensure(image for image in RECIPES if image != "rpm")
-    rpm_repository.ensure(settings, store)
+    with exclusive(settings.directory / "build.lock"):
+        store.ensure(image for image in RECIPES if image != "rpm")
+        rpm_repository.ensure(settings, store)
     for host in HOSTS:
-        if host.name in ("chita", "tver", "train"):
+        if host.is_region:
             say(f"{host.os}: {settings.image_kind(host.os)}, {store.tag(host.os)}")

@@ -16,8 +16,9 @@ from outpost_lab.commands import docker, docker_inspect
 from outpost_lab.errors import LabError
 from outpost_lab.images import ImageStore
 from outpost_lab.links import Links
+from outpost_lab.locks import exclusive
 from outpost_lab.progress import say, step
-from outpost_lab.settings import HOSTS, REPOSITORY, Host, Settings
+from outpost_lab.settings import APPLIANCES, HOSTS, REPOSITORY, Host, Settings
 
 LABEL = "outpost.lab"
 LABEL_HOST = "outpost.lab.host"
@@ -63,17 +64,19 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
     todo = [host for host in hosts if not _is_up(settings, host, existing)]
     for host in hosts:
         if host not in todo:
-            say(f"{host.name}: already up ({_describe(settings, host.os)})")
-            _warn_when_outdated(settings, host, existing[settings.container(host)], store)
+            container = existing[settings.container(host)]
+            say(f"{host.name}: already up ({_describe(host.os, container['Config']['Labels'][LABEL_KIND])})")
+            _warn_when_outdated(settings, host, container, store)
     if not todo:
         return
 
     to_create = [host for host in todo if settings.container(host) not in existing]
     _refuse_taken_ports(settings, to_create)
-    store.ensure([host.os for host in to_create])
-    if any(host.os == "mirror" for host in to_create):
-        rpm_repository.ensure(settings, store)
-        RELEASES.mkdir(parents=True, exist_ok=True)
+    with exclusive(settings.directory / "build.lock"):
+        store.ensure([host.os for host in to_create])
+        if any(host.os == "mirror" for host in to_create):
+            rpm_repository.ensure(settings, store)
+            RELEASES.mkdir(parents=True, exist_ok=True)
     _ensure_networks(settings)
     ssh.prepare(settings)
     with ThreadPoolExecutor(max_workers=len(todo)) as pool:
@@ -85,9 +88,8 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
             check.result()
 
 
-def _describe(settings: Settings, os: str) -> str:
-    kind = settings.image_kind(os)
-    return kind if kind == "appliance" else f"{os}, {kind}"
+def _describe(os: str, kind: str) -> str:
+    return kind if os in APPLIANCES else f"{os}, {kind}"
 
 
 def _is_up(settings: Settings, host: Host, existing: dict[str, Any]) -> bool:
@@ -183,7 +185,7 @@ def _start(settings: Settings, host: Host, create: bool, store: ImageStore) -> s
     problem = _wait_for_boot(container)
     key = ssh.authorize(settings, host)
     verdict = f", degraded: {problem}" if problem else ""
-    say(f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({_describe(settings, host.os)}){verdict}")
+    say(f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({_describe(host.os, settings.image_kind(host.os))}){verdict}")
     return key
 
 

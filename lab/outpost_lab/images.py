@@ -81,8 +81,8 @@ class ImageStore:
         """The recipe and the tag of its parent; a vendor's image replaces our own base."""
         vendor = self.settings.vendor_images.get(image)
         if vendor:
-            family = "vendor-rpm" if image == "redos" else "vendor-deb"
-            return Recipe(vendor, (family, "host")), vendor
+            directories = ("vendor-rpm", "host") if image == "redos" else ("vendor-deb", "host", "base")
+            return Recipe(vendor, directories), vendor
         recipe = RECIPES[image]
         return recipe, self.tag(recipe.parent)
 

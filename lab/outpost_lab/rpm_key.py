@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from outpost_lab.commands import run
+from outpost_lab.locks import exclusive
 from outpost_lab.settings import Settings
 
 USER_ID = "Outpost lab (repackaged RPMs, not a vendor's) <lab@outpost.invalid>"
@@ -18,8 +19,9 @@ def home(settings: Settings) -> Path:
 def public_key(settings: Settings) -> str:
     """The armoured public key; made together with its secret half when it is not there yet."""
     exported = home(settings) / "RPM-GPG-KEY-OUTPOST-LAB"
-    if not exported.exists():
-        _make(home(settings), exported)
+    with exclusive(settings.cache / "rpm-key.lock"):
+        if not exported.exists():
+            _make(home(settings), exported)
     return exported.read_text()
 
 

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HOST_OSES = ("ubuntu", "astra", "redos")
 APPLIANCES = ("mirror", "hospital")
 
-# The four forbidden for Docker object names would also break the SSH configuration.
+# Narrower than what Docker allows: the name also goes into ssh_config and into an nft table.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PREFIX = re.compile(r"(\d{1,3})\.(\d{1,3})")
 
@@ -92,7 +92,7 @@ class Settings:
 
     def image_kind(self, os: str) -> str:
         """How reports name the image: never as the OS itself when it is ours."""
-        if os not in HOST_OSES:
+        if os in APPLIANCES:
             return "appliance"
         return "vendor image" if os in self.vendor_images else "stand-in"
 
