@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import psycopg
@@ -74,38 +77,39 @@ def _serve(arguments: argparse.Namespace) -> int:
     if config is None:
         return 2
     logs.configure()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        listener = socket.create_server((config.api.listen, config.api.port))
+    except OSError as error:
+        return _fault(
+            f"cannot listen on {config.api.listen}:{config.api.port} ({os.strerror(error.errno or 0)}): "
+            "end what uses the port, or set api.port"
+        )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
-    server = _Server(
+    http = uvicorn.Server(
         uvicorn.Config(
             create_app(config, collector),
-            host=config.api.listen,
-            port=config.api.port,
-            log_config=None,
             access_log=False,
+            log_config=None,
+            lifespan="off",
             timeout_graceful_shutdown=5,
-        ),
-        collector,
-        notifier,
+        )
     )
-    server.run()  # a port that is taken ends the process here, with exit code 1
+    pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
+    collector.start()
+    pages.start()
+    notifier.ready()
+    while not stopping.wait(1.0) and pages.is_alive() and collector.is_alive():
+        pass
+    ended_by_itself = not stopping.is_set()
     notifier.stopping()
+    http.should_exit = True
     collector.stop()
-    return 0
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn that starts the collector, and tells systemd, once it listens."""
-
-    def __init__(self, settings: uvicorn.Config, collector: Collector, notifier: Notifier) -> None:
-        super().__init__(settings)
-        self._collector, self._notifier = collector, notifier
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._collector.start()
-            self._notifier.ready()
+    pages.join(10)
+    return int(ended_by_itself)
 
 
 def _load(path: Path) -> FleetConfig | None:

@@ -41,10 +41,11 @@ def sync_all(config: FleetConfig) -> list[Attempt]:
         return list(pool.map(lambda region: sync_region(config.centre, config.sync, region), regions))
 
 
-class Collector:
+class Collector(threading.Thread):
     """Runs until `stop`. `alive` is called after each turn of the loop that found nothing stuck."""
 
     def __init__(self, config: FleetConfig, alive: Callable[[], None] = lambda: None) -> None:
+        super().__init__(name="collector", daemon=True)
         self._config = config
         self._alive = alive
         self._stopping = threading.Event()
@@ -53,16 +54,12 @@ class Collector:
         self._last_turn = time.monotonic()
         self._fault: str | None = None
         self._failing: dict[str, str] = {}  # region: kind of its last fault, so that a log says each once
-        self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End the loop. Regions under way are abandoned: their transactions roll back with the process."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
+        if self.ident is not None:
+            self.join(timeout_seconds)
 
     @property
     def idle_seconds(self) -> float:
@@ -81,7 +78,7 @@ class Collector:
         with self._lock:
             return sorted(region for region, began in self._under_way.items() if began < latest)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while not self._stopping.is_set():
             try:
                 prepare(self._config.centre, self._config.sync.period_seconds)

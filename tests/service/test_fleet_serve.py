@@ -1,0 +1,258 @@
+"""`outpost fleet` as systemd runs it: a process of its own, its page, its signs of life, and the table."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from postgres_cluster import COLLECTOR_PASSWORD, Fleet, the_fleet
+from prometheus_client.parser import text_string_to_metric_families
+
+SERVICE = Path(__file__).resolve().parents[2] / "service"
+COMMAND = [sys.executable, "-m", "outpost.cli", "fleet"]
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    fleet = the_fleet()
+    fleet.reset()
+    yield fleet
+    if not (fleet.centre.data / "postmaster.pid").exists():
+        fleet.centre.start()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**values: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SERVICE), "LC_ALL": "C.UTF-8", **values}
+
+
+def write_config(fleet: Fleet, directory: Path, port: int = 8090, **centre: object) -> Path:
+    path = directory / "fleet.yaml"
+    value = {
+        "centre": {"host": fleet.centre.host, "port": 5432, "password": COLLECTOR_PASSWORD} | centre,
+        "sync": {"period_seconds": 1},
+        "api": {"listen": "127.0.0.1", "port": port},
+    }
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
+    return path
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@dataclass
+class Served:
+    """A running `outpost fleet serve`: its HTTP client, its process, what it told systemd."""
+
+    http: httpx.Client
+    process: subprocess.Popen[str]
+    notify: socket.socket
+
+    def hears(self, message: str, seconds: float = 5) -> bool:
+        """Whether the service sends this to systemd from now on, within the time."""
+        self.notify.setblocking(False)
+        with suppress(BlockingIOError):
+            while self.notify.recv(4096):
+                pass
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.notify.settimeout(left)
+            with suppress(TimeoutError):
+                if self.notify.recv(4096).decode() == message:
+                    return True
+        return False
+
+    def wait_for(self, path: str, wanted: int, seconds: float = 15) -> httpx.Response:
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = self.http.get(path)
+            if answer.status_code == wanted:
+                return answer
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def served(fleet: Fleet, tmp_path: Path) -> Iterator[Served]:
+    fleet.regions["chita"].write(1, 3)
+    fleet.regions["tver"].write(
+        1, outcome="rejected", reason="NO_SERIES_FOR_BUNDLE", model=None, model_version=None, rung=None
+    )
+    fleet.attach("ghost", title="<b>Ghost</b>")
+    port = free_port()
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify.sock"))
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--config", str(write_config(fleet, tmp_path, port))],
+        env=environment(NOTIFY_SOCKET=str(tmp_path / "notify.sock"), WATCHDOG_USEC="3000000"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as http:
+            notify.settimeout(20)
+            assert notify.recv(100) == b"READY=1"
+            yield Served(http, process, notify)
+    finally:
+        process.terminate()
+        process.wait(20)
+        notify.close()
+
+
+def regions(served: Served) -> dict[str, dict[str, object]]:
+    return {row["region"]: row for row in served.http.get("/freshness.json").json()["regions"]}
+
+
+def test_the_service_syncs_by_itself_and_shows_it_as_page_json_metrics_and_table(
+    served: Served, fleet: Fleet, tmp_path: Path
+) -> None:
+    deadline = time.monotonic() + 15
+    while {row["state"] for code, row in regions(served).items() if code != "ghost"} != {"fresh"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    while not regions(served)["ghost"]["error_class"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    assert served.http.get("/freshness.json").json()["statement"] == "3 of 4 regions fresh (1 never)"
+    assert "refuses connections" in str(regions(served)["ghost"]["reason"])
+
+    studies = served.http.get("/studies.json", params={"region": "tver"}).json()
+    assert [(row["region"], row["outcome"], row["reason"]) for row in studies["studies"]] == [
+        ("tver", "rejected", "NO_SERIES_FOR_BUNDLE")
+    ]
+    assert {(row["region"], row["outcome"], row["studies"]) for row in studies["summary"]} == {
+        ("chita", "delivered", 3),
+        ("tver", "rejected", 1),
+    }
+    assert studies["statement"] == "3 of 4 regions fresh (1 never)"
+    assert served.http.get("/studies.json", params={"limit": 0}).status_code == 422
+
+    page = served.http.get("/").text
+    assert "3 of 4 regions fresh" in page
+    assert "&lt;b&gt;Ghost&lt;/b&gt;" in page
+    assert "<b>Ghost" not in page
+    assert 'http-equiv="refresh"' in page
+    for outside in ("src=", "http://", "https://", "@import", "<script"):
+        assert outside not in page
+
+    samples = {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(served.http.get("/metrics").text)
+        for s in family.samples
+    }
+    assert samples["outpost_fleet_database_up", ()] == 1
+    assert samples["outpost_fleet_region_state", (("region", "chita"), ("state", "fresh"))] == 1
+    assert samples["outpost_fleet_region_state", (("region", "ghost"), ("state", "never"))] == 1
+    assert samples["outpost_fleet_region_rows_total", (("region", "chita"),)] == 3
+    assert ("outpost_fleet_region_age_seconds", (("region", "ghost"),)) not in samples
+    assert 0 <= samples["outpost_fleet_region_age_seconds", (("region", "chita"),)] < 15
+
+    fleet.regions["chita"].write(10)
+    deadline = time.monotonic() + 5
+    while len(fleet.held("chita")) != 4:
+        assert time.monotonic() < deadline, "the loop brings new rows by itself"
+        time.sleep(0.1)
+
+    printed = run("table", "--config", write_config(fleet, tmp_path)).stdout
+    lines = [line.split() for line in printed.splitlines()]
+    assert printed.startswith("3 of 4 regions fresh (1 never)\n\nREGION  STATE")
+    assert ["chita", "brain", "delivered", "brain_extraction", "1.0.2", "full", "4"] in [
+        row[:7] for row in lines
+    ]
+    assert ["ghost", "never", "-"] in [row[:3] for row in lines]
+
+
+def test_signs_of_life_come_from_the_loop_and_health_is_red_when_the_database_is_away(
+    served: Served, fleet: Fleet
+) -> None:
+    assert served.wait_for("/health", 200).json()["status"] == "ok"
+    assert served.hears("WATCHDOG=1")
+
+    fleet.centre.stop("immediate")
+
+    verdict = served.wait_for("/health", 503).json()
+    assert verdict["status"] == "failed"
+    failed = {check["code"]: check for check in verdict["checks"] if not check["ok"]}
+    assert list(failed) == ["FLEET_DATABASE"]
+    assert "refused" in failed["FLEET_DATABASE"]["value"]
+    assert failed["FLEET_DATABASE"]["remedy"]
+    page = served.http.get("/")
+    assert page.status_code == 503
+    assert "The fleet view cannot be shown" in page.text
+    assert served.http.get("/freshness.json").status_code == 503
+    assert "outpost_fleet_database_up 0.0" in served.http.get("/metrics").text
+    assert served.hears("WATCHDOG=1"), "a restart would not bring the database back"
+
+    fleet.centre.start()
+    served.wait_for("/health", 200)
+
+
+def test_systemd_ending_the_service_ends_it_at_once_and_well(served: Served) -> None:
+    served.wait_for("/health", 200)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.hears("STOPPING=1")
+    assert served.process.wait(8) == 0
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_exit_code_2(fleet: Fleet, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--config", write_config(fleet, tmp_path, port))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"cannot listen on 127.0.0.1:{port} (Address already in use)")
+
+
+def test_one_pass_says_for_each_region_how_it_went(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.regions["chita"].write(1, 3)
+    fleet.attach("ghost")
+    config = write_config(fleet, tmp_path)
+
+    done = run("sync", "--config", config)
+
+    assert done.returncode == 0, done.stderr
+    assert "chita: 3 rows, " in done.stdout
+    assert "ghost: 0 rows, " in done.stdout
+    assert "127.78.0.99:5432 refuses connections" in done.stdout
+    assert done.stdout.endswith("3 of 4 regions read\n")
+    assert run("sync", "--strict", "--config", config).returncode == 1
+
+
+def test_a_centre_that_is_not_there_is_one_sentence_and_exit_code_2(fleet: Fleet, tmp_path: Path) -> None:
+    for verb in ("sync", "table"):
+        done = run(verb, "--config", write_config(fleet, tmp_path, port=8090, database="absent"))
+        assert done.returncode == 2
+        assert done.stderr.startswith("no connection to the centre's database absent at 127.78.0.10:5432")
+        assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_key_in_the_configuration_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text("centre: {password: x}\nsync: {period_second: 10}\n", encoding="utf-8")
+    done = run("table", "--config", path)
+    assert done.returncode == 2
+    assert "sync.period_second: there is no such key; did you mean period_seconds?" in done.stderr
