@@ -14,7 +14,9 @@ def main() -> int:
         worker = InferenceWorker(Path(bundle), threads=os.cpu_count() or 1, timeout_seconds=60)
         try:
             verdict = worker.start()
-            print(f"{bundle}: ok, Dice {verdict.value:.4f} (at least {verdict.wanted}), {verdict.seconds:.1f} s")
+            print(
+                f"{bundle}: ok, Dice {verdict.value:.4f} (at least {verdict.wanted}), {verdict.seconds:.1f} s"
+            )
         except InferenceFailed as failure:
             print(f"{bundle}: {failure}", file=sys.stderr)
             failed = True

@@ -25,7 +25,10 @@ from outpost.inference.selection import choose_stack
 
 
 def _compiles(pattern: str) -> str:
-    re.compile(pattern)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
     return pattern
 
 

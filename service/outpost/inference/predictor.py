@@ -44,7 +44,7 @@ class Predictor:
             config.read_config(str(bundle.path / "configs" / "inference.json"))
             config["weights"] = {name: str(file) for name, file in weights.items()}
             networks = {name: config.get_parsed_content(name) for name in weights}
-            self._segment = config.get_parsed_content("inferer")
+            self.inferer = config.get_parsed_content("inferer")
             self._device = str(config.get_parsed_content("device"))
         # Anything in the configuration may be wrong, and MONAI raises what the wrong part raises.
         except Exception as error:
@@ -76,7 +76,9 @@ class Predictor:
         started = time.monotonic()
         stack = choose_stack([read_header(file) for file in files], self._bundle.manifest.input)
         view = ras_view(stack.affine)
-        mask = view.invert(self._segment(view.apply(read_volume(stack))))
+        mask = view.invert(self.inferer(view.apply(read_volume(stack))))
+        if mask.all() or not mask.any():
+            raise InferenceFailed(Code.OUTPUT_CONSTANT, f"the mask is {bool(mask.flat[0])} for every voxel")
         written = write_segmentation(
             stack.files,
             mask.transpose(2, 1, 0),
@@ -106,5 +108,5 @@ class Predictor:
 
     def golden_mask(self) -> NDArray[np.bool_]:
         """The mask of the golden case, axes pointing right, anterior and superior."""
-        mask: NDArray[np.bool_] = self._segment(head_phantom())
+        mask: NDArray[np.bool_] = self.inferer(head_phantom())
         return mask

@@ -7,9 +7,24 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom import uid
 
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.stack import Stack
+
+# Which decoder, by transfer syntax. pydicom's own choice is whichever is installed, gdcm first, which is the
+# slowest for JPEG 2000 (measured: 2.0 s a mammogram, openjpeg 1.4 s).
+_DECODERS = {
+    uid.JPEGBaseline8Bit: "gdcm",
+    uid.JPEGExtended12Bit: "gdcm",
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.RLELossless: "pydicom",
+}
 
 
 def read_volume(stack: Stack) -> NDArray[np.float32]:
@@ -33,6 +48,8 @@ def read_volume(stack: Stack) -> NDArray[np.float32]:
 def _read_slice(file: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
     try:
         dataset = pydicom.dcmread(file)
+        if decoder := _DECODERS.get(dataset.file_meta.TransferSyntaxUID):
+            dataset.pixel_array_options(decoding_plugin=decoder)
         pixels = dataset.pixel_array
         slope = float(dataset.get("RescaleSlope") or 1)
         intercept = float(dataset.get("RescaleIntercept") or 0)
