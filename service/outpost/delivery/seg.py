@@ -13,11 +13,13 @@ import numpy as np
 import pydicom
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
-from outpost import __version__
-from outpost.inference.bundle import CodedConcept, Segment
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as CodedEntry
+from pydicom.valuerep import DSfloat
+
+from outpost import __version__
+from outpost.inference.bundle import CodedConcept, Segment
 
 MANUFACTURER = "Outpost"
 # Results stand behind the study's own series, which scanners number from 1 and PACS from 1000 at most.
@@ -81,6 +83,7 @@ def write_segmentation(
         The file. It appears under its name only once it is complete and on disk.
     """
     images = [_read_source(file) for file in sources]
+    _complete_thickness(images)
     study_uid = str(images[0].StudyInstanceUID)
 
     def uid(part: str) -> str:
@@ -149,6 +152,17 @@ def _read_source(file: Path) -> Dataset:
     if image.PatientSex not in _SEXES:
         image.PatientSex = "O"
     return image
+
+
+def _complete_thickness(images: Sequence[Dataset]) -> None:
+    """Give slices without a thickness the distance between them, which their positions tell."""
+    first, last = (
+        np.array(image.ImagePositionPatient, dtype=np.float64) for image in (images[0], images[-1])
+    )
+    distance = float(np.linalg.norm(last - first)) / (len(images) - 1)
+    for image in images:
+        if not image.get("SliceThickness"):
+            image.SliceThickness = DSfloat(distance, auto_format=True)
 
 
 def _write_durably(dataset: Dataset, target: Path) -> None:
