@@ -64,8 +64,14 @@ def dice_in_space(
     What of the mask lies outside the reference's grid counts as wrong. Affines: 4x4, voxel to RAS mm.
     """
     to_mask = np.linalg.inv(affine) @ reference_affine
+    # grid-constant: the border's voxels reach half a voxel out, so rounding of the affines cannot lose them.
     there = ndimage.affine_transform(
-        mask.astype(np.uint8), to_mask[:3, :3], to_mask[:3, 3], output_shape=reference.shape, order=0
+        mask.astype(np.uint8),
+        to_mask[:3, :3],
+        to_mask[:3, 3],
+        output_shape=reference.shape,
+        order=0,
+        mode="grid-constant",
     ).astype(np.bool_)
     # In units of the reference's voxels, so that nothing outside its grid is forgotten.
     size = np.count_nonzero(mask) * abs(np.linalg.det(affine) / np.linalg.det(reference_affine))
