@@ -64,7 +64,8 @@ def host_of(name: str) -> Host:
 def send_head_series(region: str, seed: str, folder: Path) -> str:
     """Sends the T1 head of Debian's mricron-data as a new MR series by C-STORE; returns its Study Instance UID."""
     files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
-    sender = ["storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories", ADDRESSES[region], "11112"]
+    # DCMTK's, by its full name: pynetdicom brings a program of the same name into the venv.
+    sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories", ADDRESSES[region], "11112"]
     subprocess.run([*sender, str(folder)], check=True, capture_output=True, timeout=120)
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
