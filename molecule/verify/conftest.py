@@ -27,6 +27,10 @@ REGIONS = [name for name in LIMIT if name != "centre"]
 # Where a failure is what is looked for, the mutations do not wait as long as a verify may.
 PATIENCE = float(os.environ.get("OUTPOST_VERIFY_PATIENCE", "1"))
 _LAST = {"centre": 10, "chita": 11, "tver": 12, "train": 13}
+# Over the VPN, and in the hospital's own network, which a cut link leaves whole.
+_HOSPITAL_NET = f"{SUBNET.split('.')[0]}.{int(SUBNET.split('.')[1]) + 1}.0"
+ORTHANC = f"http://{_HOSPITAL_NET}.5:8042"
+HOSPITAL = {name: f"{_HOSPITAL_NET}.{_LAST[name]}" for name in REGIONS}
 ADDRESSES = {name: f"{SUBNET}.0.{_LAST[name]}" for name in LIMIT}
 
 
@@ -61,12 +65,12 @@ def host_of(name: str) -> Host:
     )
 
 
-def send_head_series(region: str, seed: str, folder: Path) -> str:
+def send_head_series(region: str, seed: str, folder: Path, address: str = "") -> str:
     """Sends the T1 head of Debian's mricron-data as a new MR series by C-STORE; returns its Study Instance UID."""
     files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
     # DCMTK's, by its full name: pynetdicom brings a program of the same name into the venv.
-    sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories", ADDRESSES[region], "11112"]
-    subprocess.run([*sender, str(folder)], check=True, capture_output=True, timeout=120)
+    sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories"]
+    subprocess.run([*sender, address or ADDRESSES[region], "11112", str(folder)], check=True, capture_output=True, timeout=120)
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 

@@ -10,14 +10,13 @@ import urllib.error
 from pathlib import Path
 
 import pytest
-from conftest import ADDRESSES, SUBNET, http_json, psql, send_head_series, study_end, wait_for
+from conftest import ADDRESSES, ORTHANC, http_json, psql, send_head_series, study_end, wait_for
 from outpost.demo import TEMPLATES
 from outpost.demo.dice import LEAST, dice_of_segmentation
 from testinfra.host import Host
 
 PLATFORM = {"chita": ("ubuntu", "24.04"), "tver": ("astra", "1.8"), "train": ("redos", "8")}
 UNITS = ["docker.service", "outpost-firewall.service", "outpost@brain.service"]
-HOSPITAL_PREFIX = f"{SUBNET.split('.')[0]}.{int(SUBNET.split('.')[1]) + 1}.0"
 
 
 def test_the_host_is_the_system_the_scenario_says(region: str, host: Host) -> None:
@@ -57,14 +56,13 @@ def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path:
     assert end["state"] == "delivered", end
     assert (end["engine"], end["precision"], end["rung"]) != (None, None, None), "a result must say how it was made"
 
-    orthanc = f"http://{HOSPITAL_PREFIX}.5:8042"
     query = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": "SEG"}})
     found = json.loads(
-        subprocess.run(["curl", "-sf", f"{orthanc}/tools/find", "-d", query], check=True, capture_output=True).stdout
+        subprocess.run(["curl", "-sf", f"{ORTHANC}/tools/find", "-d", query], check=True, capture_output=True).stdout
     )
     assert len(found) == 1, "the PACS must hold exactly one segmentation of the study"
     segmentation = tmp_path / "seg.dcm"
-    subprocess.run(["curl", "-sf", f"{orthanc}/instances/{found[0]}/file", "-o", segmentation], check=True)
+    subprocess.run(["curl", "-sf", f"{ORTHANC}/instances/{found[0]}/file", "-o", segmentation], check=True)
     assert dice_of_segmentation(segmentation, TEMPLATES / "ch2bet.nii.gz") >= LEAST
 
     def recorded() -> bool:

@@ -1,0 +1,102 @@
+"""The fleet view over three regions, and over three regions of which one is cut off without a word (DROP)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    ADDRESSES,
+    HOSPITAL,
+    LIMIT,
+    REGIONS,
+    host_of,
+    http_json,
+    lab,
+    psql,
+    send_head_series,
+    study_end,
+    wait_for,
+)
+from testinfra.host import Host
+
+pytestmark = pytest.mark.skipif("centre" not in LIMIT, reason="the scenario has no centre; molecule/fleet has")
+CUT = "tver"
+
+
+@pytest.fixture
+def centre() -> Host:
+    return host_of("centre")
+
+
+def freshness(centre: Host) -> dict[str, dict[str, Any]]:
+    rows = psql(centre, "fleet", "SELECT region, state, coalesce(reason, '') FROM fleet.freshness").splitlines()
+    return {region: {"state": state, "reason": reason} for region, state, reason in (row.split("|", 2) for row in rows)}
+
+
+def studies(centre: Host) -> set[tuple[str, str]]:
+    rows = psql(centre, "fleet", "SELECT region, study_key FROM fleet.studies WHERE outcome = 'delivered'").splitlines()
+    return {(region, key) for region, key in (row.split("|") for row in rows)}
+
+
+def test_the_collector_runs_and_starts_at_boot(centre: Host) -> None:
+    assert centre.service("outpost-fleet.service").is_running
+    assert centre.service("outpost-fleet.service").is_enabled
+
+
+def test_every_region_is_fresh(centre: Host) -> None:
+    def all_fresh() -> bool:
+        return {name: row["state"] for name, row in freshness(centre).items()} == dict.fromkeys(REGIONS, "fresh")
+
+    wait_for("every region fresh", all_fresh, 60)
+
+
+def test_a_study_of_each_region_reaches_the_centre_without_its_uid(centre: Host, tmp_path: Path) -> None:
+    before = studies(centre)
+    uids = {region: send_head_series(region, f"fleet {time.time_ns()}", tmp_path / region) for region in REGIONS}
+    for region, uid in uids.items():
+        assert study_end(region, uid)["state"] == "delivered"
+    wait_for("a new study of each region at the centre", lambda: {r for r, _ in studies(centre) - before} == set(REGIONS), 60)
+    dump = centre.run_expect([0], "cd / && sudo -u postgres pg_dump fleet").stdout
+    assert not [uid for uid in uids.values() if uid in dump], "a Study Instance UID left its region"
+
+
+def test_the_page_shows_what_the_database_says(centre: Host) -> None:
+    rows = http_json(f"http://{ADDRESSES['centre']}:8090/freshness.json")["regions"]
+    assert {row["region"] for row in rows} == set(REGIONS)
+
+
+@pytest.fixture
+def cut_off() -> Iterator[str]:
+    lab("cut", CUT)
+    yield CUT
+    lab("heal", CUT)
+
+
+def test_with_one_region_cut_the_view_answers_and_says_which_is_stale_and_why(
+    centre: Host, cut_off: str, tmp_path: Path
+) -> None:
+    known = studies(centre)
+
+    def stale() -> dict[str, dict[str, Any]] | None:
+        rows = freshness(centre)
+        return rows if rows[cut_off]["state"] == "stale" else None
+
+    rows = wait_for(f"{cut_off} stale", stale, 120)
+    assert ADDRESSES[cut_off] in rows[cut_off]["reason"], rows
+    others = {region: row["state"] for region, row in rows.items() if region != cut_off}
+    assert others == dict.fromkeys(others, "fresh"), "a cut region must not hold up the others"
+    # The history of the region that is off is still there, and asking costs no network.
+    asked = time.monotonic()
+    assert studies(centre) >= known
+    assert time.monotonic() - asked < 5
+
+    # The region works on without its link: the hospital's network is another one.
+    uid = send_head_series(cut_off, f"cut {time.time_ns()}", tmp_path / "cut", address=HOSPITAL[cut_off])
+    lab("heal", cut_off)
+    assert study_end(cut_off, uid)["state"] == "delivered"
+    wait_for(f"{cut_off} fresh again", lambda: freshness(centre)[cut_off]["state"] == "fresh", 120)
+    wait_for("the study made while the link was cut", lambda: len(studies(centre) - known) == 1, 60)
