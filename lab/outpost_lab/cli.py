@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("up", help="bring up all hosts, or those named; safe to repeat")
-    command.add_argument("hosts", nargs="*", metavar="HOST[=OS]", help="such as: train mirror, or centre=astra")
+    command.add_argument(
+        "hosts", nargs="*", metavar="HOST[=OS]", help="such as: train mirror, or centre=astra"
+    )
     command.set_defaults(run=_up)
 
     command = commands.add_parser("down", help="remove all of the lab, or the hosts named; images stay")
@@ -119,13 +121,15 @@ def _status(settings: Settings, options: argparse.Namespace) -> None:
     links = _links(settings) if lab_hosts.running(settings) else Links(settings, "unused: nothing runs")
     rows = lab_hosts.status(settings, links)
     if options.json:
-        print(json.dumps({"name": settings.name, "hosts": [dataclasses.asdict(row) for row in rows]}, indent=2))
+        print(
+            json.dumps({"name": settings.name, "hosts": [dataclasses.asdict(row) for row in rows]}, indent=2)
+        )
         return
     head = ("HOST", "OS", "IMAGE", "STATE", "VPN", "HOSPITAL", "LINK", "PAGE")
     table = [head] + [tuple(value or "-" for value in dataclasses.astuple(row)) for row in rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _region(settings: Settings, name: str) -> Host:
@@ -150,7 +154,9 @@ def _heal(settings: Settings, options: argparse.Namespace) -> None:
 def _slow(settings: Settings, options: argparse.Namespace) -> None:
     rate = parse_rate(options.rate)
     _links(settings).slow(_region(settings, options.region), rate)
-    say(f"{options.region}: VPN link limited to {options.rate} each way; lab/lab heal {options.region} restores it")
+    say(
+        f"{options.region}: VPN link limited to {options.rate} each way; lab/lab heal {options.region} restores it"
+    )
 
 
 def _running_host(settings: Settings, name: str) -> Host:

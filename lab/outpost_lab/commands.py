@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from outpost_lab.errors import LabError
 
@@ -42,7 +43,9 @@ def run(
     if check and done.returncode:
         said = Path(log.name).read_text() if log else done.stderr or done.stdout
         where = f" (all of it: {log.name})" if log else ""
-        raise LabError(f"{' '.join(command[:4])} failed ({done.returncode}){where}: {said.strip()[-1500:] or 'no output'}")
+        raise LabError(
+            f"{' '.join(command[:4])} failed ({done.returncode}){where}: {said.strip()[-1500:] or 'no output'}"
+        )
     return done
 
 
@@ -51,11 +54,13 @@ def as_root() -> list[str]:
     return [] if os.geteuid() == 0 else ["sudo"]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def docker_command() -> tuple[str, ...]:
     """How this user reaches Docker: directly, or through sudo."""
     if not shutil.which("docker"):
-        raise LabError("docker is not installed, the lab needs it. Run lab/bootstrap, it installs what is missing.")
+        raise LabError(
+            "docker is not installed, the lab needs it. Run lab/bootstrap, it installs what is missing."
+        )
     answer = run(["docker", "version", "--format", "{{.Server.Version}}"], check=False)
     if answer.returncode == 0:
         return ("docker",)

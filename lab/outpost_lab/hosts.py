@@ -81,7 +81,9 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
     ssh.prepare(settings)
     with ThreadPoolExecutor(max_workers=len(todo)) as pool:
         started = [pool.submit(_start, settings, host, host in to_create, store) for host in todo]
-        host_keys = {host.name: key for host, done in zip(todo, started) if (key := done.result())}
+        host_keys = {
+            host.name: key for host, done in zip(todo, started, strict=True) if (key := done.result())
+        }
         ssh.remember(settings, host_keys)
         checks = [pool.submit(_confirm, settings, host) for host in todo]
         for check in checks:
@@ -119,7 +121,9 @@ def _refuse_other_os(settings: Settings, hosts: list[Host], existing: dict[str, 
 
 def _warn_when_outdated(settings: Settings, host: Host, container: dict[str, Any], store: ImageStore) -> None:
     if container["Config"]["Labels"].get(LABEL_RECIPE) != _recipe_hash(settings, host, store):
-        say(f"{host.name}: made from an older image or other settings; `lab/lab down {host.name}` and `up` renew it")
+        say(
+            f"{host.name}: made from an older image or other settings; `lab/lab down {host.name}` and `up` renew it"
+        )
 
 
 def _refuse_taken_ports(settings: Settings, hosts: list[Host]) -> None:
@@ -185,7 +189,9 @@ def _start(settings: Settings, host: Host, create: bool, store: ImageStore) -> s
     problem = _wait_for_boot(container)
     key = ssh.authorize(settings, host)
     verdict = f", degraded: {problem}" if problem else ""
-    say(f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({_describe(host.os, settings.image_kind(host.os))}){verdict}")
+    say(
+        f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({_describe(host.os, settings.image_kind(host.os))}){verdict}"
+    )
     return key
 
 
@@ -214,7 +220,11 @@ def container_arguments(settings: Settings, host: Host) -> tuple[list[str], list
         LABEL_OS: host.os,
         LABEL_KIND: settings.image_kind(host.os),
     }
-    arguments = [f"--name={container}", f"--hostname={host.name}", *(f"--label={k}={v}" for k, v in labels.items())]
+    arguments = [
+        f"--name={container}",
+        f"--hostname={host.name}",
+        *(f"--label={k}={v}" for k, v in labels.items()),
+    ]
     if host.has_ssh:
         arguments += [*SYSTEMD_FLAGS, f"--volume={settings.docker_volume(host)}:/var/lib/docker"]
     else:
@@ -237,7 +247,11 @@ def container_arguments(settings: Settings, host: Host) -> tuple[list[str], list
         # The hospital network is closed, a port published from it would lead nowhere.
         arguments += ["--network=bridge"]
     else:
-        arguments += [f"--network={settings.hospital_network}", f"--ip={hospital}", f"--network-alias={host.name}"]
+        arguments += [
+            f"--network={settings.hospital_network}",
+            f"--ip={hospital}",
+            f"--network-alias={host.name}",
+        ]
         return arguments, connect
     if hospital:
         # Names resolve by the VPN; on the hospital network only the hospital itself has one.
@@ -252,12 +266,16 @@ def _wait_for_boot(container: str) -> str:
     state = "no answer"
     while time.monotonic() < deadline:
         # --wait blocks until the boot is over; it fails at once while systemd has no bus yet.
-        answer = docker("exec", container, "systemctl", "is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
+        answer = docker(
+            "exec", container, "systemctl", "is-system-running", "--wait", check=False, timeout=BOOT_SECONDS
+        )
         state = answer.stdout.strip() or answer.stderr.strip()
         if state == "running":
             return ""
         if state == "degraded":
-            listed = docker("exec", container, "systemctl", "--failed", "--plain", "--no-legend", "--no-pager").stdout
+            listed = docker(
+                "exec", container, "systemctl", "--failed", "--plain", "--no-legend", "--no-pager"
+            ).stdout
             return ", ".join(line.split()[0] for line in listed.splitlines() if line.strip())
         time.sleep(0.2)
     raise LabError(
@@ -342,7 +360,9 @@ def _state(host: Host, container: dict[str, Any] | None) -> str:
         return "stopped"
     if not host.has_ssh:
         return "running"
-    answer = docker("exec", container["Name"].lstrip("/"), "systemctl", "is-system-running", check=False, timeout=30)
+    answer = docker(
+        "exec", container["Name"].lstrip("/"), "systemctl", "is-system-running", check=False, timeout=30
+    )
     return answer.stdout.strip() or "starting"
 
 

@@ -11,10 +11,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Mapping
 
 from outpost_lab import apt_sources, rpm_key
 from outpost_lab.commands import as_root, docker, docker_command, run
@@ -122,13 +122,22 @@ class ImageStore:
                 shutil.copytree(IMAGES / directory, Path(context) / directory, symlinks=True)
             if recipe.needs_rpm_key:
                 (Path(context) / "rpm-key").write_text(rpm_key.public_key(self.settings))
-            arguments = ["--build-arg", f"PARENT={parent}", "--tag", self.tag(image)]
+            arguments = ["--force-rm", "--build-arg", f"PARENT={parent}", "--tag", self.tag(image)]
             dockerfile = str(Path(context) / recipe.directories[0] / "Dockerfile")
             log = self._log(image)
             with log.open("w") as output:
                 # The classic builder: BuildKit needs a plug-in that Debian's docker.io does not bring.
                 run(
-                    ["env", "DOCKER_BUILDKIT=0", *docker_command(), "build", *arguments, "-f", dockerfile, context],
+                    [
+                        "env",
+                        "DOCKER_BUILDKIT=0",
+                        *docker_command(),
+                        "build",
+                        *arguments,
+                        "-f",
+                        dockerfile,
+                        context,
+                    ],
                     log=output,
                 )
 
@@ -143,7 +152,11 @@ class ImageStore:
             "--quiet",
             "--variant=minbase",
             "--include=" + ",".join(packages),
-            *(f"--dpkgopt={line}" for line in (IMAGES / "base" / "dpkg.cfg").read_text().splitlines() if line[:1] != "#"),
+            *(
+                f"--dpkgopt={line}"
+                for line in (IMAGES / "base" / "dpkg.cfg").read_text().splitlines()
+                if line[:1] != "#"
+            ),
             *(f"--aptopt={option}" for option in _base_apt_options()),
             SUITE,
             "-",
@@ -152,9 +165,13 @@ class ImageStore:
         load = [*docker_command(), "import", "--change", 'CMD ["/bin/bash"]', "-", self.tag("base")]
         with self._log("base").open("w") as output:
             try:
-                producer = subprocess.Popen(bootstrap, stdout=subprocess.PIPE, stderr=output, stdin=subprocess.DEVNULL)
+                producer = subprocess.Popen(
+                    bootstrap, stdout=subprocess.PIPE, stderr=output, stdin=subprocess.DEVNULL
+                )
             except FileNotFoundError as missing:
-                raise LabError("mmdebstrap is not installed. Run lab/bootstrap, it installs what is missing.") from missing
+                raise LabError(
+                    "mmdebstrap is not installed. Run lab/bootstrap, it installs what is missing."
+                ) from missing
             consumer = subprocess.run(load, stdin=producer.stdout, stdout=output, stderr=output, check=False)
             producer.stdout.close()
             if producer.wait() or consumer.returncode:
@@ -170,7 +187,9 @@ class ImageStore:
 
     def remove(self) -> int:
         """Remove all images the lab ever built on this machine that no container uses; how many went."""
-        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY_PREFIX}*").stdout.split()
+        listed = docker(
+            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY_PREFIX}*"
+        ).stdout.split()
         return sum(docker("image", "rm", tag, check=False).returncode == 0 for tag in listed)
 
 

@@ -107,10 +107,14 @@ class Links:
     def _ends(self, host: Host) -> tuple[str, str]:
         """(interface in the host, its other end on the machine)."""
         network = f"{self._settings.vpn_prefix}.0.0/24"
-        listed = docker("exec", self._settings.container(host), "ip", "-j", "-4", "addr", "show", "to", network).stdout
+        listed = docker(
+            "exec", self._settings.container(host), "ip", "-j", "-4", "addr", "show", "to", network
+        ).stdout
         found = [item for item in json.loads(listed) if item]
         if not found:
-            raise LabError(f"{host.name} has no interface in {network}. `lab/lab down` and `up` make it anew.")
+            raise LabError(
+                f"{host.name} has no interface in {network}. `lab/lab down` and `up` make it anew."
+            )
         for path in Path("/sys/class/net").iterdir():
             if int((path / "ifindex").read_text()) == found[0]["link_index"]:
                 return found[0]["ifname"], path.name
@@ -131,13 +135,17 @@ class Links:
         inner, outer = self._ends(host)
         shape = " ".join(tbf_parameters(rate))
         self._helper("host", f"tc qdisc replace dev {outer} root {shape}")
-        self._helper(f"container:{self._settings.container(host)}", f"tc qdisc replace dev {inner} root {shape}")
+        self._helper(
+            f"container:{self._settings.container(host)}", f"tc qdisc replace dev {inner} root {shape}"
+        )
 
     def heal(self, host: Host) -> None:
         """Remove cut and slow."""
         inner, outer = self._ends(host)
         remaining = self._cut_interfaces() - {outer}
-        script = f"nft -f -; if tc qdisc show dev {outer} | grep -q tbf; then tc qdisc del dev {outer} root; fi"
+        script = (
+            f"nft -f -; if tc qdisc show dev {outer} | grep -q tbf; then tc qdisc del dev {outer} root; fi"
+        )
         self._helper("host", script, stdin=cut_ruleset(self._table, remaining))
         unshape = f"if tc qdisc show dev {inner} | grep -q tbf; then tc qdisc del dev {inner} root; fi"
         self._helper(f"container:{self._settings.container(host)}", unshape)

@@ -22,7 +22,13 @@ from outpost_lab.rpm_spec import Tree, spec
 
 # Debian unpacks into these on systems whose /bin is a link; RED OS files are under /usr.
 _UNDER_USR = ("bin", "sbin", "lib")
-_NOT_PACKAGED = ("/usr/share/doc/*/*", "/usr/share/lintian*", "/usr/share/man*", "/usr/share/locale*", "/usr/lib/udev*")
+_NOT_PACKAGED = (
+    "/usr/share/doc/*/*",
+    "/usr/share/lintian*",
+    "/usr/share/man*",
+    "/usr/share/locale*",
+    "/usr/lib/udev*",
+)
 
 
 def main(payloads: str, keys: str, debs: str, output: str, owner: str) -> None:

@@ -99,7 +99,10 @@ POSTGRESQL = Payload(
             "postgresql15",
             "Client programs of PostgreSQL 15",
             files=(
-                *(f"{_PG}/bin/{program}" for program in (*_PG_CLIENT_PROGRAMS, "pg_amcheck", "pg_recvlogical")),
+                *(
+                    f"{_PG}/bin/{program}"
+                    for program in (*_PG_CLIENT_PROGRAMS, "pg_amcheck", "pg_recvlogical")
+                ),
                 f"{_PG}/bin/pg_verifybackup",
                 f"{_PG}/share/psqlrc.sample",
                 "/usr/bin/*",
@@ -114,7 +117,10 @@ POSTGRESQL = Payload(
                 *_PG_SERVER_MODULES,
                 f"{_PG}/share/extension/plpgsql*",
                 *(f"{_PG}/bin/{name}" for name in ("initdb", "pg_[actwru]*", "post*")),
-                *(f"{_PG}/share/{name}" for name in ("*.*", "catalog_version", "timezonesets/*", "tsearch_data/*")),
+                *(
+                    f"{_PG}/share/{name}"
+                    for name in ("*.*", "catalog_version", "timezonesets/*", "tsearch_data/*")
+                ),
                 "/usr/lib/*",
                 "/usr/share/postgresql/*",
                 "/usr/share/doc/postgresql-15/*",

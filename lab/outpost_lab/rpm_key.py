@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from outpost_lab.commands import run
@@ -27,7 +26,7 @@ def public_key(settings: Settings) -> str:
 
 def _make(directory: Path, exported: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    os.chmod(directory, 0o700)
+    directory.chmod(0o700)
     gpg = ["gpg", "--homedir", str(directory), "--batch", "--no-tty", "--quiet"]
     # RSA: the one kind every rpm that RED OS 7.3 and 8 carry can verify.
     run([*gpg, "--passphrase", "", "--quick-generate-key", USER_ID, "rsa3072", "sign", "never"])

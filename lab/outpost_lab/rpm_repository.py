@@ -31,7 +31,7 @@ def ensure(settings: Settings, store: ImageStore) -> None:
     inputs = [store.tag("rpm"), rpm_key.public_key(settings), *sources]
     wanted = content_hash([IMAGES / "rpm" / "payloads"], inputs)
     current = directory(settings) / "current"
-    if not (current.is_symlink() and os.readlink(current) == wanted and (current / "repodata").is_dir()):
+    if not (current.is_symlink() and current.readlink() == Path(wanted) and (current / "repodata").is_dir()):
         store.ensure(["rpm"])
         with step("RPM repository"):
             _build(settings, store, wanted)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Iterable, Mapping
 
 from outpost_lab.rpm_catalogue import Payload, Rpm
 
@@ -63,7 +63,9 @@ def assign_files(payload: Payload, paths: Iterable[str]) -> dict[str, list[str]]
                 owned[rpm.name].append(path)
                 break
         else:
-            raise ValueError(f"{path} of payload {payload.name} belongs to no RPM; add it to files or drop it")
+            raise ValueError(
+                f"{path} of payload {payload.name} belongs to no RPM; add it to files or drop it"
+            )
     return owned
 
 
@@ -72,7 +74,11 @@ def spec(payload: Payload, debian_version: str, tree: Tree) -> str:
     version, release = rpm_version(debian_version), rpm_release(debian_version)
     parts = [
         _PREAMBLE.format(
-            payload=payload, version=version, release=release, debs=", ".join(payload.debs), tree=tree.location
+            payload=payload,
+            version=version,
+            release=release,
+            debs=", ".join(payload.debs),
+            tree=tree.location,
         )
     ]
     owned = assign_files(payload, tree.files)
@@ -89,7 +95,11 @@ def _package(rpm: Rpm, values: Mapping[str, str], payload: Payload) -> str:
     if rpm.before_install:
         lines.append("Requires(pre): shadow-utils")
     lines += [f"Provides: {offered.format(**values)}" for offered in rpm.provides]
-    lines += ["", f"%description -n {rpm.name}", f"{rpm.summary}. Debian's {', '.join(payload.debs)} for the lab."]
+    lines += [
+        "",
+        f"%description -n {rpm.name}",
+        f"{rpm.summary}. Debian's {', '.join(payload.debs)} for the lab.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -110,10 +120,14 @@ def _file_list(rpm: Rpm, files: list[str], own_directories: Iterable[str]) -> st
     special = {path for path, *_ in rpm.directories}
     lines = [f"%files -n {rpm.name}"]
     lines += [f"%attr({mode},{user},{group}) %dir {path}" for path, mode, user, group in rpm.directories]
-    inhabited = (path for path in sorted(own_directories) if any(file.startswith(f"{path}/") for file in files))
+    inhabited = (
+        path for path in sorted(own_directories) if any(file.startswith(f"{path}/") for file in files)
+    )
     lines += [f"%dir {path}" for path in inhabited if path not in special]
     for path in files:
         config = "%config(noreplace) " if path.startswith("/etc/") else ""
-        owner = next((f"%attr(-,{u},{g}) " for parent, _, u, g in rpm.directories if path.startswith(f"{parent}/")), "")
+        owner = next(
+            (f"%attr(-,{u},{g}) " for parent, _, u, g in rpm.directories if path.startswith(f"{parent}/")), ""
+        )
         lines.append(f"{config}{owner}{path}")
     return "\n".join(lines) + "\n"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Mapping
 
 from outpost_lab.errors import LabError
 
@@ -101,7 +101,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Settings from LAB_NAME, LAB_SUBNET, LAB_DIR, LAB_PUBLISH and LAB_IMAGE_<OS>."""
     name = environment.get("LAB_NAME", "outpost")
     if not _NAME.fullmatch(name):
-        raise LabError(f"LAB_NAME={name!r}: use a-z, 0-9 and '-', starting with a letter, at most 31 characters.")
+        raise LabError(
+            f"LAB_NAME={name!r}: use a-z, 0-9 and '-', starting with a letter, at most 31 characters."
+        )
     publish = environment.get("LAB_PUBLISH", "yes")
     if publish not in ("yes", "no"):
         raise LabError(f"LAB_PUBLISH={publish!r}: use 'yes' (pages on 127.0.0.1) or 'no'.")

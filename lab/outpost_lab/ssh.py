@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def prepare(settings: Settings) -> None:
     key = private_key(settings)
     if not key.exists():
         key.parent.mkdir(parents=True, exist_ok=True)
-        os.chmod(key.parent, 0o700)
+        key.parent.chmod(0o700)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {settings.name}", "-f", str(key)])
     text = ssh_config(settings)
     config = config_file(settings)
