@@ -6,9 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 # Often enough for any sane WatchdogSec, seldom enough not to busy PID 1.
 _WATCHDOG_SECONDS = 5.0
+# The kernel queues only ten datagrams (net.unix.max_dgram_qlen): a busy receiver makes the sender wait.
+_PATIENCE_SECONDS = 10.0
 
 
 class Notifier:
@@ -24,7 +27,7 @@ class Notifier:
 
     def ready(self) -> None:
         """Start-up is over: systemd may start what waits for us."""
-        self._send("READY=1")
+        self._send("READY=1", patience_seconds=_PATIENCE_SECONDS)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`; repeated texts are not sent again."""
@@ -45,14 +48,12 @@ class Notifier:
 
     def stopping(self) -> None:
         """The service has begun to end."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", patience_seconds=_PATIENCE_SECONDS)
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience_seconds: float = 0.0) -> None:
+        """`patience_seconds` is for what is said once; the rest is dropped when the receiver is busy."""
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outgoing:
-            outgoing.setblocking(False)
-            try:
-                outgoing.sendto(message.encode(), self._address)
-            except OSError:
-                return  # nobody listens, or systemd is busy: the next sign of life follows soon
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outgoing, suppress(OSError):
+            outgoing.settimeout(patience_seconds)
+            outgoing.sendto(message.encode(), self._address)
