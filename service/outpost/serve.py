@@ -127,10 +127,10 @@ def serve(config: Config) -> int:
         failed = not stopping.is_set()
         notifier.stopping()
         stopping.set()
-        scp.stop()
         pipeline.stop()
         http.should_exit = True
         wake_couriers()
+        scp.stop()
         if recorder is not None:
             recorder.stop()
         for thread in threads:
