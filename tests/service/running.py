@@ -46,7 +46,7 @@ def answers(port: int) -> bool:
 
 
 class Service:
-    """`outpost serve` with a configuration of its own; may be killed and started again on the same storage."""
+    """`outpost serve` with its own configuration; may be killed and started again on the same storage."""
 
     def __init__(
         self, root: Path, destinations: Sequence[tuple[str, int]], **sections: dict[str, Any]

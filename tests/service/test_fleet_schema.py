@@ -278,7 +278,7 @@ def test_a_region_whose_view_differs_from_the_contract_stops_at_the_check(fleet:
         connection.execute("CREATE DATABASE differing TEMPLATE template0")
     cluster.psql("differing", RECORDS_SQL[0])
     with cluster.superuser("differing") as connection:
-        connection.execute("ALTER VIEW fleet_export.studies_v1 RENAME COLUMN rung TO step")
+        connection.execute("ALTER TABLE fleet_export.studies_v1 RENAME COLUMN rung TO step")
     with pytest.raises(subprocess.CalledProcessError) as stopped:
         cluster.psql("differing", RECORDS_SQL[1])
     assert "studies_v1 column 17: contract has rung text, database has step text" in stopped.value.stderr

@@ -129,7 +129,7 @@ def test_a_region_that_is_down_holds_up_no_other_and_its_row_says_why(fleet: Fle
     assert fleet.freshness("tver")["reason"] == "up to date"
 
 
-def test_a_host_that_drops_packets_is_given_up_after_five_seconds_while_others_go_on(fleet: Fleet) -> None:
+def test_a_host_that_drops_packets_is_given_up_soon_while_others_go_on(fleet: Fleet) -> None:
     with cut("127.78.0.13"):
         began = time.monotonic()
         attempts = {attempt.region: attempt for attempt in sync_all(fleet.config)}
@@ -138,7 +138,7 @@ def test_a_host_that_drops_packets_is_given_up_after_five_seconds_while_others_g
     assert attempts["train"].fault is not None
     assert attempts["train"].fault.kind == "unreachable"
     assert attempts["train"].fault.sentence.startswith("no answer from 127.78.0.13:5432")
-    assert 4 < took < 9
+    assert 4 < took < 11.5  # 5 s by connect_timeout up to PostgreSQL 15, 10 s by our own limit from 16 on
     assert attempts["chita"].fault is None
     assert attempts["chita"].took_seconds < 2
 

@@ -1,4 +1,4 @@
-"""A real series through the running service with its trained model, to Orthanc and DCMTK, and what can befall it."""
+"""A real series through the running service and its trained model to Orthanc and DCMTK, and what befalls it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,300 @@
+"""Intake against real senders. The service has a broken bundle: it then receives, holds, and says so."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import UID, generate_uid
+from pynetdicom import AE
+from pynetdicom.sop_class import CTImageStorage
+from running import Service, answers, wait_for
+
+from outpost.delivery.scu import NotSent, Peer, association, store
+
+NOWHERE = [("NOWHERE", 1)]  # nothing listens on port 1
+# One file for each way pixel data come: native, big endian, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
+ENCODINGS = [
+    "CT_small.dcm",
+    "MR_small_implicit.dcm",
+    "ExplVR_BigEnd.dcm",
+    "image_dfl.dcm",
+    "MR_small_RLE.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "JPEG2000.dcm",
+]
+
+
+def sample(name: str) -> Path:
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str), f"pydicom's wheel lacks {name}"
+    return Path(path)
+
+
+def copy_of(name: str, target: Path, **values: str) -> Dataset:
+    """A sample as an instance and a study of its own, with some values changed."""
+    image = dcmread(sample(name))
+    image.StudyInstanceUID, image.SOPInstanceUID = generate_uid(), generate_uid()
+    for keyword, value in values.items():
+        setattr(image, keyword, value)
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.save_as(target)
+    return image
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    bundle = tmp_path_factory.mktemp("bundle")
+    service = Service(tmp_path_factory.mktemp("service"), NOWHERE, inference={"bundle": str(bundle)})
+    yield service.start()
+    assert service.stop() == 0
+
+
+def test_a_broken_bundle_is_not_ready_and_says_why_yet_the_service_receives(service: Service) -> None:
+    def golden() -> str:
+        return next(
+            c["value"]
+            for c in service.http.get("/health/light").json()["checks"]
+            if c["code"] == "GOLDEN_PASSED"
+        )
+
+    wait_for(lambda: golden() == "BUNDLE_INVALID", 20, "the verdict names the broken bundle")
+    assert service.http.get("/health/light").status_code == 503
+    assert service.http.get("/v2/health/ready").status_code == 503
+    assert service.http.get("/v2/health/live").status_code == 200
+    echo = subprocess.run(["echoscu", "127.0.0.1", str(service.dicom_port)], check=False, timeout=20)
+    assert echo.returncode == 0
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_encoding_is_kept_as_it_came(service: Service, name: str, tmp_path: Path) -> None:
+    sent = tmp_path / "sent.dcm"
+    image = copy_of(name, sent)
+    entity = AE("PEER")
+    entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+    opened = entity.associate("127.0.0.1", service.dicom_port)
+    assert opened.send_c_store(sent).Status == 0
+    opened.release()
+    kept = dcmread(service.storage / "spool" / image.StudyInstanceUID / f"{image.SOPInstanceUID}.dcm")
+    assert kept.file_meta.TransferSyntaxUID == image.file_meta.TransferSyntaxUID
+    assert kept.PixelData == image.PixelData
+
+
+def test_an_instance_sent_again_in_another_encoding_is_the_same_instance(
+    service: Service, tmp_path: Path
+) -> None:
+    image = copy_of("MR_small.dcm", tmp_path / "explicit.dcm")
+    subprocess.run(["dcmconv", "+ti", "+g", tmp_path / "explicit.dcm", tmp_path / "implicit.dcm"], check=True)
+    assert service.storescu(tmp_path / "explicit.dcm").returncode == 0
+    assert service.storescu(tmp_path / "implicit.dcm", options=["-xi"]).returncode == 0
+    assert service.stow(tmp_path / "explicit.dcm").status_code == 200
+    [study] = service.studies(image.StudyInstanceUID)
+    assert (study["revision"], study["instances"]) == (1, 1)
+
+
+def test_other_content_under_a_known_uid_is_refused_kept_and_overwrites_nothing(
+    service: Service, tmp_path: Path
+) -> None:
+    image = copy_of("CT_small.dcm", tmp_path / "first.dcm")
+    assert service.storescu(tmp_path / "first.dcm").returncode == 0
+    kept = service.storage / "spool" / image.StudyInstanceUID / f"{image.SOPInstanceUID}.dcm"
+    before = kept.read_bytes()
+    pixels = bytearray(image.PixelData)
+    pixels[1000] ^= 1
+    image.PixelData = bytes(pixels)
+    image.save_as(tmp_path / "second.dcm")
+    refused = service.storescu(tmp_path / "second.dcm", options=["-d"])
+    assert refused.returncode != 0
+    assert "this instance UID is held with other content" in refused.stderr + refused.stdout  # Error Comment
+    reply = service.stow(tmp_path / "second.dcm")
+    assert reply.status_code == 409
+    assert reply.json()["00081198"]["Value"][0]["00081197"]["Value"] == [0xC001]
+    assert kept.read_bytes() == before
+    set_aside = list((service.storage / "quarantine" / "CONTENT_CONFLICT").iterdir())
+    assert [dcmread(file).PixelData == image.PixelData for file in set_aside] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "reason"),
+    [
+        ({"StudyInstanceUID": "../../../etc"}, 0xA900, "UID_UNSAFE"),
+        ({"StudyInstanceUID": "1." * 40 + "1"}, 0xA900, "UID_UNSAFE"),
+        ({"StudyInstanceUID": ""}, 0xA900, "UID_MISSING"),
+        ({"SeriesInstanceUID": ""}, 0xA900, "UID_MISSING"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
+def test_missing_and_unsafe_uids_are_refused_and_the_bytes_kept(
+    service: Service, tmp_path: Path, values: dict[str, str], status: int, reason: str
+) -> None:
+    folder = service.storage / "quarantine" / reason
+    before = len(list(folder.glob("*"))) if folder.exists() else 0
+    image = copy_of("CT_small.dcm", tmp_path / "bad.dcm", **values)
+    entity = AE("PEER")
+    entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+    opened = entity.associate("127.0.0.1", service.dicom_port)
+    answer = opened.send_c_store(tmp_path / "bad.dcm")
+    opened.release()
+    assert answer.Status == status
+    assert answer.ErrorComment
+    assert len(list(folder.glob("*"))) == before + 1
+
+
+def test_an_announced_uid_that_is_not_the_data_sets_is_refused(service: Service, tmp_path: Path) -> None:
+    image = copy_of("CT_small.dcm", tmp_path / "x.dcm")
+    image.file_meta.MediaStorageSOPInstanceUID = generate_uid()  # what our sender announces
+    image.save_as(tmp_path / "x.dcm", enforce_file_format=False)
+    peer = Peer("127.0.0.1", service.dicom_port, "OUTPOST", "PEER")
+    with association(peer, [tmp_path / "x.dcm"]) as opened, pytest.raises(NotSent, match="0xA900"):
+        store(opened, tmp_path / "x.dcm")
+
+
+def test_stow_answers_for_each_instance(service: Service, tmp_path: Path) -> None:
+    first = copy_of("CT_small.dcm", tmp_path / "1.dcm")
+    second = copy_of("MR_small.dcm", tmp_path / "2.dcm")
+    reply = service.stow(tmp_path / "1.dcm", tmp_path / "2.dcm")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "application/dicom+json"
+    stored = reply.json()["00081199"]["Value"]
+    assert [item["00081155"]["Value"][0] for item in stored] == [first.SOPInstanceUID, second.SOPInstanceUID]
+    (tmp_path / "3.dcm").write_bytes(b"not DICOM at all")
+    partly = service.stow(tmp_path / "1.dcm", tmp_path / "3.dcm")
+    assert partly.status_code == 202
+    assert len(partly.json()["00081199"]["Value"]) == len(partly.json()["00081198"]["Value"]) == 1
+    assert service.stow(tmp_path / "3.dcm").status_code == 409
+
+
+def test_stow_names_what_is_wrong_with_the_request(service: Service) -> None:
+    def post(content_type: str, body: bytes) -> int:
+        headers = {"Content-Type": content_type}
+        return service.http.post("/dicom-web/studies", content=body, headers=headers).status_code
+
+    assert post("application/json", b"{}") == 415
+    assert post('multipart/related; type="application/dicom+json"; boundary=b', b"--b--") == 415
+    assert post('multipart/related; type="application/dicom"', b"") == 400
+    cut = b"--b\r\nContent-Type: application/dicom\r\n\r\nthe connection ended here"
+    assert post('multipart/related; type="application/dicom"; boundary=b', cut) == 400
+    assert not list((service.storage / "spool" / ".incoming").iterdir())
+
+
+def test_below_the_disk_reserve_every_way_in_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    service = Service(
+        tmp_path,
+        NOWHERE,
+        intake={"disk_reserve_mib": 1 << 40},  # 1 EiB
+        inference={"bundle": str(tmp_path / "none")},
+    ).start()
+    refused = service.storescu(sample("CT_small.dcm"))
+    assert refused.returncode != 0
+    assert "Rejected Transient" in refused.stderr + refused.stdout
+    assert "Local Limit Exceeded" in refused.stderr + refused.stdout
+    assert service.stow(sample("CT_small.dcm")).status_code == 507
+    check = next(c for c in service.http.get("/health/light").json()["checks"] if c["code"] == "DISK_RESERVE")
+    assert (check["ok"], bool(check["remedy"])) == (False, True)
+    assert not list((service.storage / "spool").rglob("*.dcm"))
+    assert service.stop() == 0
+
+
+def test_only_known_calling_ae_titles_are_served_when_they_are_named(tmp_path: Path) -> None:
+    service = Service(
+        tmp_path,
+        NOWHERE,
+        intake={"known_ae_titles": ["MRT1"]},
+        inference={"bundle": str(tmp_path / "none")},
+    ).start()
+    stranger = service.storescu(sample("CT_small.dcm"), options=["-aet", "STRANGER"])
+    assert stranger.returncode != 0
+    assert "Calling AE Title Not Recognized" in stranger.stderr + stranger.stdout
+    assert service.storescu(sample("CT_small.dcm"), options=["-aet", "MRT1"]).returncode == 0
+    assert service.stop() == 0
+
+
+def test_whatever_was_acknowledged_before_a_kill_is_there_after_the_restart(tmp_path: Path) -> None:
+    """Killed at a random moment of a running transfer, several times; the seed makes it repeatable."""
+    chance = random.Random(20261123)
+    service = Service(tmp_path, NOWHERE, inference={"bundle": str(tmp_path / "none")})
+    acknowledged: set[str] = set()
+    image = dcmread(sample("CT_small.dcm"))
+    image.StudyInstanceUID = study = generate_uid()
+    for _ in range(3):
+        service.start()
+        entity = AE("PEER")
+        entity.dimse_timeout = 2  # how long our sender waits for an answer that a kill prevented
+        entity.add_requested_context(CTImageStorage, image.file_meta.TransferSyntaxUID)
+        opened = entity.associate("127.0.0.1", service.dicom_port)
+        assert opened.is_established
+        killer = threading.Timer(0.2 + chance.random() * 0.4, service.kill)
+        killer.start()
+        while opened.is_established:
+            image.SOPInstanceUID = uid = generate_uid()
+            image.file_meta.MediaStorageSOPInstanceUID = uid
+            try:
+                answer = opened.send_c_store(image)
+            except RuntimeError:
+                break  # the kill came between two instances
+            if "Status" in answer and answer.Status == 0:
+                acknowledged.add(uid)
+        killer.join()
+    assert len(acknowledged) > 20
+    service.start()
+    kept = {UID(file.stem) for file in (service.storage / "spool" / study).glob("*.dcm")}
+    assert acknowledged <= kept
+    assert all(dcmread(file).PixelData for file in (service.storage / "spool" / study).glob("*.dcm"))
+    rows = service.studies(study)
+    # The interrupted instance may have been placed before the kill: it was adopted, or was never whole.
+    assert rows[-1]["instances"] == len(kept)
+    assert len(kept) <= len(acknowledged) + 3
+    assert service.stop() == 0
+
+
+def test_two_services_never_share_a_storage_and_a_taken_port_is_named(tmp_path: Path) -> None:
+    first = Service(tmp_path / "one", NOWHERE, inference={"bundle": str(tmp_path / "none")}).start()
+    second = Service(
+        tmp_path / "two",
+        NOWHERE,
+        storage={"root": str(first.storage)},
+        inference={"bundle": str(tmp_path / "none")},
+    )
+    with pytest.raises(AssertionError, match="is in use by another outpost process"):
+        second.start()
+    third = Service(
+        tmp_path / "three",
+        NOWHERE,
+        api={"port": first.http_port},
+        inference={"bundle": str(tmp_path / "none")},
+    )
+    with pytest.raises(AssertionError, match=f"api.port: cannot listen on 127.0.0.1:{first.http_port}"):
+        third.start()
+    assert first.stop() == 0
+
+
+def test_a_wrong_configuration_ends_at_once_with_status_2(tmp_path: Path) -> None:
+    service = Service(tmp_path, NOWHERE, study={"quite_seconds": 5})
+    with pytest.raises(
+        AssertionError, match=r"(?s)ended with 2: .*study\.quite_seconds.*did you mean quiet_seconds"
+    ):
+        service.start()
+
+
+def test_sigterm_in_the_middle_of_a_transfer_ends_within_seconds(tmp_path: Path) -> None:
+    service = Service(tmp_path, NOWHERE, inference={"bundle": str(tmp_path / "none")}).start()
+    entity = AE("PEER")
+    entity.add_requested_context(CTImageStorage)
+    opened = entity.associate("127.0.0.1", service.dicom_port)
+    assert opened.is_established
+    assert service.process is not None
+    begun = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(timeout=15) == 0
+    assert time.monotonic() - begun < 10
+    assert not answers(service.dicom_port)
+    opened.abort()
