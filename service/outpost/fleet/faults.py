@@ -29,13 +29,11 @@ class RegionFault(Exception):
         self.fault = Fault(kind, sentence)
 
 
+NO_ANSWER = "no answer from {at}: the host is off, the link is down, or a firewall drops the packets"
+
 # (pattern in libpq's text, kind, sentence); {at} is host:port, {text} the text itself.
 _CONNECT: tuple[tuple[str, str, str], ...] = (
-    (
-        r"timeout expired|timed out",
-        "unreachable",
-        "no answer from {at}: the host is off, the link is down, or a firewall drops the packets",
-    ),
+    (r"timeout expired|timed out", "unreachable", NO_ANSWER),
     (
         r"connection refused",
         "refused",
@@ -64,6 +62,11 @@ _CONNECT: tuple[tuple[str, str, str], ...] = (
 )
 
 
+def said_by_region(error: psycopg.Error) -> bool:
+    """Whether the region's server raised it, and not the centre's."""
+    return "remote SQL command" in (error.diag.context or "")
+
+
 def describe(error: psycopg.Error, at: str) -> Fault:
     """The fault behind an error met while reading the region at `at` (host:port)."""
     state = error.sqlstate or ""
@@ -77,7 +80,7 @@ def describe(error: psycopg.Error, at: str) -> Fault:
         return Fault("timeout", f"{at} answers too slowly: the read was stopped ({_one_line(primary)})")
     if state in ("57P01", "57P02", "57P03"):
         return Fault("cut", f"PostgreSQL at {at} ended the session ({_one_line(primary)})")
-    remote = "remote SQL command" in (error.diag.context or "")
+    remote = said_by_region(error)
     if remote and state in ("42P01", "42703", "3F000"):
         return Fault("incompatible", f"the region lacks what the contract promises ({_one_line(primary)})")
     if remote and state == "42501":

@@ -21,13 +21,14 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
-from outpost.fleet.faults import Fault, RegionFault, describe
+from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
 from outpost.fleet.schedule import failure_delay, success_delay
 from outpost.records.schema import CONTRACT_VERSION, STUDIES
 
 SCHEMA_VERSION = 2  # of fleet/sql: what this code needs to find in fleet.schema_version
 SPAN_LEAST, SPAN_MOST = 100, 1_000_000
 QUICK_SECONDS, SLOW_SECONDS = 5.0, 15.0
+FIRST_ANSWER_SECONDS = 10.0  # a dozen round trips, of a satellite link too
 
 _COLUMNS = [column.name for column in STUDIES if column.name != "region"]
 _KEY = ("system", "study_key", "revision")
@@ -69,6 +70,17 @@ class Hello:
     def before_snapshot(self) -> datetime:
         """A moment on the region's clock surely not after the snapshot that this request opened."""
         return self.clock - (self.answered_at - self.asked_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A region as the centre's database has it: its code, and `at`, its host:port."""
+
+    code: str
+    at: str
+
+    def table(self, name: str) -> sql.Identifier:
+        return sql.Identifier(f"region_{self.code}", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +162,30 @@ def sync_region(centre: Centre, settings: Sync, region: str) -> Attempt:
             ).fetchone()
             if not (held and held[0]):
                 return Attempt(region, 0, 0.0, Fault("busy", "another collector is reading this region"))
-            return _attempt(connection, settings, region, started)
+            return _attempt(connection, settings, _known(connection, region), started)
         except psycopg.Error as error:
             raise CentreError(f"the centre's database failed: {' '.join(str(error).split())}") from error
 
 
-def _attempt(connection: psycopg.Connection, settings: Sync, region: str, started: float) -> Attempt:
+def _known(connection: psycopg.Connection, code: str) -> _Region:
+    row = connection.execute(
+        "SELECT string_agg(o.option_value, ':' ORDER BY o.option_name)"
+        " FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o"
+        " WHERE s.srvname = 'region_' || %s AND o.option_name IN ('host', 'port')",
+        (code,),
+    ).fetchone()
+    return _Region(code, (row and row[0]) or f"region {code}")
+
+
+def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, started: float) -> Attempt:
     with connection.cursor(row_factory=class_row(_State)) as cursor:
         state = cursor.execute(
             "UPDATE fleet.sync SET attempted_at = clock_timestamp() WHERE region = %s"
             " RETURNING watermark_seq, epoch, span_seq, consecutive_failures",
-            (region,),
+            (region.code,),
         ).fetchone()
     if state is None:
-        return Attempt(region, 0, 0.0, Fault("unknown", f"region {region} is not attached"))
+        return Attempt(region.code, 0, 0.0, Fault("unknown", f"region {region.code} is not attached"))
     progress = _Progress(state.span_seq)
     fault: Fault | None = None
     try:
@@ -173,10 +195,10 @@ def _attempt(connection: psycopg.Connection, settings: Sync, region: str, starte
     except psycopg.Error as error:
         if connection.broken or connection.closed:
             raise
-        fault = describe(error, _address(connection, region))
+        fault = describe(error, region.at)
     took = time.monotonic() - started
     _write_down(connection, settings, region, state, progress, fault, took)
-    return Attempt(region, progress.rows, took, fault)
+    return Attempt(region.code, progress.rows, took, fault)
 
 
 @dataclass(slots=True)
@@ -191,7 +213,7 @@ class _Progress:
 def _pull(
     connection: psycopg.Connection,
     settings: Sync,
-    region: str,
+    region: _Region,
     state: _State,
     progress: _Progress,
     deadline: float,
@@ -201,9 +223,8 @@ def _pull(
     while True:
         began = time.monotonic()
         with connection.transaction():
-            timeout_ms = int((deadline - began) * 1000)
-            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(timeout_ms)))
-            hello = _handshake(connection, region)
+            hello = _first_handshake(connection, region, deadline)
+            _limit_statements(connection, deadline - time.monotonic())
             again = _why_read_again(hello, epoch, watermark)
             if again:
                 watermark = 0
@@ -222,7 +243,7 @@ def _pull(
                 " resync_at = CASE WHEN %(again)s::text IS NULL THEN resync_at ELSE clock_timestamp() END,"
                 " resync_reason = coalesce(%(again)s, resync_reason) WHERE region = %(region)s",
                 {
-                    "region": region,
+                    "region": region.code,
                     "until": until,
                     "max_seq": hello.max_seq,
                     "epoch": hello.epoch,
@@ -246,20 +267,46 @@ def _pull(
             )
 
 
-def _handshake(connection: psycopg.Connection, region: str) -> Hello:
+def _first_handshake(connection: psycopg.Connection, region: _Region, deadline: float) -> Hello:
+    """The handshake that also opens the connection to the region.
+
+    Before PostgreSQL 16 the server option connect_timeout gives up an address that does not answer; since
+    then postgres_fdw waits by itself and ignores it (20 s measured with 16.14 and 18.4, tcp_user_timeout's),
+    but can be interrupted.
+    """
+    if connection.info.server_version < 160000:
+        _limit_statements(connection, deadline - time.monotonic())
+        return _handshake(connection, region)
+    _limit_statements(connection, FIRST_ANSWER_SECONDS)
+    try:
+        return _handshake(connection, region)
+    except psycopg.errors.QueryCanceled as error:
+        if said_by_region(error):
+            raise
+        raise RegionFault("unreachable", NO_ANSWER.format(at=region.at)) from None
+
+
+def _limit_statements(connection: psycopg.Connection, seconds: float) -> None:
+    """Stop each further statement of the transaction after so long."""
+    connection.execute(
+        sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(max(1, int(seconds * 1000))))
+    )
+
+
+def _handshake(connection: psycopg.Connection, region: _Region) -> Hello:
     """Ask the region who it is. Raises `RegionFault` when the answer is not one we can work with."""
-    table = sql.Identifier(f"region_{region}", "handshake_v1")
     asked_at = _centre_clock(connection)
     answer = connection.execute(
-        sql.SQL("SELECT region, contract_version, release, clock, max_seq, epoch FROM {}").format(table)
+        sql.SQL("SELECT region, contract_version, release, clock, max_seq, epoch FROM {}").format(
+            region.table("handshake_v1")
+        )
     ).fetchone()
     answered_at = _centre_clock(connection)
-    at = _address(connection, region)
     if answer is None:
-        raise RegionFault("unnamed", f"the database at {at} has not been told which region it is")
+        raise RegionFault("unnamed", f"the database at {region.at} has not been told which region it is")
     hello = Hello(asked_at, answered_at, *answer)
-    if hello.region != region:
-        raise RegionFault("wrong_region", f"{at} says it is region {hello.region}, not {region}")
+    if hello.region != region.code:
+        raise RegionFault("wrong_region", f"{region.at} says it is region {hello.region}, not {region.code}")
     if hello.contract_version != CONTRACT_VERSION:
         older = "the region" if hello.contract_version < CONTRACT_VERSION else "the centre"
         raise RegionFault(
@@ -288,7 +335,7 @@ def _why_read_again(hello: Hello, epoch: str | None, watermark: int) -> str | No
 
 
 def _store_range(
-    connection: psycopg.Connection, region: str, after: int, until: int
+    connection: psycopg.Connection, region: _Region, after: int, until: int
 ) -> tuple[int, datetime | None]:
     """Copy the rows with after < seq <= until; how many, and the newest `updated_at` among them.
 
@@ -302,8 +349,8 @@ def _store_range(
         " RETURNING updated_at) SELECT count(*), max(updated_at) FROM stored"
     ).format(
         columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
-        region=sql.Literal(region),
-        table=sql.Identifier(f"region_{region}", "studies_v1"),
+        region=sql.Literal(region.code),
+        table=region.table("studies_v1"),
         after=sql.Literal(after),
         until=sql.Literal(until),
         updates=sql.SQL(", ").join(
@@ -327,7 +374,7 @@ def next_span(span: int, took_seconds: float) -> int:
 def _write_down(
     connection: psycopg.Connection,
     settings: Sync,
-    region: str,
+    region: _Region,
     state: _State,
     progress: _Progress,
     fault: Fault | None,
@@ -347,7 +394,7 @@ def _write_down(
         " failing_since = CASE WHEN %(failed)s THEN coalesce(failing_since, clock_timestamp()) END,"
         " next_attempt_at = clock_timestamp() + %(delay)s WHERE region = %(region)s",
         {
-            "region": region,
+            "region": region.code,
             "rows": progress.rows,
             "took": took_seconds,
             "span": span,
@@ -359,14 +406,3 @@ def _write_down(
             "delay": timedelta(seconds=0.0 if fault and fault.kind == "behind" else delay),
         },
     )
-
-
-def _address(connection: psycopg.Connection, region: str) -> str:
-    """host:port of a region, as the centre's database has it."""
-    row = connection.execute(
-        "SELECT string_agg(o.option_value, ':' ORDER BY o.option_name)"
-        " FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o"
-        " WHERE s.srvname = 'region_' || %s AND o.option_name IN ('host', 'port')",
-        (region,),
-    ).fetchone()
-    return (row and row[0]) or f"region {region}"

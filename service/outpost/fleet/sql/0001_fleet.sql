@@ -2,7 +2,7 @@
 --
 -- Who runs it : Ansible (role fleet_database), as a superuser, in the database "fleet":
 --               psql -v ON_ERROR_STOP=1 -f 0001_fleet.sql
--- Needs       : login role fleet_collector (no superuser); postgres_fdw; PostgreSQL 14 to 18.
+-- Needs       : login role fleet_collector (no superuser); postgres_fdw; PostgreSQL 15 to 18.
 -- Touches     : schema fleet, settings of fleet_collector, grants of this database.
 -- Again       : harmless; the file is one transaction and records itself in fleet.schema_version.
 -- Next        : 0002 (generated) fills fleet.contract; then, per region,
@@ -13,6 +13,15 @@
 
 BEGIN;
 SET LOCAL client_min_messages = warning;
+
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::integer < 150000 THEN
+        RAISE EXCEPTION 'the centre needs PostgreSQL 15 or newer, this is %', current_setting('server_version')
+            USING HINT = 'With 14 a link cut in mid-transfer held a session for 155 s: its cancel request knows no timeout.';
+    END IF;
+END
+$$;
 
 CREATE EXTENSION IF NOT EXISTS postgres_fdw;
 CREATE SCHEMA IF NOT EXISTS fleet;
@@ -196,9 +205,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE have.value IS DISTINCT FROM want.value
 $$;
 
--- Options of a region's server. Why these: docs/decisions/0003. Keepalives end a dead link after
--- 10 + 3 x 5 s; statement_timeout is longer, because a cancel request over a dead link hangs itself.
--- An option is given only to a PostgreSQL that knows it.
+-- Options of a region's server, all known since PostgreSQL 15. Why these: docs/decisions/0003.
+-- Keepalives end a dead link after 10 + 3 x 5 s; statement_timeout is longer, because a cancel request over
+-- a dead link hangs itself. From 16 on postgres_fdw ignores connect_timeout: tcp_user_timeout and the
+-- collector's own limit on the handshake end a connection that nobody answers.
 CREATE OR REPLACE FUNCTION fleet.server_options(
     host text, port integer, dbname text, sslmode text, sslrootcert text) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -207,12 +217,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'application_name', 'fleet-collector', 'connect_timeout', '5',
         'keepalives', '1', 'keepalives_idle', '10', 'keepalives_interval', '5', 'keepalives_count', '3',
         'tcp_user_timeout', '20000', 'options', '-c statement_timeout=30000',
-        'fetch_size', '10000', 'use_remote_estimate', 'false', 'updatable', 'false',
-        'truncatable', CASE WHEN major >= 14 THEN 'false' END,
-        'async_capable', CASE WHEN major >= 14 THEN 'true' END,
-        'keep_connections', CASE WHEN major >= 14 THEN 'off' END,
-        'parallel_commit', CASE WHEN major >= 15 THEN 'true' END))
-    FROM (SELECT current_setting('server_version_num')::integer / 10000 AS major) v
+        'fetch_size', '10000', 'use_remote_estimate', 'false', 'updatable', 'false', 'truncatable', 'false',
+        'async_capable', 'true', 'keep_connections', 'off', 'parallel_commit', 'true'))
 $$;
 
 -- Makes the region known, or brings what is known into line; answers 'changed' or 'unchanged'. The
