@@ -63,11 +63,12 @@ def _digest_of_bytes(path: Path, offset: int) -> str:
 
 
 def _add(digest: _Digest, dataset: Dataset) -> None:
-    for tag in sorted(dataset.keys()):
+    # All before any: opening a sequence makes pydicom decode other elements on which its items may depend.
+    elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in sorted(dataset.keys())}
+    for tag, element in elements.items():
         if tag.element == 0 or tag == _TRAILING_PADDING:
             continue  # group lengths and padding belong to the encoding
         digest.update(b"T%08x" % tag)
-        element = dataset.get_item(tag, keep_deferred=True)
         vr = _vr(element)
         if vr == "SQ":
             for item in dataset[tag].value or ():
