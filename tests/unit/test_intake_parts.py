@@ -1,0 +1,365 @@
+"""The parts of intake that need no network: multipart bodies, identity of content, the spool, assembly."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+
+from outpost.intake.assembly import Assembly
+from outpost.intake.content import content_digest
+from outpost.intake.header import dataset_offset, is_uid, read_header
+from outpost.intake.multipart import MalformedBody, MultipartReader, PartBegins, PartEnds
+from outpost.intake.refusal import InstanceRefused, Refusal
+from outpost.intake.spool import FilesMissing, Spool
+from outpost.intake.stow import UnsupportedType, boundary_of
+from outpost.records.journal import Journal, StudyRecord
+
+# --- multipart ---
+
+PARTS = [b"plain", b"", b"\r\n--Bx is not --B\r\n", b"\r\n--\r\n-- B\r\n", bytes(range(256)) * 40, b"--B"]
+BODY = (
+    b"a preamble\r\n"
+    + b"".join(
+        b"--B  \r\nContent-Type: application/DICOM; x=y\r\nX: 1\r\n\r\n" + p + b"\r\n" for p in PARTS[:-1]
+    )
+    + b"--B\r\n\r\n"
+    + PARTS[-1]
+    + b"\r\n--B--\r\nan epilogue"
+)
+
+
+def parts_of(chunks: list[bytes]) -> list[tuple[str, bytes]]:
+    reader, parts, ended = MultipartReader(b"B"), [], 0
+    for chunk in chunks:
+        for event in reader.feed(chunk):
+            if isinstance(event, PartBegins):
+                parts.append((event.content_type, b""))
+            elif isinstance(event, PartEnds):
+                ended += 1
+            else:
+                parts[-1] = (parts[-1][0], parts[-1][1] + event)
+    reader.close()
+    assert ended == len(parts)
+    return parts
+
+
+def test_a_multipart_body_gives_the_same_parts_however_it_is_cut() -> None:
+    # A line that begins with the boundary is one, so such content needs another boundary: RFC 2046 5.1.1.
+    body = BODY.replace(b"\r\n--Bx is", b"\r\n-Bx is")
+    wanted = [("application/dicom", p.replace(b"\r\n--Bx is", b"\r\n-Bx is")) for p in PARTS[:-1]]
+    wanted.append(("", PARTS[-1]))
+    assert parts_of([body]) == wanted
+    assert parts_of([body[i : i + 1] for i in range(len(body))]) == wanted
+    chance = random.Random(7)
+    for _ in range(50):
+        cuts = sorted(chance.sample(range(len(body)), 20))
+        assert parts_of([body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]) == wanted
+
+
+def test_a_boundary_with_text_behind_it_is_named() -> None:
+    with pytest.raises(MalformedBody, match="followed by other text"):
+        parts_of([BODY])
+
+
+def test_a_body_without_its_end_is_named() -> None:
+    with pytest.raises(MalformedBody, match="before its closing boundary"):
+        parts_of([b"--B\r\n\r\nhalf"])
+
+
+def test_endless_headers_and_preambles_do_not_fill_the_memory() -> None:
+    with pytest.raises(MalformedBody, match="headers of a part exceed"):
+        parts_of([b"--B\r\nX: ", *([b"y" * 1000] * 20)])
+    reader = MultipartReader(b"B")
+    for _ in range(100):
+        reader.feed(b"no boundary here" * 100)
+    assert len(reader._buffer) < 100
+
+
+def test_only_related_dicom_with_a_boundary_is_taken() -> None:
+    assert boundary_of('multipart/related; type="application/dicom"; boundary="a b"') == b"a b"
+    assert boundary_of("Multipart/Related; boundary=x") == b"x"
+    for other in (
+        "",
+        "application/dicom",
+        "multipart/form-data; boundary=x",
+        'multipart/related; type="text/xml"',
+    ):
+        with pytest.raises(UnsupportedType):
+            boundary_of(other)
+    for boundary in ("", "; boundary=", f"; boundary={'x' * 71}"):
+        with pytest.raises(MalformedBody):
+            boundary_of(f"multipart/related{boundary}")
+
+
+# --- content ---
+
+
+def sample(name: str) -> Path:
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str), f"pydicom's wheel lacks {name}"
+    return Path(path)
+
+
+def digest(path: Path) -> str:
+    return content_digest(path, dataset_offset(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "reportsi.dcm", "test-SR.dcm"]
+)
+@pytest.mark.parametrize("how", [["+ti"], ["+te", "-e"], ["+te", "+g"], ["+ti", "+e", "+p", "100", "200"]])
+def test_an_object_re_encoded_by_dcmtk_has_the_same_digest(name: str, how: list[str], tmp_path: Path) -> None:
+    subprocess.run(["dcmconv", *how, sample(name), tmp_path / "other.dcm"], check=True)
+    assert (tmp_path / "other.dcm").read_bytes() != sample(name).read_bytes()
+    assert digest(tmp_path / "other.dcm") == digest(sample(name))
+
+
+def test_one_changed_pixel_or_name_or_item_is_another_object(tmp_path: Path) -> None:
+    found = {digest(sample("CT_small.dcm"))}
+    for change in ("pixel", "name", "item"):
+        image = dcmread(sample("CT_small.dcm"))
+        if change == "pixel":
+            image.PixelData = image.PixelData[:-1] + bytes([image.PixelData[-1] ^ 1])
+        elif change == "name":
+            image.PatientName = "Other"
+        else:
+            item = Dataset()
+            item.PatientID = "X"
+            image.OtherPatientIDsSequence = [*image.get("OtherPatientIDsSequence", []), item]
+        image.save_as(tmp_path / f"{change}.dcm")
+        found.add(digest(tmp_path / f"{change}.dcm"))
+    assert len(found) == 4
+
+
+def test_what_was_cut_off_is_another_object_and_what_cannot_be_walked_is_its_bytes(tmp_path: Path) -> None:
+    for name in ("rtplan.dcm", "CT_small.dcm"):
+        (tmp_path / name).write_bytes(sample(name).read_bytes()[:-200])
+        assert digest(tmp_path / name) != digest(sample(name))
+    assert digest(sample("image_dfl.dcm")).startswith("b:")
+    assert digest(sample("CT_small.dcm")).startswith("v:")
+
+
+# --- headers ---
+
+
+@pytest.mark.parametrize("text", ["1.2.840.10008", "2.25." + "9" * 38, "1.02"])
+def test_a_uid_is_one(text: str) -> None:
+    assert is_uid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "..", "1..2", ".1", "1.", "1.2/3", "1.2\n", "1.2 ", "1.2.x", "1." + "2" * 63]
+)
+def test_what_must_not_become_a_path_is_no_uid(text: str) -> None:
+    assert not is_uid(text)
+
+
+def test_every_test_file_of_pydicom_has_a_header_or_a_refusal() -> None:
+    """Truncated, without meta, wrong VRs, DICOMDIRs: all of them end one of the two ways."""
+    folder = sample("CT_small.dcm").parent
+    read = refused = 0
+    for path in sorted(folder.rglob("*.dcm")):
+        try:
+            header = read_header(path)
+            assert all(map(is_uid, (header.study_uid, header.series_uid, header.sop_uid)))
+            digest(path)
+            read += 1
+        except InstanceRefused:
+            refused += 1
+    assert read > 40
+    assert refused > 5
+
+
+def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "outpost.intake.header._INFLATED_LIMIT", 1 << 25
+    )  # 32 MiB: the test need not take long
+    whole = sample("image_dfl.dcm").read_bytes()
+    offset = dataset_offset(sample("image_dfl.dcm"))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = deflate.compress(b"\0" * (1 << 26)) + deflate.flush()
+    (tmp_path / "bomb.dcm").write_bytes(whole[:offset] + bomb)
+    assert (tmp_path / "bomb.dcm").stat().st_size < 1 << 17
+    with pytest.raises(InstanceRefused, match="NOT_DICOM"):
+        read_header(tmp_path / "bomb.dcm")
+
+
+# --- the spool ---
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    (tmp_path / "root").mkdir()
+    return Journal(tmp_path / "root" / "journal.sqlite3", "brain")
+
+
+@pytest.fixture
+def spool(tmp_path: Path, journal: Journal) -> Spool:
+    return Spool(tmp_path / "root", journal, reserve_mib=0)
+
+
+def arrived(spool: Spool, study: str, number: int, name: str = "x") -> Path:
+    image = dcmread(sample("MR_small.dcm"))
+    image.StudyInstanceUID, image.PatientName = study, name
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{study}.{number}"
+    path = spool.incoming / f"{time.monotonic_ns()}.dcm"
+    image.save_as(path)
+    return path
+
+
+def taken(spool: Spool, study: str, number: int) -> StudyRecord:
+    _, record = spool.take(arrived(spool, study, number), "TEST")
+    assert record is not None
+    return record
+
+
+def ended(spool: Spool, journal: Journal, study: StudyRecord, reason: str) -> None:
+    journal.complete(study.row)
+    spool.quarantine_study(study, reason)
+    journal.finish(study.row, "rejected", reason)
+    assert spool.remove_study(study)
+
+
+def test_an_instance_is_on_the_disk_before_it_is_in_the_journal(
+    spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, link, add = os.fsync, os.link, journal.add
+
+    def noting(name: str, function: object) -> object:
+        def call(*arguments: object) -> object:
+            steps.append(
+                name if name != "fsync" else f"fsync {Path(f'/proc/self/fd/{arguments[0]}').readlink().name}"
+            )
+            return function(*arguments)  # type: ignore[operator] # one of the three above
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noting("fsync", fsync))
+    monkeypatch.setattr(os, "link", noting("link", link))
+    monkeypatch.setattr(journal, "add", noting("journal", add))
+    file = arrived(spool, "1.2.3", 1)
+    spool.take(file, "TEST")
+    assert steps == [f"fsync {file.name}", "fsync spool", "link", "fsync 1.2.3", "journal"]
+
+
+def test_bytes_that_were_placed_but_not_journalled_are_adopted_after_a_crash(
+    spool: Spool, journal: Journal
+) -> None:
+    taken(spool, "1.2.3", 1)
+    orphan = spool.folder("1.2.3") / "1.2.3.2.dcm"
+    shutil.move(arrived(spool, "1.2.3", 2), orphan)
+    unfinished = arrived(spool, "1.2.3", 3)
+    assert spool.reconcile() == 1
+    assert not unfinished.exists()
+    [study] = journal.revisions("1.2.3")
+    assert study.instances == 2
+    assert spool.reconcile() == 0
+
+
+def test_a_placed_file_that_is_not_what_its_name_says_goes_to_quarantine(
+    spool: Spool, journal: Journal
+) -> None:
+    taken(spool, "1.2.3", 1)
+    shutil.move(arrived(spool, "1.2.3", 2), spool.folder("1.2.3") / "1.2.3.7.dcm")
+    (spool.folder("1.2.3") / "1.2.3.8.dcm").write_bytes(b"torn")
+    assert spool.reconcile() == 0
+    assert journal.instances_refused() == {"NOT_DICOM": 1, "UID_MISMATCH": 1}
+    assert [f.name for f in spool.folder("1.2.3").iterdir()] == ["1.2.3.1.dcm"]
+
+
+def test_a_late_image_of_a_rejected_study_brings_its_files_back_from_quarantine(
+    spool: Spool, journal: Journal
+) -> None:
+    ended(spool, journal, taken(spool, "1.2.3", 1), "WHY")
+    assert not spool.folder("1.2.3").exists()
+    second = taken(spool, "1.2.3", 2)
+    assert [f.name for f in spool.files(second)] == ["1.2.3.1.dcm", "1.2.3.2.dcm"]
+    assert (spool.quarantine / "WHY" / "1.2.3.r1" / "1.2.3.1.dcm").exists()
+
+
+def test_half_a_study_is_never_handed_out_and_sending_it_again_makes_it_whole(
+    spool: Spool, journal: Journal
+) -> None:
+    first = taken(spool, "1.2.3", 1)
+    spool.remove_study(first)
+    second_file = arrived(spool, "1.2.3", 2)
+    _, study = spool.take(second_file, "TEST")
+    assert study is not None
+    with pytest.raises(FilesMissing):
+        spool.files(study)
+    spool.take(arrived(spool, "1.2.3", 1), "TEST")
+    assert len(spool.files(study)) == 2
+
+
+def test_a_crash_between_the_end_of_a_study_and_its_removal_is_made_good(
+    spool: Spool, journal: Journal
+) -> None:
+    study = taken(spool, "1.2.3", 1)
+    journal.complete(study.row)
+    spool.quarantine_study(study, "WHY")
+    spool.quarantine_study(study, "WHY")
+    journal.finish(study.row, "rejected", "WHY")
+    spool.reconcile()
+    assert not spool.folder("1.2.3").exists()
+    assert len(list((spool.quarantine / "WHY" / "1.2.3.r1").iterdir())) == 1
+
+
+def test_files_stay_when_a_later_revision_has_opened(spool: Spool, journal: Journal) -> None:
+    first = taken(spool, "1.2.3", 1)
+    journal.complete(first.row)
+    journal.begin_inference(first.row)
+    taken(spool, "1.2.3", 2)
+    assert not spool.remove_study(first)
+    assert len(list(spool.folder("1.2.3").iterdir())) == 2
+
+
+def test_below_the_reserve_nothing_is_taken_or_kept(tmp_path: Path, journal: Journal) -> None:
+    spool = Spool(tmp_path / "root", journal, reserve_mib=1 << 40)
+    with pytest.raises(InstanceRefused) as caught:
+        spool.take(arrived(spool, "1.2.3", 1), "TEST")
+    assert caught.value.refusal is Refusal.OUT_OF_SPACE
+    assert not list(spool.quarantine.iterdir())
+
+
+def test_every_refusal_fits_an_error_comment() -> None:
+    assert max(len(refusal.comment) for refusal in Refusal) <= 64
+
+
+# --- assembly ---
+
+
+def test_a_study_is_complete_when_nothing_came_for_the_quiet_time(spool: Spool, journal: Journal) -> None:
+    assembly = Assembly(journal, quiet_seconds=0.3)
+    study = taken(spool, "1.2.3", 1)
+    assembly.instance_taken(study.row)
+    assert assembly.complete_quiet_studies() == 0
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:  # its sender is transmitting, for longer than the quiet time
+        assembly.still_arriving(study.row)
+        assert assembly.complete_quiet_studies() == 0
+        time.sleep(0.02)
+    time.sleep(0.31)
+    assert assembly.complete_quiet_studies() == 1
+    assert journal.study(study.row).state == "complete"
+    assembly.still_arriving(study.row)
+    assert assembly.receiving() == 0
+
+
+def test_after_a_restart_the_quiet_time_begins_anew(spool: Spool, journal: Journal) -> None:
+    study = taken(spool, "1.2.3", 1)
+    time.sleep(0.2)
+    assembly = Assembly(journal, quiet_seconds=0.2)
+    assert assembly.complete_quiet_studies() == 0
+    time.sleep(0.21)
+    assert assembly.complete_quiet_studies() == 1
+    assert journal.study(study.row).state == "complete"
