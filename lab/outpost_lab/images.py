@@ -7,7 +7,6 @@ its build arguments. Same hash, same image: nothing is built twice, and labs sha
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -124,22 +123,11 @@ class ImageStore:
                 (Path(context) / "rpm-key").write_text(rpm_key.public_key(self.settings))
             arguments = ["--force-rm", "--build-arg", f"PARENT={parent}", "--tag", self.tag(image)]
             dockerfile = str(Path(context) / recipe.directories[0] / "Dockerfile")
-            log = self._log(image)
-            with log.open("w") as output:
-                # The classic builder: BuildKit needs a plug-in that Debian's docker.io does not bring.
-                run(
-                    [
-                        "env",
-                        "DOCKER_BUILDKIT=0",
-                        *docker_command(),
-                        "build",
-                        *arguments,
-                        "-f",
-                        dockerfile,
-                        context,
-                    ],
-                    log=output,
-                )
+            # The classic builder: BuildKit needs a plug-in that Debian's docker.io does not bring.
+            *sudo, program = docker_command()
+            build = [*sudo, "env", "DOCKER_BUILDKIT=0", program, "build", *arguments, "-f", dockerfile, context]
+            with self._log(image).open("w") as log:
+                run(build, log=log)
 
     def _build_base(self) -> None:
         """mmdebstrap straight into docker import: no root file system is ever written to the machine's disk."""
@@ -199,7 +187,7 @@ def content_hash(directories: Iterable[Path], inputs: Iterable[str]) -> str:
     for directory in directories:
         for path in sorted(directory.rglob("*")):
             if path.is_symlink():
-                content = os.readlink(path).encode()
+                content = str(path.readlink()).encode()
             elif path.is_file():
                 content = path.read_bytes()
             else:
