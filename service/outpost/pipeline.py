@@ -8,6 +8,7 @@ the golden case does not pass, studies are received and held, not computed.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -143,10 +144,14 @@ class Pipeline:
     def _tick(self) -> None:
         self.last_tick = time.monotonic()
         self._notifier.watchdog()
-        self._assembly.complete_quiet_studies()
-        if self.last_tick >= self._next_look:
-            self.queue = self._journal.queue()
-            self._next_look = self.last_tick + _LOOK_SECONDS
+        try:
+            self._assembly.complete_quiet_studies()
+            if self.last_tick >= self._next_look:
+                self._next_look = self.last_tick + _LOOK_SECONDS
+                self.queue = self._journal.queue()
+        except sqlite3.Error:
+            # A full disk, for instance. It must not cut off the call on the worker during which we tick.
+            log.exception("the journal does not answer; trying again")
 
     def _take_back_interrupted(self) -> None:
         """Only this thread computes: what it finds `inferring` between two steps was interrupted."""
@@ -173,10 +178,10 @@ class Pipeline:
             self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
             return
         self._journal.begin_inference(study.row)
-        work = self._outbox.work_folder(study)
         try:
-            result = self._call(lambda: self._worker.run(files, work, study.revision))
-            self._outbox.publish(study, work)
+            with self._outbox.work_folder(study) as work:
+                result = self._call(lambda: self._worker.run(files, work, study.revision))
+                self._outbox.publish(study, work)
         except InputRejected as rejection:
             self._end(study, "rejected", rejection.code, rejection.message)
         except InferenceFailed as failure:
@@ -298,13 +303,16 @@ class Pipeline:
     # --- between studies ---
 
     def _keep_house(self) -> None:
-        """Take back what was interrupted; remove files of delivered studies after their time, or at once when
-        the disk runs short."""
+        """Take back what was interrupted and drop what was abandoned.
+
+        Remove files of delivered studies: after their time, or at once when the disk runs short.
+        """
         now = time.monotonic()
         if now < self._next_housekeeping:
             return
         self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
         self._take_back_interrupted()
+        self._spool.drop_abandoned()
         keep = timedelta(
             hours=0 if self._spool.below_reserve() else self._config.storage.keep_delivered_hours
         )

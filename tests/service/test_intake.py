@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -184,6 +185,23 @@ def test_stow_names_what_is_wrong_with_the_request(service: Service) -> None:
     cut = b"--b\r\nContent-Type: application/dicom\r\n\r\nthe connection ended here"
     assert post('multipart/related; type="application/dicom"; boundary=b', cut) == 400
     assert not list((service.storage / "spool" / ".incoming").iterdir())
+
+
+def test_a_stow_sender_that_goes_away_leaves_what_was_whole_and_nothing_else(
+    service: Service, tmp_path: Path
+) -> None:
+    image = copy_of("CT_small.dcm", tmp_path / "whole.dcm")
+    part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + (tmp_path / "whole.dcm").read_bytes() + b"\r\n"
+    head = (
+        "POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n"
+        'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n'
+    )
+    with socket.create_connection(("127.0.0.1", service.http_port)) as sender:
+        sender.sendall(head.encode() + part + part[: len(part) // 2])
+        wait_for(lambda: service.studies(image.StudyInstanceUID), 10, "the whole part is journalled")
+    incoming = service.storage / "spool" / ".incoming"
+    wait_for(lambda: not list(incoming.iterdir()), 10, "the half part is gone")
+    assert "Exception in ASGI" not in service.log
 
 
 def test_below_the_disk_reserve_every_way_in_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

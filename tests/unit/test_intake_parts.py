@@ -323,6 +323,14 @@ def test_files_stay_when_a_later_revision_has_opened(spool: Spool, journal: Jour
     assert len(list(spool.folder("1.2.3").iterdir())) == 2
 
 
+def test_bytes_of_a_sender_that_went_away_are_dropped_and_those_still_arriving_are_not(spool: Spool) -> None:
+    abandoned, arriving = arrived(spool, "1.2.3", 1), arrived(spool, "1.2.3", 2)
+    long_ago = time.time() - 3600
+    os.utime(abandoned, (long_ago, long_ago))
+    spool.drop_abandoned()
+    assert (abandoned.exists(), arriving.exists()) == (False, True)
+
+
 def test_below_the_reserve_nothing_is_taken_or_kept(tmp_path: Path, journal: Journal) -> None:
     spool = Spool(tmp_path / "root", journal, reserve_mib=1 << 40)
     with pytest.raises(InstanceRefused) as caught:

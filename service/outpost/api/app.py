@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
 
 from outpost import __version__
 from outpost.api.metrics import Metrics
@@ -63,7 +64,7 @@ def create_app(
 
 def _add_health(app: FastAPI, config: Config, model: str, health: Health) -> None:
     @app.get("/v2/health/live", tags=["health"])
-    def live() -> dict[str, bool]:
+    async def live() -> dict[str, bool]:  # async: it answers also while every thread is busy
         """The process answers (Open Inference Protocol)."""
         return {"live": True}
 
@@ -134,6 +135,9 @@ def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly) -> None:
             raise HTTPException(415, str(error)) from None
         except MalformedBody as error:
             raise HTTPException(400, str(error)) from None
+        except ClientDisconnect:
+            # What was whole is taken; nobody is left to be told.
+            return Response(status_code=400)
         except InstanceRefused as refused:
             raise HTTPException(507, f"{refused.refusal.comment}: send again later") from None
         status, body = stow.reply()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from outpost.durable import sync_folder
@@ -17,12 +19,16 @@ class Outbox:
         self._work = self._folder / ".work"
         self._work.mkdir(parents=True, exist_ok=True)
 
-    def work_folder(self, study: StudyRecord) -> Path:
-        """An empty folder to write the study's results into."""
+    @contextmanager
+    def work_folder(self, study: StudyRecord) -> Iterator[Path]:
+        """An empty folder to write the study's results into; it goes afterwards unless it was published."""
         folder = self._work / str(study.row)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        return folder
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, study: StudyRecord, work: Path) -> None:
         """Make the files in `work` the study's results, durably and all at once."""

@@ -5,10 +5,13 @@ The quiet time runs on the monotonic clock and begins anew at a restart: on a tr
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
 from outpost.records.journal import Journal, JournalError
+
+log = logging.getLogger(__name__)
 
 
 class Assembly:
@@ -44,6 +47,7 @@ class Assembly:
             try:
                 self._journal.complete(row)
                 completed += 1
+                log.info("study %d complete", row)
             except JournalError:
                 continue  # complete already: its instance was journalled, it fell due, then the sign came
         return completed

@@ -18,6 +18,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ from outpost.records.journal import Added, Instance, Journal, StudyRecord
 log = logging.getLogger(__name__)
 
 MIB = 1 << 20
+# Longer than any association may be idle: by then whoever wrote to a file is gone.
+_ABANDONED_SECONDS = 600.0
 
 
 class FilesMissing(Exception):
@@ -209,6 +212,14 @@ class Spool:
             shutil.rmtree(self.folder(study.study_uid), ignore_errors=True)
             sync_folder(self.studies)
             return True
+
+    def drop_abandoned(self) -> None:
+        """Remove bytes whose sender went away in the middle: nothing was acknowledged for them."""
+        limit = time.time() - _ABANDONED_SECONDS
+        for leftover in self.incoming.iterdir():
+            with suppress(FileNotFoundError):  # a transfer has just ended
+                if leftover.stat().st_mtime < limit:
+                    leftover.unlink()
 
     # --- after a restart ---
 

@@ -54,7 +54,7 @@ CREATE TABLE studies (
     shipped_change    INTEGER NOT NULL DEFAULT 0,
     UNIQUE (study_uid, revision)
 );
-CREATE INDEX studies_by_state ON studies (state);
+CREATE INDEX studies_by_state ON studies (state, reason);
 CREATE INDEX studies_by_change ON studies (change);
 CREATE INDEX studies_unshipped ON studies (change) WHERE change > shipped_change;
 
