@@ -11,7 +11,6 @@ import pytest
 from conftest import (
     ADDRESSES,
     HOSPITAL,
-    LIMIT,
     REGIONS,
     host_of,
     http_json,
@@ -23,7 +22,6 @@ from conftest import (
 )
 from testinfra.host import Host
 
-pytestmark = pytest.mark.skipif("centre" not in LIMIT, reason="the scenario has no centre; molecule/fleet has")
 CUT = "tver"
 
 
