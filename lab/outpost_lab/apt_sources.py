@@ -1,7 +1,7 @@
 """Which Debian mirror this machine uses, so that the lab's images use the same one.
 
-No mirror is written in the repository: behind a proxy or a site's own mirror only the machine knows the right one.
-Both formats of sources.list(5) are read: one-line and deb822.
+No mirror is written in the repository: behind a proxy or a site's own mirror only the machine knows which one
+is right. Both formats of sources.list(5) are read: one-line and deb822.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lab/lab",
-        description="Outpost's lab: a centre, three regional hosts, a package mirror and a hospital, in Docker.",
+        description="Outpost's lab in Docker: a centre, three regional hosts, a package mirror, a hospital.",
         epilog=EPILOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -111,7 +111,7 @@ def _links(settings: Settings) -> Links:
 
 
 def _links_where_possible(settings: Settings) -> Links | None:
-    """Links without building an image for them: where the image is gone, so is every lab that could have a cut."""
+    """Links without building an image for them: where it is gone, so is every lab that could have a cut."""
     tag = ImageStore(settings).tag("base")
     present = docker("image", "inspect", tag, check=False).returncode == 0
     return Links(settings, tag) if present else None
@@ -154,9 +154,7 @@ def _heal(settings: Settings, options: argparse.Namespace) -> None:
 def _slow(settings: Settings, options: argparse.Namespace) -> None:
     rate = parse_rate(options.rate)
     _links(settings).slow(_region(settings, options.region), rate)
-    say(
-        f"{options.region}: VPN link limited to {options.rate} each way; lab/lab heal {options.region} restores it"
-    )
+    say(f"{options.region}: VPN link at {options.rate} each way; lab/lab heal {options.region} restores it")
 
 
 def _running_host(settings: Settings, name: str) -> Host:
@@ -171,14 +169,15 @@ def _exec(settings: Settings, options: argparse.Namespace) -> None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     program = [*docker_command(), "exec", "-i", *terminal, settings.container(host), *(command or ["bash"])]
-    os.execvp(program[0], program)
+    os.execvp(program[0], program)  # noqa: S606 - the command takes over this terminal
 
 
 def _ssh(settings: Settings, options: argparse.Namespace) -> None:
     host = _running_host(settings, options.host)
     if not host.has_ssh:
         raise LabError(f"{host.name} has no SSH. lab/lab exec {host.name} -- COMMAND runs a command in it.")
-    os.execvp("ssh", ["ssh", "-F", str(ssh.config_file(settings)), host.name, *options.command])
+    program = ["ssh", "-F", str(ssh.config_file(settings)), host.name, *options.command]
+    os.execvp(program[0], program)  # noqa: S606 - the command takes over this terminal
 
 
 def _logs(settings: Settings, options: argparse.Namespace) -> None:
@@ -189,7 +188,7 @@ def _logs(settings: Settings, options: argparse.Namespace) -> None:
     else:
         arguments = ["logs", "--tail", lines, settings.container(host)]
     program = [*docker_command(), *arguments]
-    os.execvp(program[0], program)
+    os.execvp(program[0], program)  # noqa: S606 - the command takes over this terminal
 
 
 def _images(settings: Settings, options: argparse.Namespace) -> None:

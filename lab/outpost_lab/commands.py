@@ -22,7 +22,7 @@ def run(
     timeout: float | None = None,
     log: Any = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end and keep the output; `log` (a file) takes it instead. Fails with the program's last words."""
+    """Run to the end; output is kept, or goes to the file `log`. Fails with the program's last words."""
     try:
         done = subprocess.run(
             list(command),
@@ -36,16 +36,15 @@ def run(
         )
     except FileNotFoundError as missing:
         raise LabError(
-            f"{command[0]} is not installed, the lab needs it. Run lab/bootstrap, it installs what is missing."
+            f"{command[0]} is missing and the lab needs it. Run lab/bootstrap, it installs what is missing."
         ) from missing
     except subprocess.TimeoutExpired as late:
         raise LabError(f"{' '.join(command[:4])} did not end within {timeout:g} s.") from late
     if check and done.returncode:
         said = Path(log.name).read_text() if log else done.stderr or done.stdout
         where = f" (all of it: {log.name})" if log else ""
-        raise LabError(
-            f"{' '.join(command[:4])} failed ({done.returncode}){where}: {said.strip()[-1500:] or 'no output'}"
-        )
+        words = said.strip()[-1500:] or "no output"
+        raise LabError(f"{' '.join(command[:4])} failed ({done.returncode}){where}: {words}")
     return done
 
 
@@ -67,7 +66,8 @@ def docker_command() -> tuple[str, ...]:
     if "permission denied" in answer.stderr and os.geteuid():
         return ("sudo", "docker")
     raise LabError(
-        f"Docker does not answer ({answer.stderr.strip()[-300:]}). Run lab/bootstrap, it starts it where no init does."
+        f"Docker does not answer ({answer.stderr.strip()[-300:]}). "
+        "Run lab/bootstrap, it starts Docker where no init does."
     )
 
 

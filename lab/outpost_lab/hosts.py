@@ -31,11 +31,19 @@ BOOT_SECONDS = 120
 # The mirror serves these archives under /releases/.
 RELEASES = REPOSITORY / "dist" / "releases"
 
-# What a systemd host needs beyond Docker's defaults. `--privileged` would also ask for CAP_SYS_RESOURCE, which a
-# machine that is itself confined cannot grant. SYS_TIME and SYS_MODULE stay with the machine: its clock and its
-# kernel are not the lab's. /tmp and /run must allow programs (Docker's tmpfs default does not).
+# SYS_TIME, SYS_MODULE and SYS_RAWIO stay with the machine: its clock, kernel and memory are not the lab's.
+# SYS_RESOURCE cannot be granted by a machine that is itself confined; `--privileged` fails there for it.
+# The rest is counted up because engines disagree: Docker 20 takes ALL for everything it knows, Docker 26 refuses
+# to drop from ALL what the machine lacks, and Docker 20 does not know the newest three.
+CAPABILITIES = (
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID "
+    "IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE "
+    "NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE "
+    "SYS_PACCT SYS_PTRACE SYS_TTY_CONFIG WAKE_ALARM"
+).split()
+
+# What else a systemd host needs. /tmp and /run must allow programs (Docker's tmpfs default does not).
 SYSTEMD_FLAGS = (
-    "--cap-add=ALL --cap-drop=SYS_RESOURCE --cap-drop=SYS_TIME --cap-drop=SYS_MODULE "
     "--security-opt=seccomp=unconfined --security-opt=apparmor=unconfined "
     "--cgroupns=host --volume=/sys/fs/cgroup:/sys/fs/cgroup:rw "
     "--tmpfs=/run:exec,mode=755 --tmpfs=/run/lock --tmpfs=/tmp:exec,mode=1777 "
@@ -121,9 +129,7 @@ def _refuse_other_os(settings: Settings, hosts: list[Host], existing: dict[str, 
 
 def _warn_when_outdated(settings: Settings, host: Host, container: dict[str, Any], store: ImageStore) -> None:
     if container["Config"]["Labels"].get(LABEL_RECIPE) != _recipe_hash(settings, host, store):
-        say(
-            f"{host.name}: made from an older image or other settings; `lab/lab down {host.name}` and `up` renew it"
-        )
+        say(f"{host.name}: made from an older image or settings; lab/lab down {host.name} and up renew it")
 
 
 def _refuse_taken_ports(settings: Settings, hosts: list[Host]) -> None:
@@ -138,13 +144,13 @@ def _refuse_taken_ports(settings: Settings, hosts: list[Host]) -> None:
                 probe.bind(("127.0.0.1", host.page[1]))
             except OSError as taken:
                 raise LabError(
-                    f"127.0.0.1:{host.page[1]}, the page of {host.name}, is taken ({taken.strerror}). Stop the program "
-                    f"that listens there (`ss -ltnp` names it), or set LAB_PUBLISH=no to publish no pages."
+                    f"127.0.0.1:{host.page[1]}, the page of {host.name}, is taken ({taken}). Stop what "
+                    "listens there (`ss -ltnp` names it), or set LAB_PUBLISH=no to publish no pages."
                 ) from taken
 
 
 def _ensure_networks(settings: Settings) -> None:
-    """The VPN reaches the outside (package mirrors); the hospital network is closed, so a cut region is really off."""
+    """The VPN reaches the outside; the hospital network is closed, so that a cut region is really off."""
     wanted = {
         settings.vpn_network: (settings.vpn_prefix, []),
         settings.hospital_network: (settings.hospital_prefix, ["--internal"]),
@@ -158,13 +164,13 @@ def _ensure_networks(settings: Settings) -> None:
         made = docker("network", "create", *options, *flags, name, check=False)
         if made.returncode:
             raise LabError(
-                f"Network {prefix}.0.0/24 cannot be made ({made.stderr.strip()[-200:]}). Another lab or this machine "
-                f"uses it: choose LAB_SUBNET (now {settings.vpn_prefix})."
+                f"Network {prefix}.0.0/24 cannot be made ({made.stderr.strip()[-200:]}). Another lab or this "
+                f"machine uses it: choose another LAB_SUBNET than {settings.vpn_prefix}."
             )
 
 
 def _machine_mtu() -> int:
-    """MTU of the interface with the default route: a tunnel's smaller one must reach the containers, or replies hang."""
+    """MTU of the default route's interface: containers with a larger one would lose replies to a tunnel."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1] == "00000000" and fields[7] == "00000000":
@@ -189,9 +195,8 @@ def _start(settings: Settings, host: Host, create: bool, store: ImageStore) -> s
     problem = _wait_for_boot(container)
     key = ssh.authorize(settings, host)
     verdict = f", degraded: {problem}" if problem else ""
-    say(
-        f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({_describe(host.os, settings.image_kind(host.os))}){verdict}"
-    )
+    what = _describe(host.os, settings.image_kind(host.os))
+    say(f"{host.name}: booted in {time.monotonic() - begun:.1f} s ({what}){verdict}")
     return key
 
 
@@ -212,7 +217,7 @@ def _recipe_hash(settings: Settings, host: Host, store: ImageStore) -> str:
 
 
 def container_arguments(settings: Settings, host: Host) -> tuple[list[str], list[list[str]]]:
-    """`docker create` arguments (without the image) and the `docker network connect` arguments that follow it."""
+    """Arguments of `docker create` (without the image), and of each `docker network connect` that follows."""
     container = settings.container(host)
     labels = {
         LABEL: settings.name,
@@ -226,6 +231,7 @@ def container_arguments(settings: Settings, host: Host) -> tuple[list[str], list
         *(f"--label={k}={v}" for k, v in labels.items()),
     ]
     if host.has_ssh:
+        arguments += [f"--cap-add={capability}" for capability in CAPABILITIES]
         arguments += [*SYSTEMD_FLAGS, f"--volume={settings.docker_volume(host)}:/var/lib/docker"]
     else:
         arguments += ["--init"]
@@ -288,8 +294,8 @@ def _confirm(settings: Settings, host: Host) -> None:
     if not _answers(settings, host, attempts=50):
         way = "SSH" if host.has_ssh else "HTTP"
         raise LabError(
-            f"{host.name} runs but does not answer over {way}. `lab/lab logs {host.name}` shows why; a firewall on "
-            "this machine that drops forwarded packets is one cause."
+            f"{host.name} runs but does not answer over {way}. `lab/lab logs {host.name}` may show why; "
+            "a firewall of this machine that drops forwarded packets is one cause."
         )
 
 
@@ -374,7 +380,7 @@ def _page(container: dict[str, Any] | None) -> str | None:
 
 
 def down(settings: Settings, hosts: list[Host], links: Links | None) -> None:
-    """Remove the containers and volumes of `hosts`; with all hosts also networks, cuts and keys of this lab."""
+    """Remove containers and volumes of `hosts`; if that is all of them, also networks, cuts and keys."""
     mine = f"label={LABEL}={settings.name}"
     present = docker("ps", "-a", "--filter", mine, "--format", "{{.Names}}").stdout.split()
     names = [name for name in present if name in {settings.container(host) for host in hosts}]

@@ -1,7 +1,7 @@
 """Host images: built once, found again by the hash of everything that went into them.
 
-A tag is `outpost-lab/<image>:<hash>`; the hash covers the image's directory, what it shares, its parent's tag and
-its build arguments. Same hash, same image: nothing is built twice, and labs share images.
+A tag is `outpost-lab/<image>:<hash>`; the hash covers the image's directory, what it shares, its parent's tag
+and its build arguments. Same hash, same image: nothing is built twice, and labs share images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _APT_OPTIONS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is made: FROM `parent` (an image here, or a vendor's), using these directories of lab/images."""
+    """How an image is made: FROM `parent` (ours or a vendor's), with these directories of lab/images."""
 
     parent: str
     directories: tuple[str, ...]
@@ -125,12 +125,12 @@ class ImageStore:
             dockerfile = str(Path(context) / recipe.directories[0] / "Dockerfile")
             # The classic builder: BuildKit needs a plug-in that Debian's docker.io does not bring.
             *sudo, program = docker_command()
-            build = [*sudo, "env", "DOCKER_BUILDKIT=0", program, "build", *arguments, "-f", dockerfile, context]
+            build = [*sudo, "env", "DOCKER_BUILDKIT=0", program, "build", *arguments]
             with self._log(image).open("w") as log:
-                run(build, log=log)
+                run([*build, "-f", dockerfile, context], log=log)
 
     def _build_base(self) -> None:
-        """mmdebstrap straight into docker import: no root file system is ever written to the machine's disk."""
+        """mmdebstrap straight into docker import: no root file system is written to the machine's disk."""
         packages = [
             line for line in (IMAGES / "base" / "packages").read_text().split("\n") if line and line[0] != "#"
         ]
@@ -150,23 +150,23 @@ class ImageStore:
             "-",
             *_base_sources(),
         ]
-        load = [*docker_command(), "import", "--change", 'CMD ["/bin/bash"]', "-", self.tag("base")]
-        with self._log("base").open("w") as output:
-            try:
-                producer = subprocess.Popen(
-                    bootstrap, stdout=subprocess.PIPE, stderr=output, stdin=subprocess.DEVNULL
-                )
-            except FileNotFoundError as missing:
-                raise LabError(
-                    "mmdebstrap is not installed. Run lab/bootstrap, it installs what is missing."
-                ) from missing
-            consumer = subprocess.run(load, stdin=producer.stdout, stdout=output, stderr=output, check=False)
-            producer.stdout.close()
-            if producer.wait() or consumer.returncode:
-                # docker import accepts a cut-off archive, so a failed bootstrap can leave a broken image behind.
-                docker("image", "rm", "-f", self.tag("base"), check=False)
-                words = Path(output.name).read_text().strip()[-1500:]
-                raise LabError(f"The base image could not be built from Debian {SUITE}: {words}")
+        if not shutil.which("mmdebstrap"):
+            raise LabError("mmdebstrap is missing. Run lab/bootstrap, it installs what the lab needs.")
+        # docker import takes a cut-off archive for a whole one; only a finished bootstrap gets the real tag.
+        partial = self.tag("base") + "-partial"
+        load = [*docker_command(), "import", "--change", 'CMD ["/bin/bash"]', "-", partial]
+        with (
+            self._log("base").open("w") as log,
+            subprocess.Popen(
+                bootstrap, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            ) as producer,
+        ):
+            loaded = subprocess.run(load, stdin=producer.stdout, stdout=log, stderr=log, check=False)
+        if producer.returncode or loaded.returncode:
+            words = Path(log.name).read_text().strip()[-1500:]
+            raise LabError(f"The base image could not be built from Debian {SUITE}: {words}")
+        docker("image", "tag", partial, self.tag("base"))
+        docker("image", "rm", partial)
 
     def _log(self, image: str) -> Path:
         directory = self.settings.directory / "logs"

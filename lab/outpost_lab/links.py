@@ -1,11 +1,12 @@
 """Cutting, slowing and healing a region's VPN link.
 
-A cut drops frames on the machine's side of the link, in the bridge: the region's own firewall cannot undo it, and
-senders on both ends see silence, as with a dead VPN, not an error. ARP passes, so that nobody learns "no route to
-host" from a neighbour table; a real VPN tunnel has no neighbours either. The hospital network is not touched.
+A cut drops frames on the machine's side of the link, in the bridge: the region's own firewall cannot undo it,
+and senders on both ends see silence, as with a dead VPN, not an error. ARP passes, so that nobody learns "no
+route to host" from a neighbour table; a real VPN tunnel has no neighbours either. The hospital network is not
+touched.
 
-nft and tc run in a short-lived container of the base image with CAP_NET_ADMIN in the machine's network: the machine
-needs neither program nor a root shell. State is read back from the kernel each time; nothing is written down.
+nft and tc run in a short-lived container of the base image with CAP_NET_ADMIN in the machine's network: the
+machine needs neither program nor a root shell. State is read back from the kernel each time.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def tbf_parameters(rate: int) -> list[str]:
 
 
 def cut_ruleset(table: str, interfaces: set[str]) -> str:
-    """nft script that makes `interfaces` (machine-side ends) the links that are cut; none removes the table."""
+    """nft script after which exactly `interfaces` (machine-side ends) are cut; with none, no table."""
     replace = f"table bridge {table} {{}}\ndelete table bridge {table}\n"
     if not interfaces:
         return replace
@@ -119,7 +120,7 @@ class Links:
             if int((path / "ifindex").read_text()) == found[0]["link_index"]:
                 return found[0]["ifname"], path.name
         raise LabError(
-            f"The other end of {host.name}'s link is not on this machine; cut and slow need the Docker that runs here."
+            f"The other end of {host.name}'s link is not on this machine; use cut and slow where Docker runs."
         )
 
     def _cut_interfaces(self) -> set[str]:

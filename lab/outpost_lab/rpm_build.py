@@ -2,13 +2,12 @@
 
     python3 -m outpost_lab.rpm_build PAYLOADS KEYS DEBS OUTPUT OWNER
 
-PAYLOADS: lab/images/rpm/payloads; KEYS: GnuPG home with the lab's key; DEBS: cache of downloaded packages; OUTPUT: an
-empty directory for the repository; OWNER: uid:gid the results are given to.
+PAYLOADS: lab/images/rpm/payloads; KEYS: GnuPG home with the lab's key; DEBS: cache of downloaded packages;
+OUTPUT: an empty directory for the repository; OWNER: uid:gid the results are given to.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
@@ -41,8 +40,8 @@ def main(payloads: str, keys: str, debs: str, output: str, owner: str) -> None:
         for built in Path(scratch).glob("*/RPMS/*/*.rpm"):
             shutil.copy(built, output)
     rpms = sorted(str(path) for path in Path(output).glob("*.rpm"))
-    _call("rpmsign", "--define", f"_gpg_path {keys}", "--define", "__gpg /usr/bin/gpg", "--define",
-          "_gpg_name lab@outpost.invalid", "--addsign", *rpms)  # fmt: skip
+    signer = {"_gpg_path": keys, "__gpg": "/usr/bin/gpg", "_gpg_name": "lab@outpost.invalid"}
+    _call("rpmsign", *(f"--define={name} {value}" for name, value in signer.items()), "--addsign", *rpms)
     _call("createrepo_c", "--quiet", "--simple-md-filenames", output)
     _call("gpg", "--homedir", keys, "--batch", "--armor", "--detach-sign", f"{output}/repodata/repomd.xml")
     _call("gpgconf", "--homedir", keys, "--kill", "all")
@@ -70,10 +69,8 @@ def _build(payload: Payload, payloads: Path, debs: Path, scratch: Path) -> None:
     ).stdout.strip()
     spec_file = top / f"{payload.name}.spec"
     spec_file.write_text(spec(payload, version, survey(tree)))
-    built = subprocess.run(
-        ["rpmbuild", "--quiet", "-bb", "--define", f"_topdir {top}", str(spec_file)],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    build = ["rpmbuild", "--quiet", "-bb", "--define", f"_topdir {top}", str(spec_file)]
+    built = subprocess.run(build, check=False, capture_output=True, text=True)
     if built.returncode:
         sys.exit(f"rpmbuild of {payload.name}: {built.stdout[-3000:]}{built.stderr[-3000:]}")
 
@@ -96,11 +93,11 @@ def arrange(payload: Payload, tree: Path) -> None:
     # Licences stay: copyright files are what the payloads may be passed on under.
     licences = {path: path.read_bytes() for path in tree.glob("usr/share/doc/*/copyright") if path.is_file()}
     for pattern in (*_NOT_PACKAGED, *payload.drop):
-        for path in map(Path, glob.glob(f"{tree}{pattern}")):
+        for path in _matches(tree, pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for path, text in licences.items():
+    for path, licence in licences.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
+        path.write_bytes(licence)
     for name, target in payload.links:
         link = tree / name.lstrip("/")
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +112,13 @@ def arrange(payload: Payload, tree: Path) -> None:
         path.write_text(text.replace(old, new))
 
 
+def _matches(tree: Path, pattern: str) -> list[Path]:
+    return sorted(tree.glob(pattern.lstrip("/")))
+
+
 def _move(tree: Path, source: str, target: str) -> None:
     """Move what matches `source`: onto `target` when it is one path, into it when a glob."""
-    matches = glob.glob(f"{tree}{source}")
+    matches = _matches(tree, source)
     if not matches:
         sys.exit(f"{source}: nothing to move; the Debian package has changed, correct the catalogue")
     destination = tree / target.lstrip("/")

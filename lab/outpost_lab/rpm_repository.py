@@ -1,7 +1,7 @@
 """The signed RPM repository of the lab's mirror; built in a container of the image `rpm`, cached by content.
 
-LAB_DIR/cache/rpm/<hash>/ is the repository, `current` the link the mirror serves: a rebuild swaps the link and a
-running mirror has the new content at once.
+LAB_DIR/cache/rpm/<hash>/ is the repository, `current` the link the mirror serves: a rebuild swaps the link
+and a running mirror has the new content at once.
 """
 
 from __future__ import annotations
@@ -52,11 +52,9 @@ def _build(settings: Settings, store: ImageStore, wanted: str) -> None:
     }
     volumes = [f"--volume={source}:{target}" for source, target in mounts.items()]
     with (settings.directory / "logs" / "rpm-repository.log").open("w") as log:
-        docker(
-            "run", "--rm", f"--label=outpost.lab={settings.name}", *volumes, "--env=PYTHONDONTWRITEBYTECODE=1",
-            "--workdir=/lab", store.tag("rpm"), "python3", "-m", "outpost_lab.rpm_build",
-            "/payloads", "/keys", "/debs", "/output", f"{os.getuid()}:{os.getgid()}", log=log,
-        )  # fmt: skip
+        workshop = [f"--label=outpost.lab={settings.name}", *volumes, "--workdir=/lab", store.tag("rpm")]
+        program = ["python3", "-B", "-m", "outpost_lab.rpm_build", "/payloads", "/keys", "/debs", "/output"]
+        docker("run", "--rm", *workshop, *program, f"{os.getuid()}:{os.getgid()}", log=log)
     final = base / wanted
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)

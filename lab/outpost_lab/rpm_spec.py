@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from outpost_lab.rpm_catalogue import Payload, Rpm
 
@@ -34,7 +34,7 @@ cp -a {tree}/. %{{buildroot}}/
 
 @dataclass(frozen=True)
 class Tree:
-    """The unpacked payload: absolute paths of its files and links, and its directories that no host has yet."""
+    """The unpacked payload: absolute paths of files and links, and of directories that no host has yet."""
 
     location: str
     files: tuple[str, ...]
@@ -55,11 +55,11 @@ def rpm_release(debian: str) -> str:
 
 
 def assign_files(payload: Payload, paths: Iterable[str]) -> dict[str, list[str]]:
-    """Which RPM owns which path, the first whose glob matches; a path nobody wants is a mistake in the catalogue."""
+    """Which RPM gets which path: the first whose glob matches. A path nobody wants is a catalogue mistake."""
     owned: dict[str, list[str]] = {rpm.name: [] for rpm in payload.rpms}
     for path in sorted(paths):
         for rpm in payload.rpms:
-            if any(fnmatch.fnmatchcase(path, pattern) for pattern in rpm.files):
+            if any(_matches(path, pattern) for pattern in rpm.files):
                 owned[rpm.name].append(path)
                 break
         else:
@@ -67,6 +67,12 @@ def assign_files(payload: Payload, paths: Iterable[str]) -> dict[str, list[str]]
                 f"{path} of payload {payload.name} belongs to no RPM; add it to files or drop it"
             )
     return owned
+
+
+def _matches(path: str, pattern: str) -> bool:
+    if pattern.endswith("/**"):
+        return path.startswith(pattern[:-2])
+    return PurePosixPath(path).match(pattern)
 
 
 def spec(payload: Payload, debian_version: str, tree: Tree) -> str:

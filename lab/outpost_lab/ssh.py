@@ -1,4 +1,4 @@
-"""How the lab's hosts are reached: one key per lab, host keys taken from the containers, never from the network."""
+"""How the hosts are reached: one key per lab; host keys taken from the containers, never from the network."""
 
 from __future__ import annotations
 
