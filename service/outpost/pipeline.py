@@ -188,7 +188,9 @@ class Pipeline:
             if failure.code == Code.WORKER_CLOSED:
                 self._journal.return_to_queue(study.row, forget_attempt=True)
                 return
-            # Whether the study or the device is to blame shows in the golden case of the worker's successor.
+            # Whether the study or the device is to blame shows in the golden case of the worker's successor;
+            # until then nothing proves that this host can compute.
+            self.golden = Golden(ok=False, at=time.monotonic(), code=failure.code)
             self._worker_is_fresh, self._next_golden = True, 0.0
             self._failed(study, failure.code, failure.message)
         except Exception as error:
