@@ -1,4 +1,4 @@
-"""Breaks what the roles made, one thing at a time: the verify must go red at that very test, and green again once mended.
+"""Breaks what the roles made, one thing at a time: the verify must go red at that test, and green once mended.
 
 A verify that stays green over a broken host proves nothing. Each break is what a role would leave that forgot a step.
 """
@@ -34,11 +34,14 @@ REGION = [
              "test_each_unit_runs_and_starts_at_boot", "systemctl enable -q outpost@brain"),
     Mutation(_REGION, "a service that is not running", "systemctl stop outpost@brain",
              "test_the_service_answers_ready", "systemctl start outpost@brain"),
-    Mutation(_REGION, "a recorder without rights", _SQL.format("REVOKE SELECT ON outpost.studies FROM outpost_recorder"),
-             "test_the_database_takes_the_recorder", _SQL.format("GRANT SELECT ON outpost.studies TO outpost_recorder")),
+    Mutation(_REGION, "a recorder with no rights",
+             _SQL.format("REVOKE SELECT ON outpost.studies FROM outpost_recorder"),
+             "test_the_database_takes_the_recorder",
+             _SQL.format("GRANT SELECT ON outpost.studies TO outpost_recorder")),
     Mutation(_REGION, "a configuration that sends results nowhere",
              "sed -i.good 's/4242/4249/' /etc/outpost/brain.yaml && systemctl restart outpost@brain",
-             "test_a_study_passes", "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain"),
+             "test_a_study_passes",
+             "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain"),
     Mutation(_REGION, "a firewall that is not loaded", "systemctl stop outpost-firewall",
              "test_the_database_is_closed_to_the_hospital", "systemctl start outpost-firewall"),
     Mutation(_REGION, "a configuration anybody can read", "chmod 644 /etc/outpost/brain.yaml",
@@ -71,12 +74,16 @@ def mend(mutation: Mutation) -> None:
         on(mutation.host, mutation.mend)
 
 
-@pytest.mark.parametrize("mutation", FLEET if "centre" in LIMIT else REGION, ids=lambda mutation: mutation.what)
+@pytest.mark.parametrize(
+    "mutation", FLEET if "centre" in LIMIT else REGION, ids=lambda mutation: mutation.what
+)
 def test_the_verify_goes_red_over(mutation: Mutation) -> None:
     on(mutation.host, mutation.breaks)
     try:
         red = verify(mutation.seen_by)
-        noticed = [line for line in red.stdout.splitlines() if line.startswith("FAILED") and mutation.seen_by in line]
+        noticed = [
+            line for line in red.stdout.splitlines() if line.startswith("FAILED") and mutation.seen_by in line
+        ]
         assert red.returncode == 1, f"{mutation.what}: the verify stayed green"
         assert noticed, red.stdout[-3000:] + red.stderr[-2000:]
     finally:

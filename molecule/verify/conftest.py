@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import testinfra
-from outpost.demo import TEMPLATES
-from outpost.demo.series import write_series
 from pydicom import dcmread
 from testinfra.host import Host
+
+from outpost.demo import TEMPLATES
+from outpost.demo.series import write_series
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / ".lab" / os.environ["LAB_NAME"]
@@ -36,7 +37,9 @@ ADDRESSES = {name: f"{SUBNET}.0.{_LAST[name]}" for name in LIMIT}
 
 def lab(*arguments: str) -> str:
     """Runs a lab command and returns what it prints."""
-    return subprocess.run([ROOT / "lab/lab", *arguments], check=True, text=True, capture_output=True, timeout=300).stdout
+    return subprocess.run(
+        [ROOT / "lab/lab", *arguments], check=True, text=True, capture_output=True, timeout=300
+    ).stdout
 
 
 def http_json(url: str) -> Any:
@@ -61,7 +64,9 @@ def wait_for(what: str, probe: Callable[[], Any], seconds: float) -> Any:
 
 def host_of(name: str) -> Host:
     return testinfra.get_host(
-        f"ssh://root@{name}", ssh_config=str(LAB / "ssh_config"), ssh_identity_file=str(LAB / "ssh/id_ed25519")
+        f"ssh://root@{name}",
+        ssh_config=str(LAB / "ssh_config"),
+        ssh_identity_file=str(LAB / "ssh/id_ed25519"),
     )
 
 
@@ -70,14 +75,23 @@ def send_head_series(region: str, seed: str, folder: Path, address: str = "") ->
     files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
     # DCMTK's, by its full name: pynetdicom brings a program of the same name into the venv.
     sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories"]
-    subprocess.run([*sender, address or ADDRESSES[region], "11112", str(folder)], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [*sender, address or ADDRESSES[region], "11112", str(folder)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 
 def psql(host: Host, database: str, sql: str) -> str:
     """Runs a query as the database's superuser on the host; returns rows with | between columns."""
     program = "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
-    return str(host.run_expect([0], f"cd / && sudo -u postgres {program} -d {database} -Atc {shlex.quote(sql)}").stdout.strip())
+    return str(
+        host.run_expect(
+            [0], f"cd / && sudo -u postgres {program} -d {database} -Atc {shlex.quote(sql)}"
+        ).stdout.strip()
+    )
 
 
 def study_end(region: str, study_uid: str, seconds: float = 120) -> dict[str, Any]:

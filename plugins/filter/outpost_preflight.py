@@ -39,7 +39,8 @@ def outpost_inventory_checks(systems: dict[str, dict[str, Any]]) -> list[dict[st
             _check(
                 "system-keys",
                 not missing and not unknown,
-                ", ".join([f"no {key}" for key in missing] + [f"unknown {key}" for key in unknown]) or "complete",
+                ", ".join([f"no {key}" for key in missing] + [f"unknown {key}" for key in unknown])
+                or "complete",
                 ", ".join(sorted(_SYSTEM_KEYS)),
                 f"Correct outpost_systems.{name} in the region's file.",
             )
@@ -53,7 +54,8 @@ def outpost_inventory_checks(systems: dict[str, dict[str, Any]]) -> list[dict[st
         _check(
             "ports-distinct",
             not shared,
-            "; ".join(f"{port} used by {' and '.join(users)}" for port, users in shared.items()) or "distinct",
+            "; ".join(f"{port} used by {' and '.join(users)}" for port, users in shared.items())
+            or "distinct",
             "one port each",
             "Give every system of the host its own dicom_port and api_port.",
         )
@@ -94,7 +96,7 @@ def outpost_preflight(
         _check("cores", read["cores"] >= asked_cores, read["cores"], f"at least {asked_cores:g}",
                "Lower cores of the systems, or move one to another host."),
         _check("clock", skew <= int(clock_skew_max), f"{skew:.0f} s off the controller",
-               f"at most {clock_skew_max} s", "Set the clock (`timedatectl set-time`), then look at `chronyc sources`."),
+               f"at most {clock_skew_max} s", "Set it (`timedatectl set-time`), then look at `chronyc sources`."),
     ]  # fmt: skip
     for path, free in read["disk_free_mib"].items():
         checks.append(
@@ -102,7 +104,9 @@ def outpost_preflight(
                    f"Free space under {path}; `du -xh {path} | sort -h | tail` names the largest.")
         )  # fmt: skip
     wanted_ports = [
-        (f"outpost@{name}.service", int(system[key])) for name, system in systems.items() for key in ("dicom_port", "api_port")
+        (f"outpost@{name}.service", int(system[key]))
+        for name, system in systems.items()
+        for key in ("dicom_port", "api_port")
     ] + [(unit, int(port)) for unit, port in (extra_ports or {}).items()]
     for unit, port in wanted_ports:
         holder = read["listening"].get(str(port))

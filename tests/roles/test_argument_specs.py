@@ -42,12 +42,20 @@ def test_each_public_variable_is_described_in_a_sentence(role: Path) -> None:
 def test_no_role_asks_ansible_what_the_host_is() -> None:
     # On Astra Linux and RED OS the answers are "Astra Linux" and "RED", which match nobody's conditions.
     misleading = re.compile(r"ansible_(os_family|distribution)|ansible_facts(\.|\[')(os_family|distribution)")
-    for path in [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2")]:
+    for path in [
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "playbooks").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+    ]:
         assert not misleading.search(path.read_text()), path
 
 
 @pytest.mark.parametrize("site", ["lab", "example"])
 def test_a_region_is_a_file_of_at_most_twelve_active_lines(site: str) -> None:
     for path in (ROOT / "inventories" / site / "regions").glob("*.yml"):
-        active = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith(("#", "---"))]
+        active = [
+            line
+            for line in path.read_text().splitlines()
+            if line.strip() and not line.lstrip().startswith(("#", "---"))
+        ]
         assert len(active) <= 12, path

@@ -12,12 +12,14 @@ from types import ModuleType
 import pytest
 from ansible.errors import AnsibleFilterError
 
-UBUNTU_2404 = 'PRETTY_NAME="Ubuntu 24.04.1 LTS"\nNAME="Ubuntu"\nVERSION_ID="24.04"\nID=ubuntu\nID_LIKE=debian\n'
+UBUNTU_2404 = (
+    'PRETTY_NAME="Ubuntu 24.04.1 LTS"\nNAME="Ubuntu"\nVERSION_ID="24.04"\nID=ubuntu\nID_LIKE=debian\n'
+)
 UBUNTU_2204 = 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nNAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\n'
 ASTRA_18 = 'PRETTY_NAME="Astra Linux"\nNAME="Astra Linux"\nID=astra\nID_LIKE=debian\nVERSION_ID=1.8_x86-64\n'
 ASTRA_17 = 'PRETTY_NAME="Astra Linux"\nNAME="Astra Linux"\nID=astra\nVERSION_ID=1.7_x86-64\nVARIANT_ID=se\n'
 ASTRA_CE = 'NAME="Astra Linux (Orel)"\nID=astra\nVERSION_ID=2.12.22\nVARIANT_ID=orel\n'
-REDOS_73 = 'NAME="RED OS"\nID="redos"\nID_LIKE="rhel centos fedora"\nVERSION_ID="7.3"\nPRETTY_NAME="RED OS MUROM (7.3.6)"\n'
+REDOS_73 = 'NAME="RED OS"\nID="redos"\nVERSION_ID="7.3"\nPRETTY_NAME="RED OS MUROM (7.3.6)"\n'
 REDOS_731 = REDOS_73.replace('"7.3"', '"7.3.1"')
 REDOS_802 = 'NAME="RED OS"\nID="redos"\nVERSION_ID="8.0.2"\nPRETTY_NAME="RED OS 8.0.2"\n'
 DEBIAN = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
@@ -49,7 +51,13 @@ def test_each_identity_file_gives_the_platform_its_vendor_means(
     filters: ModuleType, os_release: str, tools: str, wanted: tuple[str, str, str, str, bool]
 ) -> None:
     found = filters.outpost_platform(answer(os_release, tools))
-    assert (found["id"], found["release"], found["family"], found["package_manager"], found["supported"]) == wanted
+    assert (
+        found["id"],
+        found["release"],
+        found["family"],
+        found["package_manager"],
+        found["supported"],
+    ) == wanted
 
 
 def test_only_nvidia_display_devices_count_as_gpus(filters: ModuleType) -> None:
@@ -81,9 +89,13 @@ def test_variable_files_come_least_specific_first(filters: ModuleType, tmp_path:
     assert [path.rsplit("/", 1)[1] for path in found] == ["deb.yml", "astra.yml", "astra-1.8.yml"]
 
 
-def test_a_role_without_files_for_the_platform_stops_with_the_supported_list(filters: ModuleType, tmp_path: Path) -> None:
+def test_a_role_without_files_for_the_platform_stops_with_the_supported_list(
+    filters: ModuleType, tmp_path: Path
+) -> None:
     platform = filters.outpost_platform(answer(REDOS_802, "dnf"))
-    with pytest.raises(AnsibleFilterError, match=r"redos-8.*Supported: Ubuntu 22.04, 24.04; Astra Linux 1.8; RED OS 7.3, 8"):
+    with pytest.raises(
+        AnsibleFilterError, match=r"redos-8.*Supported: Ubuntu 22.04, 24.04; Astra Linux 1.8; RED OS 7.3, 8"
+    ):
         filters.outpost_vars_files(platform, str(tmp_path))
 
 
@@ -97,7 +109,11 @@ def test_derived_secrets_are_stable_distinct_and_need_no_quoting(filters: Module
     assert one.isalnum()
 
 
-@pytest.mark.parametrize(("root", "reason"), [("short", "5 characters"), ("example-only-replace" * 3, "everybody can read")])
-def test_a_weak_root_secret_is_refused_with_the_way_to_make_one(filters: ModuleType, root: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("root", "reason"), [("short", "5 characters"), ("example-only-replace" * 3, "everybody can read")]
+)
+def test_a_weak_root_secret_is_refused_with_the_way_to_make_one(
+    filters: ModuleType, root: str, reason: str
+) -> None:
     with pytest.raises(AnsibleFilterError, match=reason):
         filters.outpost_secret(root, "any")

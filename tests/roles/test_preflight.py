@@ -14,7 +14,9 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def failed(preflight: ModuleType, changes: dict[str, Any], systems: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def failed(
+    preflight: ModuleType, changes: dict[str, Any], systems: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     checks = preflight.outpost_preflight({**GOOD, **changes}, systems or SYSTEMS, 1001.0, 6144, 1024, 60, {})
     return {check["code"]: check for check in checks if not check["ok"]}
 
@@ -35,7 +37,9 @@ def test_a_fitting_host_passes_every_check(preflight: ModuleType) -> None:
         ("port-free", {"listening": {"11112": "storescp"}}),
     ],
 )
-def test_each_shortage_is_found_and_nothing_else(preflight: ModuleType, code: str, changes: dict[str, Any]) -> None:
+def test_each_shortage_is_found_and_nothing_else(
+    preflight: ModuleType, code: str, changes: dict[str, Any]
+) -> None:
     found = failed(preflight, changes)
     assert list(found) == [code]
     assert found[code]["remedy"]
@@ -56,7 +60,11 @@ def test_several_systems_must_fit_together(preflight: ModuleType) -> None:
         ({"Brain!": SYSTEMS["brain"]}, "system-name", "Brain!"),
         ({"brain": {**SYSTEMS["brain"], "coers": 1}}, "system-keys", "unknown coers"),
         ({"brain": {"dicom_port": 1, "api_port": 2, "cores": 1}}, "system-keys", "no memory_mib"),
-        ({"brain": SYSTEMS["brain"], "chest": SYSTEMS["brain"]}, "ports-distinct", "brain.dicom_port and chest.dicom_port"),
+        (
+            {"brain": SYSTEMS["brain"], "chest": SYSTEMS["brain"]},
+            "ports-distinct",
+            "brain.dicom_port and chest.dicom_port",
+        ),
     ],
 )
 def test_a_wrong_inventory_is_named_before_any_host_is_asked(

@@ -16,21 +16,30 @@ def preflight(tmp_path: Path, os_release: str) -> subprocess.CompletedProcess[st
     identity.write_text(os_release)
     inventory = tmp_path / "hosts.yml"
     inventory.write_text("region: {hosts: {elsewhere: {ansible_connection: local, ansible_become: false}}}\n")
+    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "playbooks/preflight.yml"]
     return subprocess.run(
-        [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "playbooks/preflight.yml", "-e", f"platform_os_release={identity}"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "-e", f"platform_os_release={identity}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
     ("os_release", "named"),
     [
-        ('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n', "Debian GNU/Linux 12 (bookworm)"),
-        ("ID=astra\nVERSION_ID=1.7_x86-64\nPRETTY_NAME=\"Astra Linux\"\n", "release 1.7"),
+        (
+            'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+            "Debian GNU/Linux 12 (bookworm)",
+        ),
+        ('ID=astra\nVERSION_ID=1.7_x86-64\nPRETTY_NAME="Astra Linux"\n', "release 1.7"),
         ("", "id unknown"),
     ],
 )
-def test_an_unsupported_host_stops_with_the_supported_list(tmp_path: Path, os_release: str, named: str) -> None:
+def test_an_unsupported_host_stops_with_the_supported_list(
+    tmp_path: Path, os_release: str, named: str
+) -> None:
     ended = preflight(tmp_path, os_release)
     said = " ".join(ended.stdout.split())
     assert ended.returncode == 2

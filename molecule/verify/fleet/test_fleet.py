@@ -31,12 +31,19 @@ def centre() -> Host:
 
 
 def freshness(centre: Host) -> dict[str, dict[str, Any]]:
-    rows = psql(centre, "fleet", "SELECT region, state, coalesce(reason, '') FROM fleet.freshness").splitlines()
-    return {region: {"state": state, "reason": reason} for region, state, reason in (row.split("|", 2) for row in rows)}
+    rows = psql(
+        centre, "fleet", "SELECT region, state, coalesce(reason, '') FROM fleet.freshness"
+    ).splitlines()
+    return {
+        region: {"state": state, "reason": reason}
+        for region, state, reason in (row.split("|", 2) for row in rows)
+    }
 
 
 def studies(centre: Host) -> set[tuple[str, str]]:
-    rows = psql(centre, "fleet", "SELECT region, study_key FROM fleet.studies WHERE outcome = 'delivered'").splitlines()
+    rows = psql(
+        centre, "fleet", "SELECT region, study_key FROM fleet.studies WHERE outcome = 'delivered'"
+    ).splitlines()
     return {(region, key) for region, key in (row.split("|") for row in rows)}
 
 
@@ -47,17 +54,25 @@ def test_the_collector_runs_and_starts_at_boot(centre: Host) -> None:
 
 def test_every_region_is_fresh(centre: Host) -> None:
     def all_fresh() -> bool:
-        return {name: row["state"] for name, row in freshness(centre).items()} == dict.fromkeys(REGIONS, "fresh")
+        return {name: row["state"] for name, row in freshness(centre).items()} == dict.fromkeys(
+            REGIONS, "fresh"
+        )
 
     wait_for("every region fresh", all_fresh, 60)
 
 
 def test_a_study_of_each_region_reaches_the_centre_without_its_uid(centre: Host, tmp_path: Path) -> None:
     before = studies(centre)
-    uids = {region: send_head_series(region, f"fleet {time.time_ns()}", tmp_path / region) for region in REGIONS}
+    uids = {
+        region: send_head_series(region, f"fleet {time.time_ns()}", tmp_path / region) for region in REGIONS
+    }
     for region, uid in uids.items():
         assert study_end(region, uid)["state"] == "delivered"
-    wait_for("a new study of each region at the centre", lambda: {r for r, _ in studies(centre) - before} == set(REGIONS), 60)
+    wait_for(
+        "a new study of each region at the centre",
+        lambda: {r for r, _ in studies(centre) - before} == set(REGIONS),
+        60,
+    )
     dump = centre.run_expect([0], "cd / && sudo -u postgres pg_dump fleet").stdout
     assert not [uid for uid in uids.values() if uid in dump], "a Study Instance UID left its region"
 

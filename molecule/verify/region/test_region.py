@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 from conftest import ADDRESSES, ORTHANC, http_json, psql, send_head_series, study_end, wait_for
+from testinfra.host import Host
+
 from outpost.demo import TEMPLATES
 from outpost.demo.dice import LEAST, dice_of_segmentation
-from testinfra.host import Host
 
 PLATFORM = {"chita": ("ubuntu", "24.04"), "tver": ("astra", "1.8"), "train": ("redos", "8")}
 UNITS = ["docker.service", "outpost-firewall.service", "outpost@brain.service"]
 
 
 def test_the_host_is_the_system_the_scenario_says(region: str, host: Host) -> None:
-    os_release = dict(line.split("=", 1) for line in host.file("/etc/os-release").content_string.split("\n") if "=" in line)
+    os_release = dict(
+        line.split("=", 1) for line in host.file("/etc/os-release").content_string.split("\n") if "=" in line
+    )
     wanted_id, wanted_release = PLATFORM[region]
     assert os_release["ID"].strip('"') == wanted_id
     assert os_release["VERSION_ID"].strip('"').startswith(wanted_release)
@@ -54,11 +57,15 @@ def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path:
     study_uid = send_head_series(region, f"verify {time.time_ns()}", tmp_path / "series")
     end = study_end(region, study_uid)
     assert end["state"] == "delivered", end
-    assert (end["engine"], end["precision"], end["rung"]) != (None, None, None), "a result must say how it was made"
+    assert (end["engine"], end["precision"], end["rung"]) != (None, None, None), (
+        "a result must say how it was made"
+    )
 
     query = json.dumps({"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": "SEG"}})
     found = json.loads(
-        subprocess.run(["curl", "-sf", f"{ORTHANC}/tools/find", "-d", query], check=True, capture_output=True).stdout
+        subprocess.run(
+            ["curl", "-sf", f"{ORTHANC}/tools/find", "-d", query], check=True, capture_output=True
+        ).stdout
     )
     assert len(found) == 1, "the PACS must hold exactly one segmentation of the study"
     segmentation = tmp_path / "seg.dcm"
@@ -66,7 +73,9 @@ def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path:
     assert dice_of_segmentation(segmentation, TEMPLATES / "ch2bet.nii.gz") >= LEAST
 
     def recorded() -> bool:
-        return psql(host, "outpost", "SELECT count(*) FROM outpost.studies WHERE outcome = 'delivered'") != "0"
+        return (
+            psql(host, "outpost", "SELECT count(*) FROM outpost.studies WHERE outcome = 'delivered'") != "0"
+        )
 
     wait_for("the study in the region's database", recorded, 30)
 

@@ -1,10 +1,6 @@
 #!/usr/bin/python
 """Reads from a host what the preflight report judges. Changes nothing; Python 3.8, standard library only."""
 
-from __future__ import absolute_import, division, print_function
-
-__metaclass__ = type
-
 DOCUMENTATION = r"""
 ---
 module: preflight_read
@@ -94,7 +90,9 @@ def active_units():
     """Names of our own active units, so that a port they hold is not taken for a stranger's."""
     command = ["systemctl", "list-units", "--no-legend", "--plain", "--state=active,activating", "outpost*"]
     try:
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False)
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.split()[0] for line in answer.stdout.decode().splitlines() if line.split()]
