@@ -25,7 +25,9 @@ test: setup lint test-python release test-lab molecule ## prove everything
 	@echo "make test: all passed"
 
 .PHONY: setup
-setup: bootstrap .venv/tests.stamp ## install what is missing on this machine
+setup: ## install what is missing on this machine
+	@lab/bootstrap --tests
+	@$(MAKE) --silent .venv/tests.stamp
 
 .PHONY: bootstrap
 bootstrap:
@@ -38,7 +40,7 @@ bootstrap:
 	@lab/make-venv tests
 
 .PHONY: lint
-lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint, shellcheck-free and quick
+lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production
 	ruff check .
 	ruff format --check .
 	mypy
@@ -47,7 +49,7 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint, shellcheck-free a
 
 .PHONY: test-python
 test-python: .venv/tests.stamp ## unit and service tests, with real peers
-	pytest -q tests/unit tests/service
+	pytest -q tests/unit tests/roles tests/service
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
