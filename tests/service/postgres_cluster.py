@@ -294,7 +294,7 @@ class Fleet:
         for row in self.ask("SELECT region FROM fleet.regions"):
             if row["region"] not in self.regions:
                 self.ask("SELECT fleet.detach_region(%s)", (row["region"],))
-        self.ask("TRUNCATE fleet.studies_store")
+        self.ask("TRUNCATE fleet.studies_store, fleet.summary")
         self.ask("DELETE FROM fleet.sync")
         for code in self.regions:
             self.attach(code)

@@ -97,6 +97,23 @@ def test_rows_in_many_ranges_all_arrive_and_the_ranges_widen(fleet: Fleet) -> No
     assert fleet.state("chita")["span_seq"] > 100
 
 
+def test_the_counts_are_those_of_the_rows_after_every_change(fleet: Fleet) -> None:
+    tver = fleet.regions["tver"]
+    for step in range(4):
+        tver.write(step * 10, 10, outcome="pending", model=None)
+        tver.write(step * 10, 6 - step)
+        tver.write(step * 10, 2, revision=2, rung="cpu")
+        read(fleet, "tver")
+        counted = fleet.ask("SELECT outcome, model, rung, studies FROM fleet.summary WHERE region = 'tver'")
+        newest = fleet.ask(
+            "SELECT outcome, model, rung, count(*) AS studies FROM ("
+            " SELECT DISTINCT ON (system, study_key) * FROM fleet.studies WHERE region = 'tver'"
+            " ORDER BY system, study_key, revision DESC) n GROUP BY outcome, model, rung"
+        )
+        assert sorted(map(str, counted)) == sorted(map(str, newest))
+        assert sum(int(str(row["studies"])) for row in counted) == (step + 1) * 10
+
+
 def test_a_region_that_is_down_holds_up_no_other_and_its_row_says_why(fleet: Fleet) -> None:
     for region in fleet.regions.values():
         region.write(1)

@@ -235,6 +235,8 @@ def _pull(
             rows, newest = 0, None
             if until > watermark:
                 rows, newest = _store_range(connection, region, watermark, until)
+            if rows:
+                _count(connection, region)
             complete = until >= hello.max_seq
             connection.execute(
                 "UPDATE fleet.sync SET watermark_seq = %(until)s, max_seq = %(max_seq)s, epoch = %(epoch)s,"
@@ -362,6 +364,22 @@ def _store_range(
     row = connection.execute(statement).fetchone()
     assert row is not None
     return row[0], row[1]
+
+
+def _count(connection: psycopg.Connection, region: _Region) -> None:
+    """Count the region's studies anew, each once with its newest revision, into fleet.summary."""
+    connection.execute("DELETE FROM fleet.summary WHERE region = %s", (region.code,))
+    connection.execute(
+        "INSERT INTO fleet.summary (region, system, outcome, model, model_version, rung, studies,"
+        " last_received_at, last_finished_at)"
+        " SELECT s.region, s.system, s.outcome, s.model, s.model_version, s.rung, count(*),"
+        " max(s.received_at), max(s.finished_at) FROM fleet.studies_store s"
+        " WHERE s.region = %(region)s AND NOT EXISTS (SELECT FROM fleet.studies_store n"
+        "  WHERE n.region = %(region)s AND n.system = s.system AND n.study_key = s.study_key"
+        "  AND n.revision > s.revision)"
+        " GROUP BY s.region, s.system, s.outcome, s.model, s.model_version, s.rung",
+        {"region": region.code},
+    )
 
 
 def next_span(span: int, took_seconds: float) -> int:

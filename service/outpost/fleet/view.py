@@ -96,11 +96,17 @@ def summary(connection: psycopg.Connection) -> list[Counted]:
 
 def newest_studies(connection: psycopg.Connection, region: str | None, limit: int) -> list[Study]:
     """The studies received last, newest first; of one region if named."""
-    names = ", ".join(Study.__dataclass_fields__)
+    own = [
+        name for name in Study.__dataclass_fields__ if name not in ("state", "age_seconds", "data_through")
+    ]
+    # As fleet.studies, but limited before the join: then each partition is read only from its newest end.
     with connection.cursor(row_factory=class_row(Study)) as cursor:
         return cursor.execute(
-            f"SELECT {names} FROM fleet.studies WHERE %(region)s::text IS NULL OR region = %(region)s"
-            " ORDER BY received_at DESC LIMIT %(limit)s",
+            f"SELECT s.*, coalesce(f.state, 'removed') AS state, f.age_seconds, f.data_through FROM ("
+            f" SELECT {', '.join(own)} FROM fleet.studies_store"
+            " WHERE %(region)s::text IS NULL OR region = %(region)s"
+            " ORDER BY received_at DESC LIMIT %(limit)s) s"
+            " LEFT JOIN fleet.freshness f ON f.region = s.region ORDER BY s.received_at DESC",
             {"region": region, "limit": limit},
         ).fetchall()
 

@@ -122,6 +122,21 @@ CREATE TABLE IF NOT EXISTS fleet.studies_store (
 ) PARTITION BY LIST (region);
 CREATE INDEX IF NOT EXISTS studies_store_received_at ON fleet.studies_store (received_at);
 
+-- Counts of studies_store: a study counts once, with its newest revision. The collector writes them in the
+-- transaction that stores the rows; counting 85 regions of 20 000 studies anew took seconds per page.
+CREATE TABLE IF NOT EXISTS fleet.summary (
+    region           text NOT NULL,
+    system           text NOT NULL,
+    outcome          text,
+    model            text,
+    model_version    text,
+    rung             text,
+    studies          bigint NOT NULL,
+    last_received_at timestamptz,
+    last_finished_at timestamptz
+);
+CREATE INDEX IF NOT EXISTS summary_region ON fleet.summary (region);
+
 -- One line per attached region, also for one never heard from.
 CREATE OR REPLACE VIEW fleet.freshness AS
 WITH measured AS (
@@ -136,7 +151,7 @@ WITH measured AS (
            c.stale_after_seconds, c.dead_after_seconds, c.skew_alarm_seconds
     FROM fleet.regions r
     LEFT JOIN fleet.sync s ON s.region = r.region
-    CROSS JOIN fleet.settings c
+    CROSS JOIN (SELECT * FROM fleet.settings LIMIT 1) c  -- tells the planner that it is one row
     WHERE r.removed_at IS NULL
 ), judged AS (
     SELECT m.*,
@@ -183,16 +198,6 @@ FROM fleet.studies_store s
 LEFT JOIN fleet.freshness f ON f.region = s.region;
 COMMENT ON VIEW fleet.studies IS
     'Every revision of every study of every region, also of regions since removed. Never waits on the network.';
-
--- A study counts once, with its newest revision.
-CREATE OR REPLACE VIEW fleet.summary AS
-SELECT s.region, s.system, s.outcome, s.model, s.model_version, s.rung,
-       count(*) AS studies, max(s.received_at) AS last_received_at, max(s.finished_at) AS last_finished_at
-FROM fleet.studies_store s
-WHERE NOT EXISTS (SELECT FROM fleet.studies_store n
-                  WHERE n.region = s.region AND n.system = s.system AND n.study_key = s.study_key
-                    AND n.revision > s.revision)
-GROUP BY s.region, s.system, s.outcome, s.model, s.model_version, s.rung;
 
 -- What to put between ALTER ... OPTIONS ( and ) to turn one set of options into another; NULL if equal.
 CREATE OR REPLACE FUNCTION fleet.option_changes(current_options text[], wanted jsonb) RETURNS text
@@ -371,6 +376,7 @@ GRANT USAGE ON SCHEMA fleet TO fleet_collector;
 GRANT SELECT ON ALL TABLES IN SCHEMA fleet TO fleet_collector;
 GRANT UPDATE (period_seconds) ON fleet.settings TO fleet_collector;
 GRANT INSERT, UPDATE ON fleet.sync, fleet.studies_store TO fleet_collector;
+GRANT INSERT, DELETE ON fleet.summary TO fleet_collector;
 
 -- The collector reads libpq's messages to say in plain words what failed.
 ALTER ROLE fleet_collector SET lc_messages = 'C';
