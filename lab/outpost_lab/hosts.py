@@ -33,8 +33,8 @@ RELEASES = REPOSITORY / "dist" / "releases"
 
 # SYS_TIME, SYS_MODULE and SYS_RAWIO stay with the machine: its clock, kernel and memory are not the lab's.
 # SYS_RESOURCE cannot be granted by a machine that is itself confined; `--privileged` fails there for it.
-# The rest is counted up because engines disagree: Docker 20 takes ALL for everything it knows, Docker 26 refuses
-# to drop from ALL what the machine lacks, and Docker 20 does not know the newest three.
+# The rest is counted up because engines disagree: Docker 20 takes ALL for everything it knows, Docker 26 will
+# not drop from ALL what the machine lacks, and Docker 20 does not know the newest three.
 CAPABILITIES = (
     "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID "
     "IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE "

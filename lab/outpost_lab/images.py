@@ -137,7 +137,6 @@ class ImageStore:
         bootstrap = [
             *as_root(),
             "mmdebstrap",
-            "--quiet",
             "--variant=minbase",
             "--include=" + ",".join(packages),
             *(
@@ -210,4 +209,6 @@ def _base_sources() -> list[str]:
 
 def _base_apt_options() -> list[str]:
     dump = run(["apt-config", "dump"], check=False).stdout
-    return [line.rstrip(";") for line in dump.splitlines() if line.split(" ")[0] in _APT_OPTIONS]
+    from_machine = [line.rstrip(";") for line in dump.splitlines() if line.split(" ")[0] in _APT_OPTIONS]
+    # One answer a mirror owes us must not fail a whole build.
+    return [*from_machine, 'Acquire::Retries "5"']
