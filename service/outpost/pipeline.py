@@ -23,7 +23,7 @@ from outpost.delivery.outbox import Outbox
 from outpost.filter import judge
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceWorker, InputRejected
 from outpost.intake.assembly import Assembly
-from outpost.intake.spool import FilesMissing, Spool
+from outpost.intake.spool import MIB, FilesMissing, Spool
 from outpost.notify import Notifier
 from outpost.records.journal import Journal, StudyRecord, utc_now
 
@@ -38,6 +38,7 @@ DEATHS_ALLOWED = 5
 _TICK_SECONDS = 0.25
 _LOOK_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 30.0
+_RESULT_ROOM_BYTES = 64 * MIB
 _GOLDEN_RETRY_SECONDS = 30.0
 _WARM_UP_SECONDS = 240.0  # asked of systemd for loading the model and its golden case
 _FINISH_SECONDS = 5.0  # at the end of the service: a study in work may still end by itself
@@ -134,8 +135,8 @@ class Pipeline:
         if self._golden_is_due():
             self._compute_golden()
             return True
-        if self.golden is None or not self.golden.ok:
-            return False
+        if self.golden is None or not self.golden.ok or self._spool.free_bytes() < _RESULT_ROOM_BYTES:
+            return False  # held: a result that cannot be written would look like a fault of the study
         for study in self._journal.in_state("complete", limit=1):
             self._process(study)
             return True

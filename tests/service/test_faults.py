@@ -9,6 +9,7 @@ import threading
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -35,8 +36,12 @@ def test_a_study_killed_at_every_step_and_a_pacs_that_is_away_still_give_one_res
 ) -> None:
     study = str(dcmread(head_series[0]).StudyInstanceUID)
     systemd = Systemd(tmp_path / "notify.sock")
-    pacs = StoreScp(tmp_path / "pacs")
-    service = Service(tmp_path / "service", [("PACS", pacs.port)], study={"quiet_seconds": 1})
+    pacs, other = StoreScp(tmp_path / "pacs"), StoreScp(tmp_path / "other").start()
+    destinations = [("PACS", pacs.port), ("OTHER", other.port)]
+    service = Service(tmp_path / "service", destinations, study={"quiet_seconds": 1})
+
+    def attempts() -> dict[str, dict[str, Any]]:
+        return {attempt["destination"]: attempt for attempt in service.studies(study)[0]["deliveries"]}
 
     service.start()
     assert service.storescu(head_series[0].parent).returncode == 0
@@ -46,15 +51,16 @@ def test_a_study_killed_at_every_step_and_a_pacs_that_is_away_still_give_one_res
     service.kill()
 
     service.start().wait_state(study, "delivering")
-    wait_for(lambda: service.studies(study)[0]["deliveries"], 20, "an attempt to deliver")
+    wait_for(lambda: len(attempts()) == 2, 20, "an attempt at each destination")
     service.kill()
 
     service.start(systemd.environment)
-    before = service.studies(study)[0]["deliveries"][0]["attempts"]
-    wait_for(lambda: service.studies(study)[0]["deliveries"][0]["attempts"] > before, 20, "a further attempt")
+    before = attempts()["pacs0"]["attempts"]
+    wait_for(lambda: attempts()["pacs0"]["attempts"] > before, 20, "a further attempt")
     [waiting] = service.studies(study)
     assert (waiting["state"], waiting["instances"]) == ("delivering", 181)
-    assert "cannot be reached" in waiting["deliveries"][0]["error"]
+    assert "cannot be reached" in attempts()["pacs0"]["error"]
+    assert (len(other.instances()), attempts()["pacs1"]["error"]) == (1, "")
     [result] = (service.storage / "outbox").glob("[0-9]*/*.dcm")
     sent = dcmread(BytesIO(result.read_bytes()))
 
@@ -63,11 +69,14 @@ def test_a_study_killed_at_every_step_and_a_pacs_that_is_away_still_give_one_res
     assert (delivered["outcome"], delivered["attempts"]) == ("delivered", 2)
     [received] = [dcmread(file) for file in pacs.folder.iterdir()]
     assert (received.SOPInstanceUID, received.PixelData) == (sent.SOPInstanceUID, sent.PixelData)
+    assert pacs.instances() == other.instances()
+    assert attempts()["pacs1"]["attempts"] == 1
     assert not list((service.storage / "outbox").glob("[0-9]*"))
 
     service.wait_ready()
     assert service.stop() == 0
     pacs.stop()
+    other.stop()
     heard = systemd.heard
     assert [message for message in heard if message in ("READY=1", "STOPPING=1")] == ["READY=1", "STOPPING=1"]
     warming = next(i for i, message in enumerate(heard) if message.startswith("EXTEND_TIMEOUT_USEC="))

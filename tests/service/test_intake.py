@@ -222,6 +222,46 @@ def test_below_the_disk_reserve_every_way_in_is_refused_and_nothing_is_written(t
     assert service.stop() == 0
 
 
+def test_on_a_full_disk_nothing_is_acknowledged_that_is_not_kept_and_room_makes_it_work_again(
+    tmp_path: Path,
+) -> None:
+    """A file system of 6 MiB, without a reserve: every write of the service may fail."""
+    service = Service(
+        tmp_path, NOWHERE, intake={"disk_reserve_mib": 0}, inference={"bundle": str(tmp_path / "none")}
+    )
+    service.storage.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", service.storage], check=True)
+    try:
+        service.start()
+        ballast = service.storage / "ballast"
+        ballast.write_bytes(b"x" * (4 << 20))
+        image = dcmread(sample("CT_small.dcm"))
+        image.StudyInstanceUID = study = generate_uid()
+        image.PixelData = image.PixelData * 6
+        acknowledged, refused = [], []
+
+        def send(number: int) -> None:
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{study[:50]}.{number}"
+            image.save_as(tmp_path / "image.dcm")
+            status = service.storescu(tmp_path / "image.dcm").returncode
+            (acknowledged if status == 0 else refused).append(image.SOPInstanceUID)
+
+        for number in range(20):
+            send(number)
+        assert len(acknowledged) > 3
+        assert len(refused) > 3
+        ballast.unlink()
+        for number in range(20):
+            send(number)
+        assert set(refused) <= set(acknowledged)
+        kept = {dcmread(file).SOPInstanceUID for file in (service.storage / "spool" / study).glob("*.dcm")}
+        assert kept == set(acknowledged)
+        assert service.studies(study)[-1]["instances"] == len(kept) == 20
+        assert service.stop() == 0
+    finally:
+        subprocess.run(["umount", service.storage], check=True)
+
+
 def test_only_known_calling_ae_titles_are_served_when_they_are_named(tmp_path: Path) -> None:
     service = Service(
         tmp_path,

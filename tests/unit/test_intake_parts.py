@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import time
 import zlib
@@ -312,6 +313,23 @@ def test_a_crash_between_the_end_of_a_study_and_its_removal_is_made_good(
     spool.reconcile()
     assert not spool.folder("1.2.3").exists()
     assert len(list((spool.quarantine / "WHY" / "1.2.3.r1").iterdir())) == 1
+
+
+def test_an_instance_whose_journalling_failed_is_refused_and_taken_when_it_comes_again(
+    spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> object:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "add", full)
+        with pytest.raises(InstanceRefused, match="OUT_OF_SPACE"):
+            spool.take(arrived(spool, "1.2.3", 1, name="torn"), "TEST")
+    again = arrived(spool, "1.2.3", 1, name="whole")
+    spool.take(again, "TEST")
+    assert (spool.folder("1.2.3") / "1.2.3.1.dcm").read_bytes() == again.read_bytes()
 
 
 def test_files_stay_when_a_later_revision_has_opened(spool: Spool, journal: Journal) -> None:

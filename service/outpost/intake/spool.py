@@ -124,6 +124,8 @@ class Spool:
     def _admit(self, arrived: Path, instance: Instance) -> tuple[Added, StudyRecord | None]:
         with self._lock:
             if self._journal.lookup(instance.sop_uid) is None:
+                # What lies there without a row was never acknowledged: its own journalling had failed.
+                self._path(instance).unlink(missing_ok=True)
                 self._place(arrived, instance)
             added, study = self._journal.add(instance)
             if added is Added.CONFLICT:
@@ -140,8 +142,11 @@ class Spool:
         if not folder.exists():
             folder.mkdir()
             sync_folder(self.studies)
-        os.link(arrived, folder / f"{instance.sop_uid}.dcm")
+        os.link(arrived, self._path(instance))
         sync_folder(folder)
+
+    def _path(self, instance: Instance) -> Path:
+        return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
     def put_aside(self, arrived: Path, refusal: Refusal, source: str) -> None:
         """Keep refused bytes where a person can look at them."""
@@ -177,7 +182,7 @@ class Spool:
         ]
         files = []
         for instance in self._journal.instances(study.study_uid, study.revision):
-            path = folder / f"{instance.sop_uid}.dcm"
+            path = self._path(instance)
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 if kept is None:
@@ -195,8 +200,8 @@ class Spool:
         target.mkdir(parents=True, exist_ok=True)
         for instance in self._journal.instances(study.study_uid, study.revision):
             with suppress(FileExistsError, FileNotFoundError):
-                name = f"{instance.sop_uid}.dcm"
-                os.link(self.folder(study.study_uid) / name, target / name)
+                path = self._path(instance)
+                os.link(path, target / path.name)
         sync_folder(target)
         sync_folder(target.parent)
         sync_folder(self.quarantine)
