@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -131,3 +132,22 @@ def test_the_bundle_in_the_manifest_names_its_weights(release: ModuleType) -> No
     (bundle,) = release.bundles()
     assert bundle["name"] == "brain_extraction"
     assert set(bundle["weights_sha256"]) == {"data/models/bbox_model.pt", "data/models/model.pt"}
+
+
+def test_builds_of_the_checkout_are_named_by_content_and_only_two_are_kept(
+    release: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "DIST", tmp_path)
+    monkeypatch.setattr(release, "docker", lambda *_arguments, check: None)
+    declared = release.declared_version()
+    assert release.development_version(None).startswith(f"{declared}-")
+    for age, name in enumerate(
+        (f"{declared}-00000003", f"{declared}-00000002", f"{declared}-00000001", declared)
+    ):
+        (tmp_path / "releases" / name).mkdir(parents=True)
+        os.utime(tmp_path / "releases" / name, (1000 - age, 1000 - age))
+    release.make_current(f"{declared}-00000003")
+    release.forget_old_builds()
+    left = {path.name for path in (tmp_path / "releases").iterdir()}
+    assert left == {f"{declared}-00000003", f"{declared}-00000002", declared, "current"}
+    assert (tmp_path / "releases/current").read_text() == f"{declared}-00000003\n"
