@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from outpost_lab import rpm_repository, ssh
-from outpost_lab.commands import docker, docker_inspect
+from outpost_lab.commands import as_root, docker, docker_inspect, run
 from outpost_lab.errors import LabError
 from outpost_lab.images import ImageStore
 from outpost_lab.links import Links
@@ -79,7 +79,7 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
         return
 
     to_create = [host for host in todo if settings.container(host) not in existing]
-    _refuse_taken_ports(settings, to_create)
+    refuse_taken_ports(settings, to_create)
     with exclusive(settings.directory / "build.lock"):
         store.ensure([host.os for host in to_create])
         if any(host.os == "mirror" for host in to_create):
@@ -132,7 +132,8 @@ def _warn_when_outdated(settings: Settings, host: Host, container: dict[str, Any
         say(f"{host.name}: made from an older image or settings; lab/lab down {host.name} and up renew it")
 
 
-def _refuse_taken_ports(settings: Settings, hosts: list[Host]) -> None:
+def refuse_taken_ports(settings: Settings, hosts: list[Host]) -> None:
+    """Stop before anything is made when the page of one of `hosts` cannot be published."""
     if not settings.publish:
         return
     for host in hosts:
@@ -387,8 +388,10 @@ def down(settings: Settings, hosts: list[Host], links: Links | None) -> None:
     volumes = docker("volume", "ls", "--filter", mine, "--format", "{{.Name}}").stdout.split()
     volumes = [name for name in volumes if name in {settings.docker_volume(host) for host in hosts}]
     with step(f"removing {len(names)} containers and {len(volumes)} volumes"):
+        inner = _containers_inside(settings, [host for host in hosts if settings.container(host) in names])
         if names:
             docker("rm", "-f", "-v", *names)
+        _remove_control_groups(inner)
         if volumes:
             docker("volume", "rm", *volumes)
         if set(hosts) != set(HOSTS):
@@ -399,3 +402,23 @@ def down(settings: Settings, hosts: list[Host], links: Links | None) -> None:
         if networks:
             docker("network", "rm", *networks)
         ssh.forget(settings)
+
+
+def _containers_inside(settings: Settings, hosts: list[Host]) -> list[str]:
+    """Ids of the containers that the Docker engines in `hosts` have; stopped hosts have left no control group."""
+    ids = []
+    for host in hosts:
+        if host.has_ssh:
+            listed = docker("exec", settings.container(host), "ls", "/var/lib/docker/containers", check=False)
+            ids += listed.stdout.split() if listed.returncode == 0 else []
+    return ids
+
+
+def _remove_control_groups(containers: list[str]) -> None:
+    """Remove what killed engines leave on a machine with cgroup v1: an empty group per container and controller."""
+    left = [
+        str(path) for container in containers for path in Path("/sys/fs/cgroup").glob(f"*/docker/{container}")
+    ]
+    if left:
+        # One that will not go still has a process in it, and is then not a leftover.
+        run([*as_root(), "rmdir", *left], check=False)

@@ -1,7 +1,9 @@
 """Names, addresses, links and hashes of the lab, as far as they can be known without Docker."""
 
 import json
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
 
 from outpost_lab import ssh
 from outpost_lab.errors import LabError
-from outpost_lab.hosts import container_arguments
+from outpost_lab.hosts import container_arguments, refuse_taken_ports
 from outpost_lab.images import content_hash
 from outpost_lab.links import (
     cut_ruleset,
@@ -94,6 +96,18 @@ def test_pages_are_published_on_the_loopback_only_and_not_at_all_when_switched_o
         assert all(word.startswith("--publish=127.0.0.1:") for word in published)
         assert len(published) == (host.page is not None)
         assert not [word for word in off if word.startswith("--publish")]
+
+
+def test_a_taken_port_is_refused_with_its_number_and_a_free_one_is_not() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        chita = replace(BY_NAME["chita"], page=(8080, port))
+        with pytest.raises(LabError, match=f"127.0.0.1:{port}.*chita"):
+            refuse_taken_ports(read_settings({}), [chita])
+        refuse_taken_ports(read_settings({"LAB_PUBLISH": "no"}), [chita])
+    refuse_taken_ports(read_settings({}), [chita])
 
 
 def test_every_region_gets_both_networks_and_the_centre_only_the_vpn() -> None:
