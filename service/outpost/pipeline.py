@@ -25,7 +25,8 @@ from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceWor
 from outpost.intake.assembly import Assembly
 from outpost.intake.spool import MIB, FilesMissing, Spool
 from outpost.notify import Notifier
-from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.reasons import PipelineCode
+from outpost.records.journal import Journal, JournalError, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -159,7 +160,10 @@ class Pipeline:
         for study in self._journal.in_state("inferring"):
             if study.attempts >= DEATHS_ALLOWED:
                 self._end(
-                    study, "quarantined", "SERVICE_DIED", f"the service ended {study.attempts} times on it"
+                    study,
+                    "quarantined",
+                    PipelineCode.SERVICE_DIED,
+                    f"the service ended {study.attempts} times on it",
                 )
             else:
                 self._journal.return_to_queue(study.row, forget_attempt=False)
@@ -169,20 +173,20 @@ class Pipeline:
 
     def _process(self, study: StudyRecord) -> None:
         try:
-            files = self._spool.files(study)
-        except FilesMissing:
-            detail = "its earlier instances were removed after delivery: send the whole study again"
-            self._end(study, "quarantined", "INSTANCES_REMOVED", detail)
-            return
-        verdict = judge(files)
-        if not verdict.accepted:
-            self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
-            return
-        self._journal.begin_inference(study.row)
+            self._journal.begin_inference(study.row)
+        except JournalError:
+            return  # an image has just come: the study waits for its quiet time again
         try:
+            files = self._spool.files(study)
+            verdict = judge(files)
+            if not verdict.accepted:
+                self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
+                return
             with self._outbox.work_folder(study) as work:
                 result = self._call(lambda: self._worker.run(files, work, study.revision))
                 self._outbox.publish(study, work)
+        except FilesMissing as missing:
+            self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
         except InputRejected as rejection:
             self._end(study, "rejected", rejection.code, rejection.message)
         except InferenceFailed as failure:
@@ -196,7 +200,7 @@ class Pipeline:
             self._failed(study, failure.code, failure.message)
         except Exception as error:
             log.exception("study %d: unexpected fault in inference", study.row)
-            self._failed(study, "INTERNAL_ERROR", type(error).__name__)
+            self._failed(study, PipelineCode.INTERNAL_ERROR, type(error).__name__)
         else:
             self._observed(result.seconds)
             self._journal.begin_delivery(
@@ -244,7 +248,7 @@ class Pipeline:
         with self._asked_lock:
             asked, self._asked = self._asked, []
         first = not self._announced
-        if first:
+        if self.golden is None:  # once: a service that cannot compute must not be "starting" for ever
             self._notifier.extend_start(_WARM_UP_SECONDS)
             self._notifier.status("warming up: loading the model and computing its golden case")
         compute = self._worker.start if self._worker_is_fresh else self._worker.golden
@@ -261,7 +265,7 @@ class Pipeline:
             self._worker_is_fresh = True
         except Exception:
             log.exception("golden case: unexpected fault")
-            self.golden = Golden(ok=False, at=time.monotonic(), code="INTERNAL_ERROR")
+            self.golden = Golden(ok=False, at=time.monotonic(), code=PipelineCode.INTERNAL_ERROR)
         for future in asked:
             if future.set_running_or_notify_cancel():
                 future.set_result(self.golden)

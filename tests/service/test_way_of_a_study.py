@@ -117,6 +117,7 @@ def test_a_broken_study_is_rejected_with_its_reason_and_a_worker_killed_in_the_n
 
     rejected = service.wait_outcome(broken)
     assert (rejected["outcome"], rejected["reason"]) == ("rejected", "SLICES_MISSING")
+    assert "Send the missing images" in rejected["remedy"]
     kept = service.storage / "quarantine" / "SLICES_MISSING" / f"{broken}.r1"
     assert len(list(kept.glob("*.dcm"))) == len(broken_files)
     assert not (service.storage / "spool" / broken).exists()

@@ -14,7 +14,9 @@ from outpost.delivery.courier import pause_seconds
 from outpost.filter import ACCEPTED, judge
 from outpost.health import CHECKS, CheckCode, Verdict
 from outpost.health.verdict import check, golden_check
+from outpost.inference import Code
 from outpost.pipeline import Golden
+from outpost.reasons import PipelineCode, explain
 
 
 @pytest.fixture
@@ -50,6 +52,15 @@ def test_pauses_double_up_to_their_limit_and_never_end() -> None:
     destination = Destination(name="pacs", ae_title="PACS", host="pacs", port=104)
     config = Delivery(destinations=(destination,), retry_first_seconds=5, retry_max_seconds=300)
     assert [pause_seconds(config, n) for n in (1, 2, 3, 6, 7, 8, 10_000)] == [5, 10, 20, 160, 300, 300, 300]
+
+
+def test_every_reason_a_study_can_end_with_is_explained() -> None:
+    for code in [*PipelineCode, *Code]:
+        reason = explain(code)
+        assert reason is not None, code
+        assert reason.meaning
+        assert reason.remedy
+    assert explain("") is None
 
 
 def test_every_check_has_a_meaning_and_a_remedy() -> None:

@@ -20,6 +20,7 @@ from outpost.intake.multipart import MalformedBody
 from outpost.intake.refusal import InstanceRefused
 from outpost.intake.spool import Spool
 from outpost.intake.stow import StowRequest, UnsupportedType, boundary_of
+from outpost.reasons import explain
 from outpost.records.journal import Journal, StudyRecord
 
 State = Literal["receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined"]
@@ -120,7 +121,12 @@ def _add_studies(app: FastAPI, journal: Journal) -> None:
 
 
 def _study(record: StudyRecord) -> dict[str, Any]:
-    return asdict(record) | {"outcome": record.outcome}
+    reason = explain(record.reason)
+    return asdict(record) | {
+        "outcome": record.outcome,
+        "meaning": reason.meaning if reason else "",
+        "remedy": reason.remedy if reason else "",
+    }
 
 
 def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from outpost.reasons import PipelineCode
+
 
 @dataclass(frozen=True, slots=True)
 class FilterReason:
@@ -31,4 +33,8 @@ ACCEPTED = Verdict()
 
 def judge(files: Sequence[Path]) -> Verdict:
     """Judge the files of one study; an empty study is the only thing no model could read."""
-    return ACCEPTED if files else Verdict((FilterReason("STUDY_EMPTY", "the study has no instances"),))
+    return (
+        ACCEPTED
+        if files
+        else Verdict((FilterReason(PipelineCode.STUDY_EMPTY, "the study has no instances"),))
+    )

@@ -48,7 +48,7 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.GOLDEN_PASSED: CheckKind(
         "The golden case gave the right answer on the worker that computes studies.",
-        "The code shown is explained in outpost/inference/codes.py; studies are held, not lost.",
+        "The code shown is explained in outpost/reasons.py; studies are held, not lost.",
     ),
     CheckCode.GOLDEN_RECENT: CheckKind(
         "The golden case was computed not long ago.",

@@ -186,9 +186,7 @@ class Spool:
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 if kept is None:
-                    raise FilesMissing(
-                        f"study row {study.row}: an instance of revision {study.revision} is gone"
-                    )
+                    raise FilesMissing(f"{path.name} was removed after an earlier delivery")
                 os.link(kept, path)
             files.append(path)
         sync_folder(folder)

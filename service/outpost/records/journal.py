@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from outpost.reasons import PipelineCode
+
 SCHEMA_VERSION = 1
 STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
 OUTCOMES = ("delivered", "rejected", "quarantined")
@@ -300,7 +302,7 @@ class Journal:
                 same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
                 if not same:
                     return Added.CONFLICT, None
-                wanted_again = latest is not None and latest["reason"] == "INSTANCES_REMOVED"
+                wanted_again = latest is not None and latest["reason"] == PipelineCode.INSTANCES_REMOVED
                 if not wanted_again:
                     return Added.DUPLICATE, self._record(latest) if latest is not None else None
                 study = self._open_revision(db, instance, latest, now)
