@@ -27,6 +27,7 @@ LABEL_KIND = "outpost.lab.image-kind"
 LABEL_RECIPE = "outpost.lab.recipe"
 
 BOOT_SECONDS = 120
+ANSWER_SECONDS = 30
 
 # The mirror serves these archives under /releases/.
 RELEASES = REPOSITORY / "dist" / "releases"
@@ -69,11 +70,17 @@ def up(settings: Settings, hosts: list[Host], store: ImageStore) -> None:
     """Bring `hosts` up; those already up and answering are left alone."""
     existing = docker_inspect("container", [settings.container(host) for host in hosts])
     _refuse_other_os(settings, hosts, existing)
-    todo = [host for host in hosts if not _is_up(settings, host, existing)]
+    silent = [host for host in hosts if not _is_up(settings, host, existing)]
+    cut = _cut_hosts(
+        settings, [host for host in silent if host.is_region and _runs(settings, host, existing)], store
+    )
+    todo = [host for host in silent if host not in cut]
     for host in hosts:
         if host not in todo:
             container = existing[settings.container(host)]
-            say(f"{host.name}: already up ({_describe(host.os, container['Config']['Labels'][LABEL_KIND])})")
+            what = _describe(host.os, container["Config"]["Labels"][LABEL_KIND])
+            link = f"; its VPN link is cut, lab/lab heal {host.name} restores it" if host in cut else ""
+            say(f"{host.name}: already up ({what}){link}")
             _warn_when_outdated(settings, host, container, store)
     if not todo:
         return
@@ -102,11 +109,21 @@ def _describe(os: str, kind: str) -> str:
     return kind if os in APPLIANCES else f"{os}, {kind}"
 
 
+def _runs(settings: Settings, host: Host, existing: dict[str, Any]) -> bool:
+    return bool(existing.get(settings.container(host), {}).get("State", {}).get("Running"))
+
+
 def _is_up(settings: Settings, host: Host, existing: dict[str, Any]) -> bool:
-    container = existing.get(settings.container(host))
-    if not container or not container["State"]["Running"]:
-        return False
-    return _answers(settings, host, attempts=1)
+    return _runs(settings, host, existing) and _answers(settings, host)
+
+
+def _cut_hosts(settings: Settings, silent: list[Host], store: ImageStore) -> list[Host]:
+    """Those of the running but `silent` hosts that someone has cut: their silence is wanted."""
+    if not silent:
+        return []
+    store.ensure(["base"])
+    links = Links(settings, store.tag("base")).read(silent)
+    return [host for host in silent if links[host.name].cut]
 
 
 def _refuse_other_os(settings: Settings, hosts: list[Host], existing: dict[str, Any]) -> None:
@@ -292,25 +309,20 @@ def _wait_for_boot(container: str) -> str:
 
 
 def _confirm(settings: Settings, host: Host) -> None:
-    if not _answers(settings, host, attempts=50):
-        way = "SSH" if host.has_ssh else "HTTP"
-        raise LabError(
-            f"{host.name} runs but does not answer over {way}. `lab/lab logs {host.name}` may show why; "
-            "a firewall of this machine that drops forwarded packets is one cause."
-        )
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while not _answers(settings, host):
+        if time.monotonic() > deadline:
+            way = "SSH" if host.has_ssh else "HTTP"
+            raise LabError(
+                f"{host.name} runs but did not answer over {way} within {ANSWER_SECONDS} s. `lab/lab logs {host.name}` "
+                "may show why; a firewall of this machine that drops forwarded packets is one cause."
+            )
+        time.sleep(0.3)
 
 
-def _answers(settings: Settings, host: Host, attempts: int) -> bool:
+def _answers(settings: Settings, host: Host) -> bool:
     """Whether the host does its job: a command over SSH, or its HTTP page."""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(0.3)
-        if host.has_ssh:
-            if ssh.answers(settings, host):
-                return True
-        elif _http_answers(_service_url(settings, host)):
-            return True
-    return False
+    return ssh.answers(settings, host) if host.has_ssh else _http_answers(_service_url(settings, host))
 
 
 def _service_url(settings: Settings, host: Host) -> str:

@@ -169,6 +169,8 @@ def test_a_cut_link_swallows_packets_silently_and_heal_restores_it() -> None:
         # A region that rewrites its own firewall stays cut.
         on_train("nft flush ruleset")
         assert not mirror_answers_train()
+        # And `up` knows that its silence is wanted.
+        assert "its VPN link is cut" in lab("up", "train").stderr
     finally:
         lab("heal", "train")
     assert _link() == "up"
