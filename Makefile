@@ -14,6 +14,7 @@ help: ## list what can be done
 
 .PHONY: demo
 demo: ## the lab, site.yml, real studies, the fleet view; safe to repeat
+	@command -v python3 >/dev/null || lab/bootstrap # a bare machine has no Python to run the demo with
 	@lab/demo
 
 .PHONY: demo-down
