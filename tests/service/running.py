@@ -147,9 +147,9 @@ class Service:
         wait_for(is_there, seconds, f"revision {revision} is {state}")
 
     def storescu(self, *paths: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """DCMTK's sender."""
+        """DCMTK's sender, by its full name: pynetdicom brings programs of the same names into the venv."""
         return subprocess.run(
-            ["storescu", "-v", *options, "+sd", "127.0.0.1", str(self.dicom_port), *map(str, paths)],
+            ["/usr/bin/storescu", "-v", *options, "+sd", "127.0.0.1", str(self.dicom_port), *map(str, paths)],
             capture_output=True,
             text=True,
             check=False,
@@ -180,7 +180,7 @@ class StoreScp:
 
     def start(self) -> StoreScp:
         self.process = subprocess.Popen(
-            ["storescp", "-od", str(self.folder), "-uf", "+xa", str(self.port)],
+            ["/usr/bin/storescp", "-od", str(self.folder), "-uf", "+xa", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

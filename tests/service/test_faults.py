@@ -109,7 +109,7 @@ def test_systemd_hears_no_sign_of_life_while_the_pipeline_hangs_and_no_ready_wit
     blocker = sqlite3.connect(service.storage / "journal.sqlite3", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")  # who writes now waits, and whoever waits for the writer waits too
     image = get_testdata_file("CT_small.dcm", download=False)
-    with subprocess.Popen(["storescu", "127.0.0.1", str(service.dicom_port), str(image)]) as sender:
+    with subprocess.Popen(["/usr/bin/storescu", "127.0.0.1", str(service.dicom_port), str(image)]) as sender:
 
         def tick_age() -> float:
             checks = service.http.get("/health/light").json()["checks"]

@@ -72,7 +72,7 @@ def test_a_broken_bundle_is_not_ready_and_says_why_yet_the_service_receives(serv
     assert service.http.get("/health/light").status_code == 503
     assert service.http.get("/v2/health/ready").status_code == 503
     assert service.http.get("/v2/health/live").status_code == 200
-    echo = subprocess.run(["echoscu", "127.0.0.1", str(service.dicom_port)], check=False, timeout=20)
+    echo = subprocess.run(["/usr/bin/echoscu", "127.0.0.1", str(service.dicom_port)], check=False, timeout=20)
     assert echo.returncode == 0
 
 
@@ -259,7 +259,7 @@ def test_on_a_full_disk_nothing_is_acknowledged_that_is_not_kept_and_room_makes_
         assert service.studies(study)[-1]["instances"] == len(kept) == 20
         assert service.stop() == 0
     finally:
-        subprocess.run(["umount", service.storage], check=True)
+        subprocess.run(["umount", "--lazy", service.storage], check=True)
 
 
 def test_only_known_calling_ae_titles_are_served_when_they_are_named(tmp_path: Path) -> None:
