@@ -20,6 +20,8 @@ from pydicom import dcmread
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "service" / "bundles" / "brain_extraction"
+# Every process started here: what a failed test leaves running ends with the session (conftest.py).
+STARTED: list[subprocess.Popen[bytes]] = []
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 
 
@@ -89,6 +91,7 @@ class Service:
                 env=os.environ | (environment or {}),
                 start_new_session=True,
             )
+        STARTED.append(self.process)
         wait_for(lambda: self._up() and answers(self.http_port), 20, "the service listens")
         return self
 
@@ -184,6 +187,7 @@ class StoreScp:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        STARTED.append(self.process)
         wait_for(lambda: answers(self.port), 10, "storescp listens")
         return self
 
@@ -223,6 +227,7 @@ class Orthanc:
         self.process = subprocess.Popen(
             [ORTHANC, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        STARTED.append(self.process)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
         wait_for(lambda: answers(self.http_port) and answers(self.port), 20, "Orthanc listens")
 
