@@ -32,6 +32,12 @@ _REGION = LIMIT[-1]
 REGION = [
     Mutation(_REGION, "a unit that does not start at boot", "systemctl disable -q outpost@brain",
              "test_each_unit_runs_and_starts_at_boot", "systemctl enable -q outpost@brain"),
+    Mutation(_REGION, "a Docker not started at boot", "systemctl disable -q docker.service",
+             "test_each_unit_runs_and_starts_at_boot", "systemctl enable -q docker.service"),
+    Mutation(_REGION, "a clock nobody keeps", "systemctl stop chronyd.service",
+             "test_the_clock_is_kept_from_boot_on", "systemctl start chronyd.service"),
+    Mutation(_REGION, "a journal without bounds", "mv /etc/systemd/journald.conf.d/outpost.conf /root/outpost.conf",
+             "test_the_journal_is_bounded", "mv /root/outpost.conf /etc/systemd/journald.conf.d/outpost.conf"),
     Mutation(_REGION, "a service that is not running", "systemctl stop outpost@brain",
              "test_the_service_answers_ready", "systemctl start outpost@brain"),
     Mutation(_REGION, "a recorder with no rights",

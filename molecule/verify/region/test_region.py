@@ -36,6 +36,12 @@ def test_each_unit_runs_and_starts_at_boot(host: Host, unit: str) -> None:
     assert host.service(unit).is_enabled
 
 
+def test_the_clock_is_kept_from_boot_on(region: str, host: Host) -> None:
+    unit = "chronyd.service" if region == "train" else "chrony.service"
+    assert host.service(unit).is_running
+    assert host.service(unit).is_enabled
+
+
 def test_the_service_answers_ready(region: str) -> None:
     def ready() -> bool:
         http_json(f"http://{ADDRESSES[region]}:8080/v2/health/ready")
