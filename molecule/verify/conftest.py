@@ -84,12 +84,16 @@ def send_head_series(region: str, seed: str, folder: Path, address: str = "") ->
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 
+def psql_program(host: Host) -> str:
+    """RED OS keeps the client beside its server, off the PATH."""
+    return "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
+
+
 def psql(host: Host, database: str, sql: str) -> str:
     """Runs a query as the database's superuser on the host; returns rows with | between columns."""
-    program = "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
     return str(
         host.run_expect(
-            [0], f"cd / && sudo -u postgres {program} -d {database} -Atc {shlex.quote(sql)}"
+            [0], f"cd / && sudo -u postgres {psql_program(host)} -d {database} -Atc {shlex.quote(sql)}"
         ).stdout.strip()
     )
 

@@ -10,7 +10,7 @@ import urllib.error
 from pathlib import Path
 
 import pytest
-from conftest import ADDRESSES, ORTHANC, http_json, psql, send_head_series, study_end, wait_for
+from conftest import ADDRESSES, ORTHANC, http_json, psql, psql_program, send_head_series, study_end, wait_for
 from testinfra.host import Host
 
 from outpost.demo import TEMPLATES
@@ -53,9 +53,8 @@ def test_the_service_answers_ready(region: str) -> None:
 def test_the_database_takes_the_recorder(host: Host) -> None:
     config = host.run("cat /etc/outpost/brain.yaml").stdout
     password = json.loads(next(line for line in config.splitlines() if "password:" in line).split(":", 1)[1])
-    program = "/usr/pgsql-15/bin/psql" if host.file("/usr/pgsql-15/bin/psql").exists else "psql"
-    query = f"{program} -h 127.0.0.1 -U outpost_recorder -d outpost -Atc 'SELECT count(*) >= 0 FROM outpost.studies'"
-    answer = host.run(f"PGPASSWORD={password} {query}")
+    client = f"{psql_program(host)} -h 127.0.0.1 -U outpost_recorder -d outpost -Atc"
+    answer = host.run(f"PGPASSWORD={password} {client} 'SELECT count(*) >= 0 FROM outpost.studies'")
     assert answer.stdout.strip() == "t", answer.stderr
 
 
