@@ -99,13 +99,43 @@ class Storage(Section):
     keep_delivered_hours: Annotated[float, Field(ge=0)] = 24
 
 
+class Ladder(Section):
+    """When to step down and up again, and when to stop trying.
+
+    `deaths_allowed`: failures of one cause in a row, without a success between, before this system only
+    receives. `climb_after_seconds`: quiet time after which a rung that failed is tried again.
+    """
+
+    deaths_allowed: Annotated[int, Field(ge=1, le=100)] = 5
+    climb_after_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600
+    receive_only_retry_seconds: Seconds = 900
+
+
 class Inference(Section):
-    """Which model bundle to run, on how many CPU threads, and how long one study may take."""
+    """Which model bundle to run, on which share of the host, and how long one study may take.
+
+    `workers` is the number of child processes, of one CPU thread each. `memory_mib` and `vram_mib` are this
+    system's share of the host; 0 is what the control group, or the GPU, allows. `engine` is `auto` (the
+    fastest that `outpost optimise` found within tolerance) or `name` or `name/precision`.
+    """
 
     bundle: AbsolutePath = Path("/opt/outpost/bundles/brain_extraction")
-    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    workers: Annotated[int, Field(ge=1, le=256)] = 2
+    memory_mib: Annotated[int, Field(ge=0)] = 0
+    vram_mib: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    engine: Annotated[str, Field(pattern=r"^[a-z-]+(/[a-z0-9]+)?$")] = "auto"
     timeout_seconds: Seconds = 300
     golden_period_seconds: Seconds = 900
+    optimise_after_idle_seconds: Annotated[float, Field(ge=0, le=86400)] = 120
+    ladder: Ladder = Ladder()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "threads" in value:
+            raise ValueError("threads is now called workers (processes of one thread each): rename it")
+        return value
 
 
 class Destination(Section):

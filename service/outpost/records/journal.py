@@ -25,7 +25,7 @@ from pathlib import Path
 
 from outpost.reasons import PipelineCode
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
 OUTCOMES = ("delivered", "rejected", "quarantined")
 
@@ -96,6 +96,54 @@ CREATE TABLE deliveries (
     PRIMARY KEY (study, file, destination)
 );
 """
+
+# What each version added to the one before: a journal is brought forward where it lies, in one transaction.
+_MIGRATIONS = {
+    2: """
+ALTER TABLE studies ADD COLUMN completed_by TEXT NOT NULL DEFAULT '';
+
+-- stored_at: the destination answered C-STORE with success; confirmed_at stays the proof of delivery.
+ALTER TABLE deliveries ADD COLUMN stored_at TEXT;
+ALTER TABLE deliveries ADD COLUMN transaction_uid TEXT NOT NULL DEFAULT '';
+ALTER TABLE deliveries ADD COLUMN commitment_asked_at TEXT;
+
+-- study: journal row, NULL when it was the golden case or the start of a worker.
+CREATE TABLE failures (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     TEXT NOT NULL,
+    study  INTEGER REFERENCES studies (id),
+    cause  TEXT NOT NULL,
+    rung   TEXT NOT NULL,
+    detail TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX failures_by_study ON failures (study, cause);
+
+-- Rungs of the ladder known to fail.
+CREATE TABLE ladder (
+    bundle    TEXT NOT NULL,
+    device    TEXT NOT NULL,
+    shape     TEXT NOT NULL,
+    rung      TEXT NOT NULL,
+    cause     TEXT NOT NULL,
+    failures  INTEGER NOT NULL DEFAULT 1,
+    failed_at TEXT NOT NULL,
+    PRIMARY KEY (bundle, device, shape, rung)
+);
+
+CREATE TABLE events (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     TEXT NOT NULL,
+    code   TEXT NOT NULL,
+    detail TEXT NOT NULL DEFAULT ''
+);
+
+-- Small facts that outlive the process, by name.
+CREATE TABLE facts (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+""",
+}
 
 _RECORD_COLUMNS = (
     "id, study_uid, revision, modality, received_at, completed_at, finished_at, state, reason, detail, "
@@ -214,7 +262,10 @@ class Journal:
                 "install the release that wrote it, or a newer one"
             )
         if version == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = 1;COMMIT;")
+            version = 1
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            self._db.executescript(f"BEGIN;{_MIGRATIONS[step]}PRAGMA user_version = {step};COMMIT;")
 
     def close(self) -> None:
         with self._lock:
@@ -364,10 +415,10 @@ class Journal:
 
     # --- the way of a study ---
 
-    def complete(self, row: int) -> None:
-        """No more instances are awaited: the study may be processed."""
+    def complete(self, row: int, by: str = "quiet") -> None:
+        """No more instances are awaited: the study may be processed. `by` names the timer that said so."""
         with self._write() as db:
-            self._move(db, row, ("receiving",), "complete", completed_at=_text(utc_now()))
+            self._move(db, row, ("receiving",), "complete", completed_at=_text(utc_now()), completed_by=by)
 
     def begin_inference(self, row: int) -> None:
         """Count one attempt and take the study out of the queue; survives a crash as `inferring`."""
