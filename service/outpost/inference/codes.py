@@ -34,6 +34,9 @@ class Code(StrEnum):
     OUTPUT_CONSTANT = "OUTPUT_CONSTANT"
     WORKER_DIED = "WORKER_DIED"
     WORKER_CLOSED = "WORKER_CLOSED"
+    WORKER_OUT_OF_MEMORY = "WORKER_OUT_OF_MEMORY"
+    NO_KERNEL_IMAGE = "NO_KERNEL_IMAGE"
+    DEVICE_LOST = "DEVICE_LOST"
 
     # The worker may not serve at all until this is put right.
     BUNDLE_INVALID = "BUNDLE_INVALID"
@@ -117,6 +120,18 @@ REASONS: Final[dict[Code, Reason]] = {
     Code.WORKER_CLOSED: Reason(
         "The worker was asked to compute after, or while, the service closed it.",
         "Nothing: the study is taken up again when the service starts.",
+    ),
+    Code.WORKER_OUT_OF_MEMORY: Reason(
+        "The kernel killed the worker because the system's memory limit was reached.",
+        "Nothing at once: the study is computed one rung lower. Give the system more memory to climb back.",
+    ),
+    Code.NO_KERNEL_IMAGE: Reason(
+        "The GPU cannot run what the engine was compiled for (no kernel image for its architecture).",
+        "Install a release whose engine supports this GPU; until then the CPU computes.",
+    ),
+    Code.DEVICE_LOST: Reason(
+        "The GPU failed in the middle of computing; its context is poisoned and the process was ended.",
+        "Look at `dmesg` for Xid messages and at the GPU's temperature; the CPU computes meanwhile.",
     ),
     Code.BUNDLE_INVALID: Reason(
         "The model bundle is incomplete or its configuration is wrong.",

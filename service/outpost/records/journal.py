@@ -226,6 +226,26 @@ class Delivery:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something the service decided by itself that a person should be able to look up."""
+
+    at: datetime
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFailure:
+    """A rung that failed for inputs of a shape; `failures` counts in a row, `failed_at` is the last."""
+
+    rung: str
+    shape: tuple[int, ...]
+    cause: str
+    failures: int
+    failed_at: datetime
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -585,6 +605,111 @@ class Journal:
             r["reason"]: r["n"]
             for r in self._rows("SELECT reason, count(*) AS n FROM refused GROUP BY reason")
         }
+
+    # --- failures, and what was learnt from them ---
+
+    def note_failure(self, study: int | None, cause: str, rung: str, detail: str) -> int:
+        """Write down one failure; `study` is None when no study was in work. Returns its number."""
+        with self._write() as db:
+            cursor = db.execute(
+                "INSERT INTO failures (at, study, cause, rung, detail) VALUES (?, ?, ?, ?, ?)",
+                (_text(utc_now()), study, cause, rung, detail),
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def acquit(self, failure: int) -> None:
+        """The host was to blame, not the study: the failure stays, the study is not charged with it."""
+        with self._write() as db:
+            db.execute("UPDATE failures SET study = NULL WHERE id = ?", (failure,))
+
+    def failures_of(self, row: int) -> dict[str, int]:
+        """How often each cause is charged to a study."""
+        rows = self._rows("SELECT cause, count(*) AS n FROM failures WHERE study = ? GROUP BY cause", (row,))
+        return {r["cause"]: r["n"] for r in rows}
+
+    def failures_by_cause(self) -> dict[str, int]:
+        """Failures ever, by cause."""
+        rows = self._rows("SELECT cause, count(*) AS n FROM failures GROUP BY cause")
+        return {r["cause"]: r["n"] for r in rows}
+
+    def failures_since_success(self) -> dict[tuple[str, str], int]:
+        """How often each (cause, rung) has failed since anything was last computed right."""
+        rows = self._rows(
+            "SELECT cause, rung, count(*) AS n FROM failures WHERE id >"
+            " coalesce((SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'success'), 0)"
+            " GROUP BY cause, rung"
+        )
+        return {(r["cause"], r["rung"]): r["n"] for r in rows}
+
+    def note_success(self) -> None:
+        """Something was computed right: earlier failures no longer count as a row."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO facts (name, value) SELECT 'success', coalesce(max(id), 0) FROM failures WHERE true"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            )
+
+    def known_failures(self, bundle: str, device: str) -> list[KnownFailure]:
+        """Rungs that failed with this bundle on this device."""
+        rows = self._rows("SELECT * FROM ladder WHERE bundle = ? AND device = ?", (bundle, device))
+        return [
+            KnownFailure(
+                rung=r["rung"],
+                shape=tuple(int(size) for size in r["shape"].split("x") if size),
+                cause=r["cause"],
+                failures=r["failures"],
+                failed_at=datetime.fromisoformat(r["failed_at"]),
+            )
+            for r in rows
+        ]
+
+    def remember_failure(self, bundle: str, device: str, shape: Sequence[int], rung: str, cause: str) -> None:
+        """A rung failed for a shape; an empty shape means whatever the input."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO ladder (bundle, device, shape, rung, cause, failed_at) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (bundle, device, shape, rung) DO UPDATE SET"
+                " failures = failures + 1, cause = excluded.cause, failed_at = excluded.failed_at",
+                (bundle, device, "x".join(map(str, shape)), rung, cause, _text(utc_now())),
+            )
+
+    def forget_failure(self, bundle: str, device: str, shape: Sequence[int], rung: str) -> None:
+        """A rung that had failed works again."""
+        with self._write() as db:
+            db.execute(
+                "DELETE FROM ladder WHERE bundle = ? AND device = ? AND shape = ? AND rung = ?",
+                (bundle, device, "x".join(map(str, shape)), rung),
+            )
+
+    def note_event(self, code: str, detail: str) -> None:
+        """Keep what the service decided by itself."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)", (_text(utc_now()), code, detail)
+            )
+
+    def events(self, limit: int = 100) -> list[Event]:
+        """Newest first."""
+        rows = self._rows("SELECT at, code, detail FROM events ORDER BY id DESC LIMIT ?", (limit,))
+        return [Event(datetime.fromisoformat(r["at"]), r["code"], r["detail"]) for r in rows]
+
+    def fact(self, name: str) -> str | None:
+        """A small fact that outlives the process."""
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0]["value"] if rows else None
+
+    def keep_fact(self, name: str, value: str | None) -> None:
+        """Set a fact; None removes it."""
+        with self._write() as db:
+            if value is None:
+                db.execute("DELETE FROM facts WHERE name = ?", (name,))
+            else:
+                db.execute(
+                    "INSERT INTO facts (name, value) VALUES (?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                    (name, value),
+                )
 
     # --- keeping the spool small ---
 
