@@ -76,20 +76,44 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ListenAddress = Annotated[str, AfterValidator(_ip)]
 
 
+class Tls(Section):
+    """PEM files of a TLS endpoint: our certificate (with its chain) and key, and the authorities of our peers.
+
+    `require_client_certificate` is for listeners: without it anyone who trusts us may connect.
+    """
+
+    certificate: AbsolutePath
+    key: AbsolutePath
+    ca: AbsolutePath
+    require_client_certificate: bool = True
+
+
 class Intake(Section):
-    """The C-STORE listener. `disk_reserve_mib`: free MiB below which nothing more is taken."""
+    """The C-STORE listener, and when it stops taking.
+
+    `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
+    which nothing more is taken. `tls`: only TLS is spoken where it is given.
+    """
 
     ae_title: AeTitle = "OUTPOST"
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - the PACS is on another host; the host's firewall limits it
     dicom_port: Port = 11112
+    tls: Tls | None = None
     known_ae_titles: tuple[AeTitle, ...] = ()
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
+    disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
 
 
 class Study(Section):
-    """A study is complete after `quiet_seconds` without a new instance."""
+    """When a study is complete: after `quiet_seconds` without a new instance; when every series that the
+    bundle names is there and quiet for `series_quiet_seconds`; at the latest `forced_seconds` after its first
+    instance, even while more arrive.
+    """
 
     quiet_seconds: Seconds = 5
+    series_quiet_seconds: Seconds = 2
+    forced_seconds: Seconds = 5400
 
 
 class Storage(Section):
