@@ -1,8 +1,10 @@
-"""The pipeline: one thread moves complete studies through filter and inference into the outbox.
+"""The pipeline: lanes of one worker process each move complete studies through filter and inference.
 
-It is the part that must not hang: systemd's watchdog is fed from here and from nowhere else. Nothing a study
-does stops it: each ends as delivered, rejected or quarantined with a code, and the next one follows. While
-the golden case does not pass, studies are received and held, not computed.
+Its own thread decides nothing about a study: it keeps time (quiet studies, housekeeping, systemd's watchdog), and
+says which lanes may work. It is the part that must not hang: the watchdog is fed from here and from nowhere
+else, and not while a lane hangs. While no golden case passes, studies are received and held, not computed.
+
+The queue is the journal: durable, and in memory no more of it than the lanes have in work.
 """
 
 from __future__ import annotations
@@ -12,53 +14,44 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from concurrent.futures import Future
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from outpost.config import Config
 from outpost.delivery.outbox import Outbox
-from outpost.filter import judge
-from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceWorker, InputRejected
+from outpost.events import EventCode
+from outpost.inference import Code, InferenceResult, InferenceWorker
+from outpost.inference.gate import Gate
+from outpost.inference.plan import Plan
+from outpost.inference.rung import Rung
+from outpost.inference.state import Golden, LaneState
 from outpost.intake.assembly import Assembly
-from outpost.intake.spool import MIB, FilesMissing, Spool
+from outpost.intake.spool import MIB, Spool
+from outpost.lane import Lane, end_study
 from outpost.notify import Notifier
 from outpost.reasons import PipelineCode
-from outpost.records.journal import Journal, JournalError, StudyRecord, utc_now
+from outpost.records.journal import Journal, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-# A study whose computing failed is tried once more; one that the whole service died on, a few times: on a
-# train it may just have been the power.
-FAILURES_ALLOWED = 2
+# A study that the whole service died on: on a train it may just have been the power, so a few times.
 DEATHS_ALLOWED = 5
+# A worker's start at one rung that the whole service did not survive, before a lower rung is taken.
+_STARTS_ALLOWED = 2
 
 _TICK_SECONDS = 0.25
 _LOOK_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 30.0
 _RESULT_ROOM_BYTES = 64 * MIB
-_GOLDEN_RETRY_SECONDS = 30.0
-_WARM_UP_SECONDS = 240.0  # asked of systemd for loading the model and its golden case
+_WARM_UP_SECONDS = 60.0  # asked of systemd again and again while a lane is proving itself
 _FINISH_SECONDS = 5.0  # at the end of the service: a study in work may still end by itself
-_GRACE_SECONDS = 60.0  # beyond the worker's own limits: then it is the worker that hangs
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """The last golden case: `value` and `wanted` are Dice coefficients, `at` is on the monotonic clock."""
-
-    ok: bool
-    at: float
-    value: float | None = None
-    wanted: float | None = None
-    code: str = ""  # when no answer came
+_STALL_FIRST_SECONDS = 5.0
+_LONGEST_RECEIVE_ONLY_SECONDS = 4 * 3600.0
+_MEAN_WEIGHT = 0.2  # of the newest study in the running mean of their times
 
 
 class Pipeline:
-    """Owns the worker; everything else may only ask for a golden run or look at the public attributes."""
+    """Owns the lanes; everything else may only ask for a golden run or look at the public attributes."""
 
     def __init__(
         self,
@@ -67,7 +60,7 @@ class Pipeline:
         spool: Spool,
         assembly: Assembly,
         outbox: Outbox,
-        worker: InferenceWorker,
+        plan: Plan,
         notifier: Notifier,
         published: Callable[[], None],
         observed: Callable[[float], None],
@@ -77,237 +70,310 @@ class Pipeline:
         self._journal = journal
         self._spool = spool
         self._assembly = assembly
-        self._outbox = outbox
-        self._worker = worker
         self._notifier = notifier
         self._published = published
         self._observed = observed
         self._stop = threading.Event()
+        self._condition = threading.Condition()
+        self._claimed: dict[int, float] = {}  # rows the lanes have, or shall leave alone, until when
         self._asked: list[Future[Golden]] = []
-        self._asked_lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-call")
         self._next_housekeeping = 0.0
-        self._next_golden = 0.0
-        self._announced = False
-        self._worker_is_fresh = True  # it computes the golden case as it starts: that verdict counts
         self._next_look = 0.0
-        self.golden: Golden | None = None
+        self._announced = False
+        self._typical: float | None = None
+        self._only_receiving = ""
+        self._retry_at = 0.0
+        self._retries = 0
+        self.gate = Gate()
+        self.ladder = plan.ladder
         self.queue: dict[str, tuple[int, datetime | None]] = {}  # as Journal.queue, seconds old
         self.last_tick = time.monotonic()
+        self.golden_fastest: float | None = None
+        self._lanes = [
+            Lane(
+                number,
+                self,
+                InferenceWorker(
+                    config.inference.bundle,
+                    plan.ladder.rung_for() or plan.ladder.rungs[-1],
+                    config.inference.timeout_seconds,
+                    config.storage.root,
+                ),
+                journal,
+                spool,
+                outbox,
+                self._stop,
+                config.inference.golden_period_seconds,
+                config.inference.timeout_seconds,
+            )
+            for number in range(plan.ladder.top.parallel)
+        ]
 
-    # --- from other threads ---
+    # --- for health, from other threads ---
 
     @property
-    def worker_alive(self) -> bool:
-        return self._worker.alive
+    def lanes(self) -> list[LaneState]:
+        """One entry a lane."""
+        return [lane.state for lane in self._lanes]
+
+    @property
+    def rung(self) -> Rung:
+        """The rung new studies begin at."""
+        return self.ladder.rung_for() or self.ladder.rungs[-1]
+
+    @property
+    def receive_only(self) -> str:
+        """The code that made this system stop computing; empty while it computes."""
+        return self._only_receiving
+
+    @property
+    def golden(self) -> Golden | None:
+        """What the lanes' golden cases say together: one that fails speaks for all, else the newest."""
+        found = [state.golden for state in self.lanes if state.golden is not None]
+        failing = [golden for golden in found if not golden.ok]
+        return failing[0] if failing else max(found, key=lambda golden: golden.at, default=None)
+
+    @property
+    def golden_period(self) -> float:
+        """Seconds between the golden cases of one lane."""
+        return max((lane.golden_period for lane in self._lanes), default=0.0)
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long a study or golden case may be in work before it counts as not getting on."""
+        return _STALL_FIRST_SECONDS + 3 * max(self.golden_fastest or 0.0, self._typical or 0.0)
 
     def ask_golden(self) -> Future[Golden]:
-        """Have the golden case computed when its turn comes, on the same worker as studies."""
+        """Have the golden case computed by the next free lane, before its next study."""
         future: Future[Golden] = Future()
-        with self._asked_lock:
+        with self._condition:
             self._asked.append(future)
+            self._condition.notify_all()
         return future
 
     def stop(self) -> None:
         """Have `run` return; a study in work ends within seconds or goes back to the queue."""
         self._stop.set()
 
+    def close(self) -> None:
+        """Kill the workers, whatever they do."""
+        for lane in self._lanes:
+            lane.close()
+
     # --- the thread ---
 
     def run(self) -> None:
-        """Work until stopped. Never raises: an unexpected fault is logged and the loop goes on."""
+        """Keep time until stopped. Never raises: an unexpected fault is logged and the loop goes on."""
+        self._learn_from_last_end()
+        for lane in self._lanes:
+            lane.start()
         while not self._stop.is_set():
             try:
-                if not self._step():
-                    self._stop.wait(_TICK_SECONDS)
+                self._tick()
+                self._keep_house()
             except Exception:
                 log.exception("pipeline: unexpected fault, going on")
                 self._stop.wait(1.0)
-        self._worker.close()
-        self._executor.shutdown()
-        with self._asked_lock:
+            self._stop.wait(_TICK_SECONDS)
+        self._end_lanes()
+        with self._condition:
             for future in self._asked:
                 future.cancel()
 
-    def _step(self) -> bool:
-        """Do one thing; returns whether there may be more to do at once."""
-        self._tick()
-        self._keep_house()
-        if self._golden_is_due():
-            self._compute_golden()
-            return True
-        if self.golden is None or not self.golden.ok or self._spool.free_bytes() < _RESULT_ROOM_BYTES:
-            return False  # held: a result that cannot be written would look like a fault of the study
-        for study in self._journal.in_state("complete", limit=1):
-            self._process(study)
-            return True
-        return False
+    def _end_lanes(self) -> None:
+        close_at = time.monotonic() + _FINISH_SECONDS
+        with self._condition:
+            self._condition.notify_all()
+        for lane in self._lanes:
+            lane.join(max(0.0, close_at - time.monotonic()))
+        self.close()
+        for lane in self._lanes:
+            lane.join(_FINISH_SECONDS)
 
     def _tick(self) -> None:
-        self.last_tick = time.monotonic()
-        self._notifier.watchdog()
+        now = self.last_tick = time.monotonic()
+        if not any(lane.hangs(now) for lane in self._lanes):
+            self._notifier.watchdog()
+        if not self._announced:
+            self._notifier.extend_start(_WARM_UP_SECONDS)
+            self._notifier.status("warming up: loading the model and computing its golden case")
         try:
-            self._assembly.complete_quiet_studies()
-            if self.last_tick >= self._next_look:
-                self._next_look = self.last_tick + _LOOK_SECONDS
+            completed = self._assembly.complete_due_studies()
+            if now >= self._next_look:
+                self._next_look = now + _LOOK_SECONDS
                 self.queue = self._journal.queue()
         except sqlite3.Error:
-            # A full disk, for instance. It must not cut off the call on the worker during which we tick.
+            # A full disk, for instance. It must not cut off the lanes during whose work we tick.
             log.exception("the journal does not answer; trying again")
+            return
+        if completed:
+            with self._condition:
+                self._condition.notify_all()
+
+    # --- what lanes ask (Floor) ---
+
+    def may_work(self, lane: int) -> bool:
+        """Whether this lane may have a worker now."""
+        if self._only_receiving and not (lane == 0 and time.monotonic() >= self._retry_at):
+            return False
+        rung = self.rung
+        if lane >= min(rung.parallel, self.gate.limit or rung.parallel):
+            return False
+        # One after the other: the first proves the host before the rest load the model beside it.
+        return lane == 0 or any(other.golden is not None and other.golden.ok for other in self.lanes)
+
+    def next_study(self, wait_seconds: float) -> StudyRecord | None:
+        """The oldest complete study nobody has, claimed for the caller."""
+        with self._condition:
+            study = self._unclaimed()
+            if study is None:
+                self._condition.wait(wait_seconds)
+                study = self._unclaimed()
+            if study is not None:
+                self._claimed[study.row] = float("inf")
+            return study
+
+    def _unclaimed(self) -> StudyRecord | None:
+        if self._asked or self._only_receiving:
+            return None
+        if self._spool.free_bytes() < _RESULT_ROOM_BYTES:
+            return None  # held: a result that cannot be written would look like a fault of the study
+        now = time.monotonic()
+        for row in [row for row, until in self._claimed.items() if until <= now]:
+            del self._claimed[row]
+        waiting = self._journal.in_state("complete", limit=len(self._claimed) + 1)
+        return next((study for study in waiting if study.row not in self._claimed), None)
+
+    def put_down(self, study: StudyRecord, hold_seconds: float = 0.0) -> None:
+        """The lane is done with the study; it may be taken again after the hold."""
+        with self._condition:
+            if hold_seconds:
+                self._claimed[study.row] = time.monotonic() + hold_seconds
+            else:
+                self._claimed.pop(study.row, None)
+                self._condition.notify()
+
+    def asked_golden(self) -> list[Future[Golden]]:
+        """Those who want the golden case computed now."""
+        with self._condition:
+            asked, self._asked = self._asked, []
+        return asked
+
+    def make_room(self, lane: int) -> None:
+        """Have the other idle lanes end their processes and free their memory."""
+        for other in self._lanes:
+            if other.number != lane:
+                other.rest()
+
+    def computed(self, result: InferenceResult) -> None:
+        """A result lies in the outbox."""
+        seconds = result.seconds
+        self._typical = (
+            seconds if self._typical is None else self._typical + _MEAN_WEIGHT * (seconds - self._typical)
+        )
+        self._observed(seconds)
+        self._published()
+
+    def proven(self) -> None:
+        """This host can compute: it is ready, and no longer only receives."""
+        if self._journal.failures_since_success():
+            self._journal.note_success()
+        seconds = [s.golden.seconds for s in self.lanes if s.golden is not None and s.golden.seconds]
+        if seconds:
+            self.golden_fastest = min([*seconds, *([self.golden_fastest] if self.golden_fastest else [])])
+        if self._only_receiving:
+            self._journal.note_event(EventCode.RECEIVE_ONLY_ENDED, f"was: {self._only_receiving}")
+            self._journal.keep_fact("receive_only", None)
+            self._only_receiving, self._retries = "", 0
+        self._announce("ready")
+
+    def gave_up(self, code: str, rung: Rung) -> None:
+        """No rung helps: after enough failures of one cause, only receive."""
+        self._notifier.status(f"holding studies: the golden case fails ({code})")
+        failures = self._journal.failures_since_success().get((code, rung.name), 0)
+        if failures >= self._config.inference.ladder.deaths_allowed:
+            self._only_receive(
+                code, f"{failures} failures of {code} at rung {rung.name}, none but failures since"
+            )
+
+    # --- receiving only ---
+
+    def _only_receive(self, code: str, told: str) -> None:
+        pause = min(
+            self._config.inference.ladder.receive_only_retry_seconds * 2 ** min(self._retries, 10),
+            max(_LONGEST_RECEIVE_ONLY_SECONDS, self._config.inference.ladder.receive_only_retry_seconds),
+        )
+        self._retries += 1
+        self._retry_at = time.monotonic() + pause
+        if not self._only_receiving:
+            self._journal.note_event(EventCode.RECEIVE_ONLY_BEGUN, told)
+            self._journal.keep_fact("receive_only", code)
+        self._only_receiving = code
+        log.error("receiving only: %s; trying again in %.0f s", told, pause)
+        # The unit has started as far as it can: systemd must not end and start it for ever.
+        self._announce(f"receiving only: {code}")
+
+    def _learn_from_last_end(self) -> None:
+        """A worker's start that the service did not survive is a death that only this can count."""
+        for number in range(256):
+            rung = self._journal.fact(f"starting-{number}")
+            if rung is None:
+                if number >= len(self._lanes):
+                    break
+                continue
+            self._journal.keep_fact(f"starting-{number}", None)
+            self._journal.note_failure(
+                None, PipelineCode.SERVICE_DIED, rung, "the service ended while a worker started"
+            )
+            self._journal.note_event(EventCode.SERVICE_DIED, f"while a worker started at rung {rung}")
+        rungs = {rung.name: rung for rung in self.ladder.rungs}
+        allowed = self._config.inference.ladder.deaths_allowed
+        for (code, name), failures in self._journal.failures_since_success().items():
+            if code != PipelineCode.SERVICE_DIED or name not in rungs:
+                continue
+            # Twice is no accident; what takes a whole service down is memory, as a rule.
+            lower = (
+                self.ladder.failed(rungs[name], Code.WORKER_OUT_OF_MEMORY)
+                if failures >= _STARTS_ALLOWED
+                else rungs[name]
+            )
+            if lower is None and failures >= allowed:
+                self._only_receive(code, f"the service ended {failures} times starting a worker at rung {name}")
+
+    def _announce(self, status: str) -> None:
+        if not self._announced:
+            self._announced = True
+            self._notifier.ready()
+        self._notifier.status(status)
+
+    # --- between studies ---
 
     def _take_back_interrupted(self) -> None:
-        """Only this thread computes: what it finds `inferring` between two steps was interrupted."""
+        """Studies that are `inferring` while no lane has them were interrupted."""
+        with self._condition:
+            claimed = set(self._claimed)
         for study in self._journal.in_state("inferring"):
-            if study.attempts >= DEATHS_ALLOWED:
-                self._end(
+            if study.row in claimed:
+                continue
+            number = self._journal.note_failure(
+                study.row, PipelineCode.SERVICE_DIED, "", "the service ended in the middle of it"
+            )
+            self._journal.note_event(EventCode.SERVICE_DIED, f"in the middle of study {study.row}")
+            deaths = [code for code, _ in self._journal.failures_of(study.row)].count(
+                PipelineCode.SERVICE_DIED
+            )
+            log.warning("failure %d: study %d was interrupted in inference", number, study.row)
+            if deaths >= DEATHS_ALLOWED:
+                end_study(
+                    self._journal,
+                    self._spool,
                     study,
                     "quarantined",
                     PipelineCode.SERVICE_DIED,
-                    f"the service ended {study.attempts} times on it",
+                    f"the service ended {deaths} times on it",
                 )
             else:
                 self._journal.return_to_queue(study.row, forget_attempt=False)
-                log.warning("study %d was interrupted in inference: back in the queue", study.row)
-
-    # --- studies ---
-
-    def _process(self, study: StudyRecord) -> None:
-        try:
-            self._journal.begin_inference(study.row)
-        except JournalError:
-            return  # an image has just come: the study waits for its quiet time again
-        try:
-            files = self._spool.files(study)
-            verdict = judge(files)
-            if not verdict.accepted:
-                self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
-                return
-            with self._outbox.work_folder(study) as work:
-                result = self._call(lambda: self._worker.run(files, work, study.revision))
-                self._outbox.publish(study, work)
-        except FilesMissing as missing:
-            self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
-        except InputRejected as rejection:
-            self._end(study, "rejected", rejection.code, rejection.message)
-        except InferenceFailed as failure:
-            if failure.code == Code.WORKER_CLOSED:
-                self._journal.return_to_queue(study.row, forget_attempt=True)
-                return
-            # Whether the study or the device is to blame shows in the golden case of the worker's successor;
-            # until then nothing proves that this host can compute.
-            self.golden = Golden(ok=False, at=time.monotonic(), code=failure.code)
-            self._worker_is_fresh, self._next_golden = True, 0.0
-            self._failed(study, failure.code, failure.message)
-        except Exception as error:
-            log.exception("study %d: unexpected fault in inference", study.row)
-            self._failed(study, PipelineCode.INTERNAL_ERROR, type(error).__name__)
-        else:
-            self._observed(result.seconds)
-            self._journal.begin_delivery(
-                study.row,
-                model=result.model,
-                model_version=result.model_version,
-                engine=result.engine,
-                precision=result.precision,
-                rung=result.rung,
-                device=result.device,
-                inference_seconds=result.seconds,
-            )
-            log.info(
-                "study %d computed in %.1f s (%s, rung %s)",
-                study.row,
-                result.seconds,
-                result.device,
-                result.rung,
-            )
-            self._published()
-
-    def _failed(self, study: StudyRecord, code: str, detail: str) -> None:
-        if study.attempts + 1 < FAILURES_ALLOWED:  # the record is from before this attempt
-            self._journal.return_to_queue(study.row, forget_attempt=False)
-            log.warning("study %d: %s; trying once more", study.row, code)
-        else:
-            self._end(study, "quarantined", code, detail)
-
-    def _end(self, study: StudyRecord, outcome: str, code: str, detail: str) -> None:
-        """Quarantine first, journal second, spool last: after a crash between any two, nothing is lost."""
-        self._spool.quarantine_study(study, code)
-        self._journal.finish(study.row, outcome, code, detail)
-        self._spool.remove_study(study)
-        log.warning("study %d %s: %s", study.row, outcome, code)
-
-    # --- the golden case ---
-
-    def _golden_is_due(self) -> bool:
-        if self.golden is not None and self.golden.ok and not self._worker.alive:
-            self._worker_is_fresh = True
-            return True
-        return bool(self._asked) or time.monotonic() >= self._next_golden
-
-    def _compute_golden(self) -> None:
-        with self._asked_lock:
-            asked, self._asked = self._asked, []
-        first = not self._announced
-        if self.golden is None:  # once: a service that cannot compute must not be "starting" for ever
-            self._notifier.extend_start(_WARM_UP_SECONDS)
-            self._notifier.status("warming up: loading the model and computing its golden case")
-        compute = self._worker.start if self._worker_is_fresh else self._worker.golden
-        try:
-            self.golden = self._judged(self._call(compute))
-            self._worker_is_fresh = False
-        except InferenceFailed as failure:
-            if failure.code == Code.WORKER_CLOSED:  # the service is ending
-                for future in asked:
-                    future.cancel()
-                return
-            log.error("golden case: %s, %s", failure.code, failure.message)  # noqa: TRY400 - its place is known
-            self.golden = Golden(ok=False, at=time.monotonic(), code=failure.code)
-            self._worker_is_fresh = True
-        except Exception:
-            log.exception("golden case: unexpected fault")
-            self.golden = Golden(ok=False, at=time.monotonic(), code=PipelineCode.INTERNAL_ERROR)
-        for future in asked:
-            if future.set_running_or_notify_cancel():
-                future.set_result(self.golden)
-        if self.golden.ok:
-            self._next_golden = time.monotonic() + self._config.inference.golden_period_seconds
-            if first:
-                self._announced = True
-                self._notifier.ready()
-            self._notifier.status("ready")
-        else:
-            self._next_golden = time.monotonic() + _GOLDEN_RETRY_SECONDS
-            self._notifier.status(
-                f"holding studies: the golden case failed ({self.golden.code or 'tolerance'})"
-            )
-
-    @staticmethod
-    def _judged(verdict: GoldenVerdict) -> Golden:
-        code = "" if verdict.ok else Code.GOLDEN_MISMATCH
-        return Golden(verdict.ok, time.monotonic(), verdict.value, verdict.wanted, code)
-
-    def _call(self, function: Callable[[], T]) -> T:
-        """Run something on the worker, ticking meanwhile; the ticks end when the worker itself hangs."""
-        future = self._executor.submit(function)
-        hangs_at = (
-            time.monotonic() + self._config.inference.timeout_seconds + _WARM_UP_SECONDS + _GRACE_SECONDS
-        )
-        close_at: float | None = None
-        while True:
-            try:
-                return future.result(timeout=_TICK_SECONDS)
-            except FutureTimeout:
-                if future.done():
-                    return future.result()
-            now = time.monotonic()
-            if now < hangs_at:
-                self._tick()
-            if self._stop.is_set():
-                close_at = close_at if close_at is not None else now + _FINISH_SECONDS
-                if now >= close_at:
-                    self._worker.close()
-
-    # --- between studies ---
 
     def _keep_house(self) -> None:
         """Take back what was interrupted and drop what was abandoned.

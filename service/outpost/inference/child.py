@@ -1,7 +1,9 @@
-"""The child process that computes: `python -m outpost.inference.child BUNDLE THREADS PARENT_PID`.
+"""The child process that computes: `python -m outpost.inference.child BUNDLE RUNG PARENT_PID STORAGE`.
 
-It answers one JSON line on standard output for each JSON line on standard input, the first unasked once the
-bundle is loaded and the golden case computed. It ends when its input ends or its parent dies.
+It answers JSON lines on standard output to JSON lines on standard input; the first answer comes unasked, once the
+bundle is loaded for the rung and the golden case and the asserts are computed. Requests: `read` (choose and
+decode the images of a study), `compute` (the study that was read), `golden`. It ends when its input ends or
+its parent dies.
 """
 
 from __future__ import annotations
@@ -21,16 +23,23 @@ from typing import TYPE_CHECKING, Any
 
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.rung import Rung
 
 if TYPE_CHECKING:
     from outpost.inference.predictor import Predictor
+    from outpost.inference.task import Case
 
 _PR_SET_PDEATHSIG = 1
+# What the CUDA runtime says when the device cannot, or can no longer, compute (cudaGetErrorString). After the
+# second kind the context is lost for this process, whatever is tried in it.
+_NO_KERNEL = ("no kernel image is available", "invalid device function", "ptx jit compiler")
+_LOST = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "cuda runtime error", "device-side assert")
 
 
 def main() -> int:
     """Serve requests until the input ends."""
-    bundle_path, threads, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    bundle_path, rung = Path(sys.argv[1]), Rung(**json.loads(sys.argv[2]))
+    parent, storage = int(sys.argv[3]), Path(sys.argv[4])
     _die_with(parent)
     faulthandler.enable()
     # If memory runs out, the kernel shall take this process, which is replaced, not the service.
@@ -40,33 +49,79 @@ def main() -> int:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    predictor: Predictor | None = None
-
-    def load() -> dict[str, Any]:
-        nonlocal predictor
-        # Imported here, not above: torch takes seconds, and nothing may run before `_die_with` did.
-        from outpost.inference.predictor import Predictor
-
-        predictor = Predictor(load_bundle(bundle_path), threads)
-        return asdict(predictor.golden())
-
-    def compute(request: dict[str, Any]) -> dict[str, Any]:
-        assert predictor is not None  # requests are read after `load` only
-        if request["command"] == "golden":
-            return asdict(predictor.golden())
-        files = [Path(file) for file in request["files"]]
-        return asdict(predictor.run(files, Path(request["output_dir"]), request["revision"]))
-
     def answer(question: Callable[[], dict[str, Any]]) -> None:
         answers.write(json.dumps(_outcome(question), default=str) + "\n")
         answers.flush()
 
-    answer(load)
-    if predictor is None:
+    desk = _Desk(bundle_path, rung, storage)
+    answer(desk.load)
+    if not desk.loaded:
         return 1
     for line in sys.stdin:
-        answer(partial(compute, json.loads(line)))
+        answer(partial(desk.serve, json.loads(line)))
     return 0
+
+
+class _Desk:
+    """Where requests are served: the loaded bundle, and the study that was read last."""
+
+    def __init__(self, bundle_path: Path, rung: Rung, storage: Path) -> None:
+        self._bundle_path = bundle_path
+        self._rung = rung
+        self._storage = storage
+        self._predictor: Predictor | None = None
+        self._case: Case | None = None
+        self._proven: set[tuple[str, int]] = set()  # (size, batch) whose golden case passed here
+
+    @property
+    def loaded(self) -> bool:
+        return self._predictor is not None
+
+    def load(self) -> dict[str, Any]:
+        # Imported here, not above: torch takes seconds, and nothing may run before `_die_with` did.
+        from outpost.inference.asserts import run_asserts
+        from outpost.inference.predictor import Predictor
+
+        bundle = load_bundle(self._bundle_path)
+        self._predictor = Predictor(bundle, self._rung, self._storage)
+        golden = self._predictor.golden(self._rung)
+        if golden.ok:
+            self._proven.add((self._rung.size, self._rung.batch))
+        asserts = run_asserts(bundle, self._predictor, self._rung)
+        return {"golden": asdict(golden), "asserts": [asdict(one) for one in asserts]}
+
+    def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._predictor is not None  # requests are read after `load` only
+        match request["command"]:
+            case "golden":
+                return asdict(self._predictor.golden(Rung(**request["rung"])))
+            case "read":
+                self._case = None  # frees the last study before this one is decoded
+                self._case = self._predictor.read([Path(file) for file in request["files"]])
+                return {"shape": [int(size) for size in self._case.shape]}
+            case "compute":
+                assert self._case is not None, "compute without read"
+                rung = Rung(**request["rung"])
+                self._prove(rung)
+                case, self._case = self._case, None
+                return asdict(
+                    self._predictor.run(case, rung, Path(request["output_dir"]), request["revision"])
+                )
+        raise ValueError(f"no such command: {request['command']}")
+
+    def _prove(self, rung: Rung) -> None:
+        """No study is computed in a way whose golden case did not pass in this very process."""
+        assert self._predictor is not None
+        if (rung.size, rung.batch) in self._proven:
+            return
+        verdict = self._predictor.golden(rung)
+        if not verdict.ok:
+            raise InferenceFailed(
+                Code.GOLDEN_MISMATCH,
+                f"the golden case at rung {rung.name} reached {verdict.metric} {verdict.value:g}, "
+                f"{verdict.wanted:g} wanted",
+            )
+        self._proven.add((rung.size, rung.batch))
 
 
 def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -79,18 +134,27 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": [failure.code, failure.message]}
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        code = Code.INFERENCE_OUT_OF_MEMORY if _is_out_of_memory(error) else Code.INFERENCE_ERROR
         sys.excepthook(type(error), error, error.__traceback__)
-        return {"failed": [code, message]}
+        return {"failed": [classify(error), message]}
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def classify(error: Exception) -> Code:
+    """Which code an exception of the model, its engine or the device stands for."""
     # torch reports memory it cannot get as torch.OutOfMemoryError on a GPU and, on the CPU, as a plain
-    # RuntimeError from "DefaultCPUAllocator" (c10/core/impl/alloc_cpu.cpp).
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error))
-    )
+    # RuntimeError from "DefaultCPUAllocator" (c10/core/impl/alloc_cpu.cpp); onnxruntime and OpenVINO let
+    # std::bad_alloc through as text.
+    text = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(sign in text for sign in ("DefaultCPUAllocator", "bad_alloc", "Failed to allocate memory"))
+    ):
+        return Code.INFERENCE_OUT_OF_MEMORY
+    if any(sign in text.lower() for sign in _NO_KERNEL):
+        return Code.NO_KERNEL_IMAGE
+    if any(sign in text for sign in _LOST):
+        return Code.DEVICE_LOST
+    return Code.INFERENCE_ERROR
 
 
 def _die_with(parent: int) -> None:

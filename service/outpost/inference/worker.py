@@ -1,7 +1,7 @@
-"""The parent's side of the child process: start it, ask it, kill it in time, replace it when it fails.
+"""The parent's side of one child process: start it, ask it, kill it in time, say how it died.
 
-A child that failed in any way but refusing an input is replaced, and its successor computes the golden case
-before it sees a study: no result ever comes from a process whose last answer was wrong.
+A child that failed in any way but refusing an input is killed; `start` puts another in its place, which computes
+the golden case before it sees a study: no result ever comes from a process whose last answer was wrong.
 """
 
 from __future__ import annotations
@@ -16,41 +16,59 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from outpost.inference import memory
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.result import GoldenVerdict, InferenceResult
+from outpost.inference.rung import Rung
+from outpost.inference.state import Assertion
 
 _START_SECONDS = 180.0
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a child found out while it started: its golden case, and its asserts."""
+
+    golden: GoldenVerdict
+    asserts: tuple[Assertion, ...]
+
+
 class InferenceWorker:
-    """One child process with one loaded bundle. Methods may be called from any thread; studies go one by one.
+    """One child process of one CPU thread with one bundle loaded for one rung.
+
+    Methods may be called from any thread; studies go one by one.
 
     Args:
         bundle_path: folder of the bundle.
-        threads: CPU threads the child computes with.
-        timeout_seconds: longest time for one study; then the child is killed and replaced.
+        rung: how to compute; its engine, precision and device are fixed until `change`.
+        timeout_seconds: longest time for one study; then the child is killed.
+        storage: folder of the system; engines keep converted models below it.
         start_seconds: longest time to load the bundle and compute the golden case.
     """
 
     def __init__(
         self,
         bundle_path: Path,
-        threads: int,
+        rung: Rung,
         timeout_seconds: float,
+        storage: Path,
         start_seconds: float = _START_SECONDS,
     ) -> None:
         self._bundle_path = bundle_path
-        self._threads = threads
+        self._rung = rung
         self._timeout_seconds = timeout_seconds
+        self._storage = storage
         self._start_seconds = start_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # The kernel takes the death of the *thread* that started a child for the death of its parent
         # (prctl(2), PR_SET_PDEATHSIG): children are started by one thread that lives as long as the worker.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference-starter")
         self._child: _Child | None = None
+        self._deadline = 0.0
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -60,45 +78,78 @@ class InferenceWorker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> GoldenVerdict:
-        """Load the bundle and compute the golden case; returns once both are done.
+    @property
+    def rung(self) -> Rung:
+        """The rung the child was, or will be, started for."""
+        return self._rung
+
+    def change(self, rung: Rung) -> None:
+        """Compute at another rung from now on; the child is replaced if that needs another process."""
+        with self._lock:
+            if rung.process != self._rung.process:
+                self._discard()
+            self._rung = rung
+
+    def start(self) -> Started:
+        """Have a child that has loaded the bundle; returns what it found, at once if it runs already.
 
         Raises:
-            InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH, GOLDEN_MISMATCH, INFERENCE_TIMEOUT or
-                WORKER_DIED.
+            InferenceFailed: no child can be had; the code says why. GOLDEN_MISMATCH is one reason.
         """
         with self._lock:
-            return self._ready_child()[1]
+            return self._ready_child().found
 
-    def run(self, files: Sequence[Path], output_dir: Path, revision: int = 1) -> InferenceResult:
-        """Compute one study.
+    def read(self, files: Sequence[Path]) -> tuple[int, ...]:
+        """Choose and decode the images of a study; returns the shape of the input. The study's time begins.
+
+        Raises:
+            InputRejected: the study is not one for this model.
+            InferenceFailed: any other end; there is no child then.
+        """
+        self._deadline = time.monotonic() + self._timeout_seconds
+        request = {"command": "read", "files": [str(file) for file in files]}
+        return tuple(self._ask(request, self._timeout_seconds)["shape"])
+
+    def compute(self, rung: Rung, output_dir: Path, revision: int = 1) -> InferenceResult:
+        """Compute the study that was read, in what is left of its time.
 
         Args:
-            files: all images of the study; the bundle's rules choose among them.
+            rung: of the same process as the worker's own.
             output_dir: an existing folder for the results.
             revision: of the study; together with study and model it decides the UIDs of the results.
 
         Raises:
             InputRejected: the study is not one for this model.
-            InferenceFailed: any other end without a result; the child has been replaced.
+            InferenceFailed: any other end without a result; there is no child then.
         """
         request = {
-            "command": "run",
-            "files": [str(file) for file in files],
+            "command": "compute",
+            "rung": rung.as_json(),
             "output_dir": str(output_dir),
             "revision": revision,
         }
-        answer = self._ask(request, self._timeout_seconds)
+        answer = self._ask(request, self._deadline - time.monotonic())
         answer["files"] = tuple(Path(file) for file in answer["files"])
         return InferenceResult(**answer)
+
+    def extend(self, seconds: float) -> None:
+        """The study waited without its fault: give it that much more time."""
+        self._deadline += seconds
+
+    def run(self, files: Sequence[Path], output_dir: Path, revision: int = 1) -> InferenceResult:
+        """`read` and `compute` at the worker's own rung."""
+        self.read(files)
+        return self.compute(self._rung, output_dir, revision)
 
     def golden(self) -> GoldenVerdict:
         """Compute the golden case now. A wrong answer is a verdict; no answer raises.
 
         Raises:
-            InferenceFailed: no answer came; the child has been replaced.
+            InferenceFailed: no answer came; there is no child then.
         """
-        return GoldenVerdict(**self._ask({"command": "golden"}, self._start_seconds))
+        return GoldenVerdict(
+            **self._ask({"command": "golden", "rung": self._rung.as_json()}, self._start_seconds)
+        )
 
     @property
     def alive(self) -> bool:
@@ -112,8 +163,13 @@ class InferenceWorker:
         child = self._child
         return child.process.pid if child is not None else None
 
+    def rest(self) -> None:
+        """End the child, if it is idle, and free its memory; the next request starts another."""
+        with self._lock:
+            self._discard()
+
     def close(self) -> None:
-        """Kill the child, also in the middle of a study, whose `run` then raises WORKER_CLOSED."""
+        """Kill the child, also in the middle of a study, whose request then raises WORKER_CLOSED."""
         self._closed = True
         if (child := self._child) is not None:
             child.process.kill()
@@ -123,57 +179,56 @@ class InferenceWorker:
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         with self._lock:
-            child, _ = self._ready_child()
+            child = self._ready_child()
             try:
                 return child.ask(request, seconds)
             except InferenceFailed as failure:
                 self._discard()
-                if self._closed:
-                    raise InferenceFailed(
-                        Code.WORKER_CLOSED, "the service closed the worker in the middle of a study"
-                    ) from failure
-                # Loads while the caller deals with the failure.
-                self._child = self._starter.submit(self._spawn).result()
-                raise
+                raise self._closing(failure) from failure
 
-    def _ready_child(self) -> tuple[_Child, GoldenVerdict]:
+    def _ready_child(self) -> _Child:
         """A child that runs and has passed its golden case; starts one if there is none."""
         if self._closed:
             raise InferenceFailed(Code.WORKER_CLOSED, "the worker is closed")
-        if not self.alive:
-            self._discard()
-            self._child = self._starter.submit(self._spawn).result()
+        if self.alive:
+            assert self._child is not None  # as it is alive
+            return self._child
+        self._discard()
+        child = self._child = self._starter.submit(self._spawn).result()
+        try:
             if self._closed:  # in the meantime: `close` saw no child to kill
-                self._discard()
                 raise InferenceFailed(Code.WORKER_CLOSED, "the worker is closed")
-        child = self._child
-        assert child is not None  # set just above or alive before
-        if child.started is None:
-            try:
-                verdict = GoldenVerdict(**child.answer(self._start_seconds))
-                if not verdict.ok:
-                    raise InferenceFailed(
-                        Code.GOLDEN_MISMATCH,
-                        f"the golden case reached Dice {verdict.value:.4f}, at least {verdict.wanted} wanted",
-                    )
-            except InferenceFailed as failure:
-                self._discard()
-                if self._closed:
-                    raise InferenceFailed(Code.WORKER_CLOSED, "the worker is closed") from failure
-                raise
-            child.started = verdict
-        return child, child.started
+            answer = child.answer(self._start_seconds)
+            golden = GoldenVerdict(**answer["golden"])
+            if not golden.ok:
+                raise InferenceFailed(
+                    Code.GOLDEN_MISMATCH,
+                    f"the golden case at rung {self._rung.name} reached {golden.metric} {golden.value:g}, "
+                    f"{golden.wanted:g} wanted",
+                )
+            child.found = Started(golden, tuple(Assertion(**one) for one in answer["asserts"]))
+        except InferenceFailed as failure:
+            self._discard()
+            raise self._closing(failure) from failure
+        return child
+
+    def _closing(self, failure: InferenceFailed) -> InferenceFailed:
+        if self._closed:
+            return InferenceFailed(
+                Code.WORKER_CLOSED, "the service closed the worker in the middle of its work"
+            )
+        return failure
 
     def _spawn(self) -> _Child:
-        threads = str(self._threads)
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "outpost.inference.child",
                 str(self._bundle_path),
-                threads,
+                json.dumps(self._rung.as_json()),
                 str(os.getpid()),
+                str(self._storage),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -182,12 +237,12 @@ class InferenceWorker:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 # One setting for every library that starts threads of its own.
-                **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+                **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
             },
             # Its own session: a Ctrl-C at the terminal is for the service, which closes its children.
             start_new_session=True,
         )
-        return _Child(process)
+        return _Child(process, memory.kills())
 
     def _discard(self) -> None:
         if (child := self._child) is not None:
@@ -196,11 +251,13 @@ class InferenceWorker:
 
 
 class _Child:
-    """A running child process and the pipes to it."""
+    """A running child process and the pipes to it. `kills`: the kernel's count as it was started."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    found: Started
+
+    def __init__(self, process: subprocess.Popen[bytes], kills: int | None) -> None:
         self.process = process
-        self.started: GoldenVerdict | None = None
+        self._kills = kills
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self.process.stdin is not None  # opened as a pipe
@@ -243,7 +300,7 @@ class _Child:
             if left <= 0 or not poll.poll(left * 1000):
                 raise InferenceFailed(
                     Code.INFERENCE_TIMEOUT,
-                    f"no answer in {seconds:g} s; the process was killed",
+                    f"no answer in {max(seconds, 0):.0f} s; the process was killed",
                 )
             chunk = os.read(descriptor, 65536)
             if not chunk:
@@ -256,4 +313,16 @@ class _Child:
         how = (
             f"by signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"with status {status}"
         )
-        return InferenceFailed(Code.WORKER_DIED, f"process {self.process.pid} ended {how}")
+        told = f"process {self.process.pid} ended {how}"
+        kills = memory.kills()
+        if (
+            status == -signal.SIGKILL
+            and kills is not None
+            and self._kills is not None
+            and kills > self._kills
+        ):
+            return InferenceFailed(
+                Code.WORKER_OUT_OF_MEMORY,
+                f"{told}: the kernel counts {kills - self._kills} kill(s) for memory",
+            )
+        return InferenceFailed(Code.WORKER_DIED, told)

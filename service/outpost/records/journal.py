@@ -623,10 +623,10 @@ class Journal:
         with self._write() as db:
             db.execute("UPDATE failures SET study = NULL WHERE id = ?", (failure,))
 
-    def failures_of(self, row: int) -> dict[str, int]:
-        """How often each cause is charged to a study."""
-        rows = self._rows("SELECT cause, count(*) AS n FROM failures WHERE study = ? GROUP BY cause", (row,))
-        return {r["cause"]: r["n"] for r in rows}
+    def failures_of(self, row: int) -> list[tuple[str, str]]:
+        """(cause, rung) of every failure charged to a study, in order."""
+        rows = self._rows("SELECT cause, rung FROM failures WHERE study = ? ORDER BY id", (row,))
+        return [(r["cause"], r["rung"]) for r in rows]
 
     def failures_by_cause(self) -> dict[str, int]:
         """Failures ever, by cause."""

@@ -1,0 +1,20 @@
+"""What the service decides by itself and tells a person later: stable codes, kept in the journal.
+
+Codes are an interface (journal, API, runbooks): never renamed or reused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class EventCode(StrEnum):
+    """Kinds of events; the detail beside each names rung, cause and the like, never a patient."""
+
+    RECEIVE_ONLY_BEGUN = "RECEIVE_ONLY_BEGUN"  # computing failed too often of one cause: studies wait
+    RECEIVE_ONLY_ENDED = "RECEIVE_ONLY_ENDED"  # the golden case passes again
+    LADDER_DOWN = "LADDER_DOWN"  # a rung failed, a lower one is used
+    LADDER_UP = "LADDER_UP"  # a rung that had failed works again
+    ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
+    WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
+    SERVICE_DIED = "SERVICE_DIED"  # the service ended without being asked to

@@ -1,0 +1,103 @@
+"""What this host is to compute with: the ladder's rungs from the bundle, the configuration and the host.
+
+Read by the parent process: no torch here.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from outpost.config import Config
+from outpost.events import EventCode
+from outpost.inference import memory
+from outpost.inference.bundle import Bundle, load_bundle
+from outpost.inference.choice import chosen
+from outpost.inference.codes import InferenceFailed
+from outpost.inference.ladder import Ladder, Reductions, build_rungs
+from outpost.inference.rung import Rung
+from outpost.records.journal import Journal
+
+log = logging.getLogger(__name__)
+
+# The parent with its threads, the journal's cache and what is being received.
+_PARENT_MIB = 400
+_NVIDIA = Path("/dev/nvidiactl")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How this system computes.
+
+    Attributes:
+        bundle: None when it cannot be read: the service then receives and holds.
+        ladder: its first rung is the fullest.
+        fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
+    """
+
+    bundle: Bundle | None
+    ladder: Ladder
+    fresh: bool
+
+
+def make_plan(config: Config, journal: Journal) -> Plan:
+    """Read the bundle and the host. Never raises for a broken bundle."""
+    settings = config.inference
+    device = settings.device
+    if device == "auto":
+        device = "cuda:0" if _NVIDIA.exists() else "cpu"
+    elif device == "cuda":
+        device = "cuda:0"
+    try:
+        bundle = load_bundle(settings.bundle)
+    except InferenceFailed as failure:
+        log.error("bundle: %s, %s", failure.code, failure.message)  # noqa: TRY400 - its place is known
+        rung = Rung("full", 1, 1, "full", "torchscript", "float32", "cpu")
+        ladder = Ladder(
+            [rung], ["full"], journal, settings.bundle.name, settings.ladder.climb_after_seconds
+        )
+        return Plan(None, ladder, fresh=True)
+    manifest = bundle.manifest
+    choice, fresh = chosen(bundle, config.storage.root, settings.engine)
+    sizes = [size.name for size in manifest.sizes]
+    offers = Reductions(
+        batches=manifest.batches,
+        sizes=sizes,
+        precisions=[
+            other.precision
+            for other in manifest.engines.candidates
+            if other.engine == choice.engine and _bits(other.precision) < _bits(choice.precision)
+        ],
+        reference=(manifest.engines.reference.engine, manifest.engines.reference.precision),
+    )
+    workers = _workers(config, manifest.resources.memory_mib, journal)
+    return Plan(
+        bundle,
+        Ladder(
+            build_rungs(choice.engine, choice.precision, device, workers, offers),
+            sizes,
+            journal,
+            f"{bundle.name} {bundle.version}",
+            settings.ladder.climb_after_seconds,
+        ),
+        fresh,
+    )
+
+
+def _bits(precision: str) -> int:
+    return int("".join(letter for letter in precision if letter.isdigit()) or 32)
+
+
+def _workers(config: Config, need_mib: int, journal: Journal) -> int:
+    """As many as configured, unless this system's memory holds fewer."""
+    wanted = config.inference.workers
+    limits = [limit for limit in (config.inference.memory_mib, memory.limit_mib()) if limit]
+    if not limits or not need_mib:
+        return wanted
+    fit = max(1, (min(limits) - _PARENT_MIB) // need_mib)
+    if fit < wanted:
+        told = f"{fit} of {wanted}: {min(limits)} MiB, {need_mib} MiB a worker"
+        log.warning("inference.workers reduced to %s", told)
+        journal.note_event(EventCode.WORKERS_REDUCED, told)
+    return min(wanted, fit)

@@ -1,0 +1,444 @@
+"""A lane: one thread with one worker process. It takes a study from the queue and brings it to its end.
+
+The end is a result in the outbox, a rejection or a quarantine with a code, or the way back into the queue: one
+rung lower where the rung was the cause, as it was where the host was. A lane computes no study unless the golden
+case has passed in its present process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from outpost.delivery.outbox import Outbox
+from outpost.events import EventCode
+from outpost.filter import judge
+from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
+from outpost.inference.gate import Gate
+from outpost.inference.ladder import Cause, Ladder, cause_of
+from outpost.inference.rung import Rung
+from outpost.inference.state import Assertion, Golden, LaneState
+from outpost.inference.worker import InferenceWorker
+from outpost.intake.spool import FilesMissing, Spool
+from outpost.reasons import PipelineCode
+from outpost.records.journal import Journal, JournalError, StudyRecord
+
+log = logging.getLogger(__name__)
+
+# A study whose computing failed is tried once more, on another rung where there is one.
+FAILURES_ALLOWED = 2
+# A device that fails again and again on one study: the study may be what it fails on.
+DEVICE_FAILURES_ALLOWED = 5
+
+_WAIT_SECONDS = 0.25
+# The golden case may take this share of a lane's time.
+_GOLDEN_SHARE = 0.02
+_GOLDEN_OFTENEST_SECONDS = 2.0
+_PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 1.0, 60.0
+# Beyond the limits of its worker: then it is the lane itself that hangs.
+_GRACE_SECONDS = 60.0
+
+
+class Floor(Protocol):
+    """What a lane asks of the pipeline it belongs to."""
+
+    ladder: Ladder
+    gate: Gate
+
+    def may_work(self, lane: int) -> bool:
+        """Whether the lane may have a worker now: not while receiving only, nor beyond the rung's number."""
+
+    def next_study(self, wait_seconds: float) -> StudyRecord | None:
+        """The oldest study that waits, now this lane's; None when none came in time."""
+
+    def put_down(self, study: StudyRecord, hold_seconds: float = 0.0) -> None:
+        """The lane is done with the study, one way or the other."""
+
+    def asked_golden(self) -> list[Future[Golden]]:
+        """Those who want the golden case computed now; the caller answers them."""
+
+    def make_room(self, lane: int) -> None:
+        """Have every other idle lane end its process."""
+
+    def computed(self, result: InferenceResult) -> None:
+        """A result lies in the outbox."""
+
+    def proven(self) -> None:
+        """A golden case has passed, or a study was computed: this host can compute."""
+
+    def gave_up(self, code: str, rung: Rung) -> None:
+        """No rung helps against a failure of the host itself."""
+
+
+class Lane(threading.Thread):
+    """Runs until its pipeline stops. The public attributes are for health; only this thread sets them."""
+
+    def __init__(
+        self,
+        number: int,
+        floor: Floor,
+        worker: InferenceWorker,
+        journal: Journal,
+        spool: Spool,
+        outbox: Outbox,
+        stop: threading.Event,
+        golden_period_seconds: float,
+        study_seconds: float,
+    ) -> None:
+        super().__init__(name=f"lane-{number}")
+        self.number = number
+        self._floor = floor
+        self._worker = worker
+        self._journal = journal
+        self._spool = spool
+        self._outbox = outbox
+        self._stopping = stop
+        self._longest_period = golden_period_seconds
+        self._study_seconds = study_seconds
+        self._golden: Golden | None = None
+        self._asserts: tuple[Assertion, ...] = ()
+        self._busy_since: float | None = None
+        self._what = ""
+        self._not_before = 0.0
+        self._pauses = 0
+        self._next_golden = 0.0
+        self._tried: tuple[Rung, tuple[int, ...]] = (worker.rung, ())
+
+    # --- for other threads ---
+
+    @property
+    def state(self) -> LaneState:
+        return LaneState(
+            alive=self._worker.alive,
+            busy_since=self._busy_since,
+            what=self._what,
+            rung=self._worker.rung,
+            asserts=self._asserts,
+            golden=self._golden,
+        )
+
+    @property
+    def golden_period(self) -> float:
+        """Seconds between two golden cases: often where they are cheap, never oftener than the share allows."""
+        seconds = self._golden.seconds if self._golden is not None else None
+        wanted = (seconds or 0.0) / _GOLDEN_SHARE
+        return min(max(wanted, _GOLDEN_OFTENEST_SECONDS), self._longest_period)
+
+    def hangs(self, now: float) -> bool:
+        """Whether the lane itself, not its worker, has been silent for longer than any limit allows."""
+        since = self._busy_since
+        return since is not None and now - since > self._study_seconds + 600 + _GRACE_SECONDS
+
+    def rest(self) -> None:
+        """End the worker's process unless it is at work."""
+        if self._busy_since is None:
+            self._worker.rest()
+
+    def close(self) -> None:
+        """End the worker's process, also at work: its study goes back to the queue."""
+        self._worker.close()
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Work until stopped. Never raises: an unexpected fault is logged and the lane goes on."""
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Exception:
+                log.exception("%s: unexpected fault, going on", self.name)
+                self._stopping.wait(1.0)
+        self._worker.close()
+
+    def _turn(self) -> None:
+        if not self._floor.may_work(self.number):
+            self._unproven(rest=True)
+            self._stopping.wait(_WAIT_SECONDS)
+            return
+        wanted = self._floor.ladder.rung_for()
+        if wanted is not None and wanted != self._worker.rung:  # climbed, or stepped down by another lane
+            self._worker.change(wanted)
+            self._next_golden = 0.0
+        if self._golden is None or not self._golden.ok or not self._worker.alive:
+            if time.monotonic() >= self._not_before:
+                self._start()
+            else:
+                self._stopping.wait(_WAIT_SECONDS)
+            return
+        asked = self._floor.asked_golden()
+        if asked or time.monotonic() >= self._next_golden:
+            self._compute_golden(asked)
+            return
+        study = self._floor.next_study(_WAIT_SECONDS)
+        if study is not None:
+            hold = 0.0
+            try:
+                hold = self._process(study)
+            finally:
+                self._floor.put_down(study, hold)
+
+    # --- proving ---
+
+    def _start(self) -> bool:
+        """Have a worker whose golden case has passed; returns whether it worked."""
+        rung = self._floor.ladder.rung_for() or self._floor.ladder.rungs[-1]
+        self._worker.change(rung)
+        self._journal.keep_fact(f"starting-{self.number}", rung.name)
+        try:
+            with self._at_work("start"):
+                started = self._worker.start()
+        except InferenceFailed as failure:
+            self._host_failed(rung, failure)
+            return False
+        finally:
+            self._journal.keep_fact(f"starting-{self.number}", None)
+        self._asserts = started.asserts
+        self._passed(started.golden, rung)
+        return True
+
+    def _compute_golden(self, asked: Sequence[Future[Golden]]) -> None:
+        rung = self._worker.rung
+        try:
+            with self._at_work("golden"):
+                verdict = self._worker.golden()
+        except InferenceFailed as failure:
+            self._host_failed(rung, failure)
+        else:
+            if verdict.ok:
+                self._passed(verdict, rung)
+            else:
+                self._worker.rest()
+                told = f"{verdict.metric} {verdict.value:g}, {verdict.wanted:g} wanted"
+                self._host_failed(rung, InferenceFailed(Code.GOLDEN_MISMATCH, told), verdict)
+        for future in asked:
+            if future.set_running_or_notify_cancel():
+                assert self._golden is not None  # both ways set it
+                future.set_result(self._golden)
+
+    def _passed(self, verdict: GoldenVerdict, rung: Rung) -> None:
+        self._golden = Golden(
+            ok=True,
+            at=time.monotonic(),
+            value=verdict.value,
+            wanted=verdict.wanted,
+            metric=verdict.metric,
+            seconds=verdict.seconds,
+        )
+        self._pauses, self._not_before = 0, 0.0
+        self._next_golden = time.monotonic() + self.golden_period
+        if self._floor.ladder.succeeded(rung):
+            self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} passes its golden case again")
+        self._floor.proven()
+
+    def _host_failed(
+        self, rung: Rung, failure: InferenceFailed, verdict: GoldenVerdict | None = None
+    ) -> None:
+        """The golden case failed: nothing proves that this host can compute at this rung."""
+        if failure.code == Code.WORKER_CLOSED:
+            return
+        self._golden = Golden(
+            ok=False,
+            at=time.monotonic(),
+            value=verdict.value if verdict else None,
+            wanted=verdict.wanted if verdict else None,
+            code=failure.code,
+            metric=verdict.metric if verdict else "",
+            seconds=verdict.seconds if verdict else None,
+        )
+        log.error("%s: golden case at rung %s: %s, %s", self.name, rung.name, failure.code, failure.message)
+        self._journal.note_failure(None, failure.code, rung.name, failure.message)
+        lower = self._floor.ladder.failed(rung, failure.code)
+        if lower is not None:
+            if lower != rung:
+                self._stepped_down(rung, lower, failure.code)
+            return  # at once, at the next turn
+        self._not_before = time.monotonic() + min(_PAUSE_FIRST_SECONDS * 2**self._pauses, _PAUSE_LAST_SECONDS)
+        self._pauses = min(self._pauses + 1, 10)
+        self._floor.gave_up(failure.code, rung)
+
+    def _unproven(self, *, rest: bool) -> None:
+        if rest and self._worker.alive:
+            self._worker.rest()
+        self._golden, self._asserts = None, ()
+
+    def _stepped_down(self, rung: Rung, lower: Rung, code: str) -> None:
+        self._journal.note_event(EventCode.LADDER_DOWN, f"{rung.name} -> {lower.name} ({code})")
+
+    # --- a study ---
+
+    def _process(self, study: StudyRecord) -> float:
+        """Bring a study to an end, or back into the queue; returns seconds it shall be left alone there."""
+        try:
+            self._journal.begin_inference(study.row)
+        except JournalError:
+            return 0.0  # an image has just come: the study waits for its quiet time again
+        self._tried = (self._worker.rung, ())
+        try:
+            files = self._spool.files(study)
+            verdict = judge(files)
+            if not verdict.accepted:
+                self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
+                return 0.0
+            with self._outbox.work_folder(study) as work:
+                result = self._compute(study, files, work)
+                if result is None:  # every rung is known to fail for it: until one has rested
+                    self._journal.return_to_queue(study.row, forget_attempt=True)
+                    return 60.0
+                self._outbox.publish(study, work)
+        except FilesMissing as missing:
+            self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
+        except InputRejected as rejection:
+            self._end(study, "rejected", rejection.code, rejection.message)
+        except InferenceFailed as failure:
+            return self._failed(study, failure)
+        except Exception as error:
+            log.exception("study %d: unexpected fault in inference", study.row)
+            self._journal.note_failure(
+                study.row, PipelineCode.INTERNAL_ERROR, self._tried[0].name, type(error).__name__
+            )
+            self._again_or_end(study, PipelineCode.INTERNAL_ERROR, type(error).__name__)
+        else:
+            self._finish(study, result)
+        return 0.0
+
+    def _compute(self, study: StudyRecord, files: Sequence[Path], work: Path) -> InferenceResult | None:
+        ladder = self._floor.ladder
+        with self._at_work("study"):
+            shape = self._worker.read(files)
+            self._tried = (self._worker.rung, shape)
+            rung = self._choose(study, shape)
+            if rung is None:
+                return None
+            self._tried = (rung, shape)
+            if rung.process != self._worker.rung.process:
+                self._worker.change(rung)
+                self._worker.start()
+                self._worker.read(files)
+            if rung.parallel < ladder.top.parallel:
+                self._floor.make_room(self.number)
+            with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
+                self._worker.extend(waited)
+                return self._worker.compute(rung, work, study.revision)
+
+    def _choose(self, study: StudyRecord, shape: tuple[int, ...]) -> Rung | None:
+        """The rung for a study: the ladder's, or another one where that has failed on this very study."""
+        ladder = self._floor.ladder
+        rung = ladder.rung_for(shape)
+        if rung is None or not study.attempts:
+            return rung
+        rungs = {one.name: one for one in ladder.rungs}
+        deaths = 0
+        for code, name in self._journal.failures_of(study.row):
+            if code == PipelineCode.SERVICE_DIED:
+                deaths += 1
+                if deaths > 1:  # twice is no accident: what takes a whole service down is memory, as a rule
+                    rung = ladder.alternative(rung, Code.WORKER_OUT_OF_MEMORY, shape)
+            elif name == rung.name and name in rungs:
+                rung = ladder.alternative(rung, code, shape)
+        return rung
+
+    def _finish(self, study: StudyRecord, result: InferenceResult) -> None:
+        rung, shape = self._tried
+        self._journal.begin_delivery(
+            study.row,
+            model=result.model,
+            model_version=result.model_version,
+            engine=result.engine,
+            precision=result.precision,
+            rung=result.rung,
+            device=result.device,
+            inference_seconds=result.seconds,
+        )
+        log.info(
+            "study %d computed in %.1f s (%s, rung %s)", study.row, result.seconds, result.device, result.rung
+        )
+        ladder = self._floor.ladder
+        if study.attempts:
+            rungs = {one.name: one for one in ladder.rungs}
+            for code, name in self._journal.failures_of(study.row):
+                if code == PipelineCode.SERVICE_DIED or cause_of(code) in (Cause.MEMORY, Cause.DEVICE):
+                    continue  # learnt at once
+                if name in rungs and name != rung.name:  # it works here: so it was that rung, not the study
+                    ladder.condemn(rungs[name], code, shape)
+                    self._stepped_down(rungs[name], rung, code)
+        if ladder.succeeded(rung, shape):
+            self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} works again")
+        self._floor.proven()
+        self._floor.computed(result)
+
+    def _failed(self, study: StudyRecord, failure: InferenceFailed) -> float:
+        """No result: whose fault it was decides what happens to the study."""
+        if failure.code == Code.WORKER_CLOSED:
+            self._journal.return_to_queue(study.row, forget_attempt=True)
+            return 0.0
+        rung, shape = self._tried
+        cause = cause_of(failure.code)
+        ladder = self._floor.ladder
+        number = self._journal.note_failure(study.row, failure.code, rung.name, failure.message)
+        log.warning("study %d: %s at rung %s, %s", study.row, failure.code, rung.name, failure.message)
+        self._golden = None  # until the successor has proven itself
+        if cause in (Cause.MEMORY, Cause.DEVICE):
+            lower = ladder.failed(rung, failure.code, shape if cause is Cause.MEMORY else ())
+            if lower is not None and lower != rung:
+                self._stepped_down(rung, lower, failure.code)
+            charged = self._charged(study, failure.code)
+            if cause is Cause.MEMORY and lower is None:
+                self._end(study, "quarantined", failure.code, f"{failure.message}; no lower rung is left")
+            elif cause is Cause.DEVICE and charged >= DEVICE_FAILURES_ALLOWED:
+                self._end(study, "quarantined", failure.code, failure.message)
+            else:
+                self._journal.return_to_queue(study.row, forget_attempt=False)
+            return 0.0
+        # The study or the host? The golden case in the successor tells.
+        if not self._start():
+            self._journal.acquit(number)
+            self._journal.return_to_queue(study.row, forget_attempt=True)
+            return 0.0
+        self._again_or_end(study, failure.code, failure.message)
+        return 0.0
+
+    def _again_or_end(self, study: StudyRecord, code: str, detail: str) -> None:
+        if self._own_failures(study) < FAILURES_ALLOWED:
+            self._journal.return_to_queue(study.row, forget_attempt=False)
+            log.warning("study %d: %s; trying once more", study.row, code)
+        else:
+            self._end(study, "quarantined", code, detail)
+
+    def _own_failures(self, study: StudyRecord) -> int:
+        """Failures that the study may be to blame for; not the power's, and not those a lower rung answers."""
+        return sum(
+            1
+            for code, _ in self._journal.failures_of(study.row)
+            if code != PipelineCode.SERVICE_DIED and cause_of(code) not in (Cause.MEMORY, Cause.DEVICE)
+        )
+
+    def _charged(self, study: StudyRecord, code: str) -> int:
+        return sum(1 for charged, _ in self._journal.failures_of(study.row) if charged == code)
+
+    def _end(self, study: StudyRecord, outcome: str, code: str, detail: str) -> None:
+        end_study(self._journal, self._spool, study, outcome, code, detail)
+
+    @contextmanager
+    def _at_work(self, what: str) -> Iterator[None]:
+        """For health: since when the worker has been at what."""
+        self._what, self._busy_since = what, time.monotonic()
+        try:
+            yield
+        finally:
+            self._what, self._busy_since = "", None
+
+
+def end_study(
+    journal: Journal, spool: Spool, study: StudyRecord, outcome: str, code: str, detail: str
+) -> None:
+    """Quarantine first, journal second, spool last: after a crash between any two, nothing is lost."""
+    spool.quarantine_study(study, code)
+    journal.finish(study.row, outcome, code, detail)
+    spool.remove_study(study)
+    log.warning("study %d %s: %s", study.row, outcome, code)
