@@ -20,7 +20,7 @@ from outpost.config import Config
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
 from outpost.health import Health
-from outpost.inference import InferenceFailed, InferenceWorker, load_bundle
+from outpost.inference.plan import make_plan
 from outpost.intake.assembly import Assembly
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
@@ -28,6 +28,7 @@ from outpost.notify import Notifier
 from outpost.pipeline import Pipeline
 from outpost.records.journal import Journal
 from outpost.records.recorder import Recorder
+from outpost.tls import TlsUnusable
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +52,22 @@ def serve(config: Config) -> int:
         ending.enter_context(_only_one(config))
         journal = Journal(config.storage.root / "journal.sqlite3", config.system)
         ending.callback(journal.close)
-        spool = Spool(config.storage.root, journal, config.intake.disk_reserve_mib)
+        spool = Spool(
+            config.storage.root, journal, config.intake.disk_reserve_mib, config.intake.disk_used_percent
+        )
         outbox = Outbox(config.storage.root)
         adopted, lost = spool.reconcile(), outbox.reconcile(journal)
         if adopted or lost:
             log.warning(
                 "after the last end: %d instances adopted, %d results to compute again", adopted, lost
             )
-        assembly = Assembly(journal, config.study.quiet_seconds)
+        assembly = Assembly(
+            journal,
+            config.study.quiet_seconds,
+            series_quiet_seconds=config.study.series_quiet_seconds,
+            forced_seconds=config.study.forced_seconds,
+            header_of=spool.header_of,
+        )
         couriers = [
             Courier(destination, config.delivery, config.intake.ae_title, journal, outbox)
             for destination in config.delivery.destinations
@@ -69,16 +78,14 @@ def serve(config: Config) -> int:
                 courier.wake()
 
         metrics = Metrics()
-        worker = InferenceWorker(
-            config.inference.bundle, config.inference.threads, config.inference.timeout_seconds
-        )
+        plan = make_plan(config, journal)
         pipeline = Pipeline(
             config,
             journal,
             spool,
             assembly,
             outbox,
-            worker,
+            plan,
             notifier,
             published=wake_couriers,
             observed=metrics.inference_seconds.observe,
@@ -86,6 +93,8 @@ def serve(config: Config) -> int:
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
             scp = StorageScp(config.intake, spool, assembly)
+        except TlsUnusable as error:
+            raise CannotStart(str(error)) from None
         except OSError as error:
             raise CannotStart(
                 _port_in_use(config.intake.listen, config.intake.dicom_port, "intake.dicom_port", error)
@@ -98,7 +107,15 @@ def serve(config: Config) -> int:
         recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
         health = Health(config, spool, scp, pipeline, courier_threads, recorder)
         metrics.follow(journal, health)
-        app = create_app(config, _model_name(config), journal, spool, assembly, health, metrics)
+        app = create_app(
+            config,
+            plan.bundle.name if plan.bundle is not None else config.inference.bundle.name,
+            journal,
+            spool,
+            assembly,
+            health,
+            metrics,
+        )
         # Access logs would carry study UIDs in paths.
         http = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
         http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
@@ -139,19 +156,10 @@ def serve(config: Config) -> int:
         if late:
             # The journal is consistent at any moment; waiting longer would only delay the restart.
             log.error("%s did not end within %g s: leaving", ", ".join(late), _STOP_SECONDS)
-            worker.close()
+            pipeline.close()
             os._exit(1)
         log.info("ended")
         return 1 if failed else 0
-
-
-def _model_name(config: Config) -> str:
-    """The bundle's name; for a broken bundle its folder's, as the service then runs to receive and hold."""
-    try:
-        return load_bundle(config.inference.bundle).name
-    except InferenceFailed as failure:
-        log.error("bundle: %s, %s", failure.code, failure.message)  # noqa: TRY400 - its place is known
-        return config.inference.bundle.name
 
 
 def _only_one(config: Config) -> IO[str]:
