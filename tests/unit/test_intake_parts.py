@@ -1,7 +1,8 @@
-"""The parts of intake that need no network: multipart bodies, identity of content, the spool, assembly."""
+"""The parts of intake that need no network: multipart bodies, identity of content, the spool, room."""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 
-from outpost.intake.assembly import Assembly
+from outpost.intake import room
 from outpost.intake.content import content_digest
 from outpost.intake.header import dataset_offset, is_uid, read_header
 from outpost.intake.multipart import MalformedBody, MultipartReader, PartBegins, PartEnds
@@ -361,31 +362,70 @@ def test_every_refusal_fits_an_error_comment() -> None:
     assert max(len(refusal.comment) for refusal in Refusal) <= 64
 
 
-# --- assembly ---
+@pytest.mark.parametrize("failing", ["journal", "quarantine"])
+def test_whatever_fails_inside_one_instance_is_an_answer_and_the_next_one_is_taken(
+    spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def broken(*_: object) -> object:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patched:
+        if failing == "journal":
+            patched.setattr(journal, "add", broken)
+            wanted, file = Refusal.INTERNAL, arrived(spool, "1.2.3", 1)
+        else:
+            full = OSError(errno.ENOSPC, "no space")
+            patched.setattr(spool, "put_aside", lambda *_: (_ for _ in ()).throw(full))
+            file = spool.incoming / "torn.dcm"
+            file.write_bytes(b"torn")
+            wanted = Refusal.NOT_DICOM
+        with pytest.raises(InstanceRefused) as caught:
+            spool.take(file, "TEST")
+    assert caught.value.refusal is wanted
+    if failing == "journal":
+        assert len(list((spool.quarantine / "INTERNAL").iterdir())) == 1
+    taken(spool, "1.2.3", 2)
 
 
-def test_a_study_is_complete_when_nothing_came_for_the_quiet_time(spool: Spool, journal: Journal) -> None:
-    assembly = Assembly(journal, quiet_seconds=0.3)
-    study = taken(spool, "1.2.3", 1)
-    assembly.instance_taken(study.row)
-    assert assembly.complete_quiet_studies() == 0
-    deadline = time.monotonic() + 0.5
-    while time.monotonic() < deadline:  # its sender is transmitting, for longer than the quiet time
-        assembly.still_arriving(study.row)
-        assert assembly.complete_quiet_studies() == 0
-        time.sleep(0.02)
-    time.sleep(0.31)
-    assert assembly.complete_quiet_studies() == 1
-    assert journal.study(study.row).state == "complete"
-    assembly.still_arriving(study.row)
-    assert assembly.receiving() == 0
+# --- room ---
 
 
-def test_after_a_restart_the_quiet_time_begins_anew(spool: Spool, journal: Journal) -> None:
-    study = taken(spool, "1.2.3", 1)
-    time.sleep(0.2)
-    assembly = Assembly(journal, quiet_seconds=0.2)
-    assert assembly.complete_quiet_studies() == 0
-    time.sleep(0.21)
-    assert assembly.complete_quiet_studies() == 1
-    assert journal.study(study.row).state == "complete"
+class FakeDisk:
+    """A disk of 1000 MiB whose free share the test sets: a real one is in tests/service/test_intake.py."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = 1000
+        monkeypatch.setattr(room, "disk_of", lambda _: room.Disk(self.free << 20, 100 - self.free / 10))
+
+
+def test_room_closes_at_either_mark_and_opens_only_well_above_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for reserve, percent, mark in ((200, 100, 200), (0, 80, 200)):
+        disk, door = FakeDisk(monkeypatch), room.Room(tmp_path, reserve, percent)
+        assert not door.closed()
+        disk.free = mark
+        assert not door.closed()
+        disk.free = mark - 1
+        assert door.closed()
+        disk.free = mark + 5
+        assert door.closed(), "a little more room must not open it"
+        disk.free = mark + 25
+        assert not door.closed()
+        disk.free = mark + 5
+        assert not door.closed(), "and once open it closes at the mark, not above"
+
+
+def test_bytes_that_are_on_their_way_count_as_if_they_were_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for reserve, percent in ((200, 100), (0, 80)):
+        disk, door = FakeDisk(monkeypatch), room.Room(tmp_path, reserve, percent)
+        disk.free = 300
+        door.expect("one", 60 << 20)
+        assert not door.closed()
+        door.expect("two", 60 << 20)
+        assert door.closed()
+        door.expect("one", 0)
+        door.expect("two", 10 << 20)
+        assert not door.closed()

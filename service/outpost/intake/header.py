@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom import dcmread
@@ -12,7 +12,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from outpost.intake.refusal import InstanceRefused, Refusal
 
-_TAGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"]
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "SeriesDescription",
+]
 # A deflated data set can unfold a thousandfold; a study this size would not be one we can process anyway.
 _INFLATED_LIMIT = 1 << 30
 _CHUNK = 1 << 20
@@ -20,7 +27,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Identity of one instance. Every UID is safe as a file name; `modality` is as sent, cut to 16."""
+    """Identity of one instance. Every UID is safe as a file name.
+
+    `modality` is as sent, cut to 16. `series_description`, cut to 64, is free text of the site and may hold
+    what names a patient: it is never logged nor journalled.
+    """
 
     sop_uid: str
     sop_class: str
@@ -28,6 +39,7 @@ class Header:
     series_uid: str
     transfer_syntax: str
     modality: str
+    series_description: str = field(default="", repr=False)
 
 
 def is_uid(text: str) -> bool:
@@ -45,7 +57,7 @@ def read_header(path: Path) -> Header:
     except Exception:
         # pydicom raises many types on hostile bytes, and their texts quote the data set.
         raise InstanceRefused(Refusal.NOT_DICOM) from None
-    sop_class, sop_uid, study_uid, series_uid, modality = values
+    sop_class, sop_uid, study_uid, series_uid, modality, description = values
     uids = (sop_class, sop_uid, study_uid, series_uid)
     if not all(uids):
         raise InstanceRefused(Refusal.UID_MISSING)
@@ -58,6 +70,7 @@ def read_header(path: Path) -> Header:
         series_uid=series_uid,
         transfer_syntax=transfer_syntax,
         modality=modality[:16],
+        series_description=description[:64],
     )
 
 

@@ -6,9 +6,12 @@ import functools
 import logging
 import socket
 import socketserver
+import ssl
 import threading
 import weakref
+from dataclasses import dataclass
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import (
@@ -26,13 +29,16 @@ from pynetdicom.transport import ThreadedAssociationServer
 from outpost.config import Intake
 from outpost.intake.assembly import Assembly
 from outpost.intake.refusal import InstanceRefused, Refusal
+from outpost.intake.room import MIB
 from outpost.intake.spool import Spool
+from outpost.tls import server_context
 
 log = logging.getLogger(__name__)
 
 _MAX_PDU = 128 * 1024  # bytes; a large PDU saves pynetdicom's per-PDU work (its default is 16 KiB)
-_MAX_ASSOCIATIONS = 32
 _IDLE_SECONDS = 120
+_HANDSHAKE_SECONDS = 10
+_LOOK_AT_DISK_EVERY = 16 * MIB
 _VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
 
 # A-ASSOCIATE-RJ (PS3.8 9.3.4): rejected transient, by the presentation service, local limit exceeded.
@@ -52,32 +58,78 @@ class _PromptSocket(socket.socket):
         return data
 
 
+class _PromptTlsSocket(ssl.SSLSocket):
+    """The same under TLS: OpenSSL reads the socket by itself, so it is armed after each read of ours."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        data = super().recv(buflen, flags)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return data
+
+
 class _Server(ThreadedAssociationServer):
     daemon_threads = True
+    tls: ssl.SSLContext | None = None  # not pynetdicom's ssl_context: that one shakes hands while accepting
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         accepted, address = super().get_request()
         prompt = _PromptSocket(fileno=accepted.detach())
         prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prompt.settimeout(_IDLE_SECONDS)
         return prompt, address
+
+    def process_request_thread(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
+    ) -> None:
+        """In the connection's own thread: a client that never shakes hands keeps nobody else waiting."""
+        if self.tls is not None:
+            assert isinstance(request, socket.socket)
+            request.settimeout(_HANDSHAKE_SECONDS)
+            try:
+                request = self.tls.wrap_socket(request, server_side=True)
+            except OSError as error:  # also ssl.SSLError; its reason is one of OpenSSL's words
+                reason = getattr(error, "reason", None) or type(error).__name__
+                log.warning("connection from %s refused in the TLS handshake: %s", client_address[0], reason)
+                self.shutdown_request(request)
+                return
+            request.settimeout(_IDLE_SECONDS)
+        super().process_request_thread(request, client_address)
 
     def shutdown(self) -> None:
         socketserver.BaseServer.shutdown(self)  # pynetdicom's own also looks for us among servers it started
         self.server_close()
 
 
+@dataclass(slots=True)
+class _Sender:
+    """What is known of an open association: which series it sent last, how large its instances are."""
+
+    study: int | None = None
+    series_uid: str = ""
+    largest: int = 0  # bytes of one instance with all that surrounds it
+    arrived: int = 0  # of the present one
+    unseen: int = 0  # since the disk was last looked at
+
+
 class StorageScp:
-    """Listens for associations. Success is answered only after `Spool.take` has returned."""
+    """Listens for associations. Success is answered only after `Spool.take` has returned.
+
+    Raises `TlsUnusable`, and `OSError` where the port cannot be listened on.
+    """
 
     def __init__(self, config: Intake, spool: Spool, assembly: Assembly) -> None:
+        tls = server_context(config.tls, "intake.tls") if config.tls is not None else None
+        if tls is not None:
+            tls.sslsocket_class = _PromptTlsSocket
         self._spool = spool
         self._assembly = assembly
-        # The study each open association last sent to: its traffic keeps that study from being complete.
-        self._sending: weakref.WeakKeyDictionary[Association, int] = weakref.WeakKeyDictionary()
+        self._max_associations = config.max_associations
+        # Its traffic keeps the study it sends to from being complete.
+        self._senders: weakref.WeakKeyDictionary[Association, _Sender] = weakref.WeakKeyDictionary()
         _receive_into(spool)
         entity = AE(config.ae_title)
         entity.maximum_pdu_size = _MAX_PDU
-        entity.maximum_associations = _MAX_ASSOCIATIONS
+        entity.maximum_associations = config.max_associations
         entity.network_timeout = _IDLE_SECONDS
         entity.require_calling_aet = list(config.known_ae_titles)
         entity.add_supported_context(_VERIFICATION)
@@ -90,11 +142,14 @@ class StorageScp:
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_request),
                 (evt.EVT_REJECTED, self._on_rejected),
+                (evt.EVT_CONN_CLOSE, self._on_closed),
                 (evt.EVT_DATA_RECV, self._on_data),
                 (evt.EVT_C_STORE, self._on_store),
             ],
             server_class=_Server,
         )
+        assert isinstance(self._server, _Server)
+        self._server.tls = tls
         self._thread = threading.Thread(target=self._server.serve_forever, name="intake", daemon=True)
 
     def start(self) -> None:
@@ -114,7 +169,9 @@ class StorageScp:
 
     def _on_request(self, event: evt.Event) -> None:
         if self._spool.below_reserve():
-            log.warning("association refused: free disk space is below intake.disk_reserve_mib")
+            log.warning(
+                "association refused: the disk has reached intake.disk_reserve_mib or disk_used_percent"
+            )
             event.assoc.acse.send_reject(*_REJECT_TRANSIENT_LOCAL_LIMIT)
             event.assoc.kill()
 
@@ -122,19 +179,34 @@ class StorageScp:
         log.warning(
             "association refused: calling AE title %r is not in intake.known_ae_titles, or %d are open",
             event.assoc.requestor.ae_title,
-            _MAX_ASSOCIATIONS,
+            self._max_associations,
         )
 
     def _on_data(self, event: evt.Event) -> None:
-        row = self._sending.get(event.assoc)
-        if row is not None:
-            self._assembly.still_arriving(row)
+        sender = self._senders.setdefault(event.assoc, _Sender())
+        size = len(event.data)
+        sender.arrived += size
+        self._spool.room.expect(event.assoc, sender.largest - sender.arrived)
+        if sender.study is not None:
+            self._assembly.still_arriving(sender.study, sender.series_uid)
+        sender.unseen += size
+        if sender.unseen >= _LOOK_AT_DISK_EVERY:
+            sender.unseen = 0
+            if self._spool.below_reserve():
+                log.warning("association ended: the disk reached its mark in the middle of an instance")
+                event.assoc.abort(block=False)
+
+    def _on_closed(self, event: evt.Event) -> None:
+        self._spool.room.expect(event.assoc, 0)
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request
         assert isinstance(request, C_STORE)
+        sender = self._senders.setdefault(event.assoc, _Sender())
+        sender.largest, sender.arrived = max(sender.largest, sender.arrived), 0
+        self._spool.room.expect(event.assoc, 0)
         try:
-            _, study = self._spool.take(
+            header, study = self._spool.take(
                 event.dataset_path,
                 source=str(event.assoc.requestor.ae_title),
                 announced_uid=str(request.AffectedSOPInstanceUID),
@@ -149,8 +221,8 @@ class StorageScp:
             log.exception("C-STORE: %s", Refusal.INTERNAL.comment)
             return _failure(Refusal.INTERNAL)
         if study is not None:
-            self._sending[event.assoc] = study.row
-            self._assembly.instance_taken(study.row)
+            sender.study, sender.series_uid = study.row, header.series_uid
+            self._assembly.instance_taken(study.row, header)
         return 0x0000
 
 

@@ -29,11 +29,13 @@ from outpost.durable import sync_file, sync_folder
 from outpost.intake.content import content_digest
 from outpost.intake.header import Header, dataset_offset, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
+from outpost.intake.room import MIB, Room, disk_of
 from outpost.records.journal import Added, Instance, Journal, StudyRecord
+
+__all__ = ["MIB", "FilesMissing", "Spool"]
 
 log = logging.getLogger(__name__)
 
-MIB = 1 << 20
 # Longer than any association may be idle: by then whoever wrote to a file is gone.
 _ABANDONED_SECONDS = 600.0
 
@@ -45,16 +47,16 @@ class FilesMissing(Exception):
 class Spool:
     """Takes instances in, hands out the files of a revision, and puts aside what ended without a result.
 
-    `reserve_mib`: free space on the file system, in MiB, below which nothing is taken.
+    `reserve_mib` and `used_percent`: the two marks of `Room` beyond which nothing is taken.
     """
 
-    def __init__(self, root: Path, journal: Journal, reserve_mib: int) -> None:
+    def __init__(self, root: Path, journal: Journal, reserve_mib: int, used_percent: float = 100) -> None:
         self.root = root
         self.studies = root / "spool"
         self.incoming = self.studies / ".incoming"
         self.quarantine = root / "quarantine"
         self._journal = journal
-        self._reserve = reserve_mib * MIB
+        self.room = Room(root, reserve_mib, used_percent)
         self._lock = threading.Lock()  # between looking an instance up and having it journalled
         for folder in (self.incoming, self.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,12 +65,11 @@ class Spool:
     # --- room ---
 
     def free_bytes(self) -> int:
-        status = os.statvfs(self.root)
-        return status.f_bavail * status.f_frsize
+        return disk_of(self.root).free
 
     def below_reserve(self) -> bool:
-        """Whether the disk has less room than the reserve: then nothing new may be taken."""
-        return self.free_bytes() < self._reserve
+        """Whether the disk has come to one of its marks: then nothing new may be taken."""
+        return self.room.closed()
 
     # --- taking instances in ---
 
@@ -98,14 +99,14 @@ class Spool:
             added, study = self._admit(arrived, instance)
         except InstanceRefused as refused:
             if refused.refusal is not Refusal.OUT_OF_SPACE:
-                self.put_aside(arrived, refused.refusal, source)
+                self._put_aside_if_possible(arrived, refused.refusal, source)
             raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise InstanceRefused(Refusal.OUT_OF_SPACE if full else Refusal.INTERNAL) from error
-        except sqlite3.OperationalError as error:
-            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-            raise InstanceRefused(Refusal.OUT_OF_SPACE if full else Refusal.INTERNAL) from error
+        except Exception as error:
+            # Whatever goes wrong with one instance, its sender gets an answer and the next one a chance.
+            refusal = Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL
+            if refusal is Refusal.INTERNAL:
+                self._put_aside_if_possible(arrived, refusal, source)
+            raise InstanceRefused(refusal) from error
         return header, study if added in (Added.NEW, Added.RESTORED) else None
 
     def _instance(self, path: Path, header: Header, source: str) -> Instance:
@@ -148,6 +149,12 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
+    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str) -> None:
+        try:
+            self.put_aside(arrived, refusal, source)
+        except (OSError, sqlite3.Error):
+            log.exception("refused bytes (%s) could not be kept", refusal.name)
+
     def put_aside(self, arrived: Path, refusal: Refusal, source: str) -> None:
         """Keep refused bytes where a person can look at them."""
         folder = self.quarantine / refusal.name
@@ -159,6 +166,16 @@ class Spool:
         self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source)
 
     # --- files of a study ---
+
+    def header_of(self, instance: Instance) -> Header | None:
+        """The header of an instance that the journal knows; None where its file is gone."""
+        path = self._path(instance)
+        if not path.exists():
+            return None
+        try:
+            return read_header(path)
+        except InstanceRefused:
+            return None
 
     def folder(self, study_uid: str) -> Path:
         if not is_uid(study_uid):
@@ -254,3 +271,9 @@ class Spool:
             if revisions and revisions[-1].state in ("rejected", "quarantined"):
                 self.remove_study(revisions[-1])  # the crash came between its end and this
         return adopted
+
+
+def _means_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL

@@ -122,7 +122,7 @@ class StowRequest:
             return
         self._stored.append((header.sop_class, header.sop_uid))
         if study is not None:
-            self._assembly.instance_taken(study.row)
+            self._assembly.instance_taken(study.row, header)
 
 
 def _value(vr: str, value: str | int) -> dict[str, Any]:
