@@ -62,7 +62,7 @@ def _serve(options: argparse.Namespace) -> int:
     from outpost.serve import CannotStart, serve
 
     try:
-        return serve(config)
+        return serve(config, options.config)
     except CannotStart as error:
         print(f"outpost: {error}", file=sys.stderr)
         return 1

@@ -22,13 +22,14 @@ from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
 from outpost.inference import Code, InferenceResult, InferenceWorker
 from outpost.inference.gate import Gate
-from outpost.inference.plan import Plan
+from outpost.inference.plan import Plan, make_plan
 from outpost.inference.rung import Rung
 from outpost.inference.state import Golden, LaneState
 from outpost.intake.assembly import Assembly
 from outpost.intake.spool import MIB, Spool
 from outpost.lane import Lane, end_study
 from outpost.notify import Notifier
+from outpost.optimiser import IdleOptimiser
 from outpost.reasons import PipelineCode
 from outpost.records.journal import Journal, StudyRecord, utc_now
 
@@ -61,11 +62,13 @@ class Pipeline:
         assembly: Assembly,
         outbox: Outbox,
         plan: Plan,
+        optimiser: IdleOptimiser,
         notifier: Notifier,
         published: Callable[[], None],
         observed: Callable[[float], None],
     ) -> None:
         """`published` is called when results lie in the outbox, `observed` with a study's seconds."""
+        self._optimiser = optimiser
         self._config = config
         self._journal = journal
         self._spool = spool
@@ -89,6 +92,7 @@ class Pipeline:
         self.queue: dict[str, tuple[int, datetime | None]] = {}  # as Journal.queue, seconds old
         self.last_tick = time.monotonic()
         self.golden_fastest: float | None = None
+        self._lent = 0  # lanes that rest while the engines are measured
         self._lanes = [
             Lane(
                 number,
@@ -171,6 +175,7 @@ class Pipeline:
             try:
                 self._tick()
                 self._keep_house()
+                self._measure_engines()
             except Exception:
                 log.exception("pipeline: unexpected fault, going on")
                 self._stop.wait(1.0)
@@ -181,6 +186,7 @@ class Pipeline:
                 future.cancel()
 
     def _end_lanes(self) -> None:
+        self._optimiser.stop()
         close_at = time.monotonic() + _FINISH_SECONDS
         with self._condition:
             self._condition.notify_all()
@@ -217,7 +223,7 @@ class Pipeline:
         if self._only_receiving and not (lane == 0 and time.monotonic() >= self._retry_at):
             return False
         rung = self.rung
-        if lane >= min(rung.parallel, self.gate.limit or rung.parallel):
+        if lane >= min(rung.parallel - self._lent, self.gate.limit or rung.parallel):
             return False
         # One after the other: the first proves the host before the rest load the model beside it.
         return lane == 0 or any(other.golden is not None and other.golden.ok for other in self.lanes)
@@ -338,13 +344,38 @@ class Pipeline:
                 else rungs[name]
             )
             if lower is None and failures >= allowed:
-                self._only_receive(code, f"the service ended {failures} times starting a worker at rung {name}")
+                self._only_receive(
+                    code, f"the service ended {failures} times starting a worker at rung {name}"
+                )
 
     def _announce(self, status: str) -> None:
         if not self._announced:
             self._announced = True
             self._notifier.ready()
         self._notifier.status(status)
+
+    # --- the engine ---
+
+    def _measure_engines(self) -> None:
+        """While nothing waits, find out which engine is the fastest here; the lanes change to it by themselves."""
+        idle = (
+            not self._only_receiving
+            and not (self.queue.keys() & {"receiving", "complete", "inferring"})
+            and not self._assembly.receiving()
+            and self.golden is not None
+            and self.golden.ok
+        )
+        if self._optimiser.turn(idle):
+            plan = make_plan(self._config, self._journal)
+            top = plan.ladder.top
+            self._journal.note_event(
+                EventCode.ENGINE_MEASURED, f"{top.engine} in {top.precision} on {top.device}"
+            )
+            log.info("engine chosen: %s in %s on %s", top.engine, top.precision, top.device)
+            self.ladder = plan.ladder
+            self.golden_fastest, self._typical = None, None
+        # One lane's core and memory are lent to the measuring.
+        self._lent = 1 if self._optimiser.running and self.rung.parallel > 1 else 0
 
     # --- between studies ---
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 from typing import IO
 
 import uvicorn
@@ -25,6 +26,7 @@ from outpost.intake.assembly import Assembly
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
 from outpost.notify import Notifier
+from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
 from outpost.records.journal import Journal
 from outpost.records.recorder import Recorder
@@ -41,8 +43,11 @@ class CannotStart(Exception):
     """Something outside the configuration file keeps the service from starting; the text says what to do."""
 
 
-def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status. Raises `CannotStart`."""
+def serve(config: Config, config_file: Path) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status. Raises `CannotStart`.
+
+    `config_file` is where `config` was read from: helpers in processes of their own read it too.
+    """
     logs.configure()
     notifier = Notifier()
     stopping = threading.Event()
@@ -86,6 +91,7 @@ def serve(config: Config) -> int:
             assembly,
             outbox,
             plan,
+            IdleOptimiser(config_file, not plan.fresh, config.inference.optimise_after_idle_seconds),
             notifier,
             published=wake_couriers,
             observed=metrics.inference_seconds.observe,

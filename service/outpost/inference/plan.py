@@ -38,7 +38,7 @@ class Plan:
 
     bundle: Bundle | None
     ladder: Ladder
-    fresh: bool
+    fresh: bool  # also when there is nothing to measure, or no memory to measure in
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -54,9 +54,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     except InferenceFailed as failure:
         log.error("bundle: %s, %s", failure.code, failure.message)  # noqa: TRY400 - its place is known
         rung = Rung("full", 1, 1, "full", "torchscript", "float32", "cpu")
-        ladder = Ladder(
-            [rung], ["full"], journal, settings.bundle.name, settings.ladder.climb_after_seconds
-        )
+        ladder = Ladder([rung], ["full"], journal, settings.bundle.name, settings.ladder.climb_after_seconds)
         return Plan(None, ladder, fresh=True)
     manifest = bundle.manifest
     choice, fresh = chosen(bundle, config.storage.root, settings.engine)
@@ -71,7 +69,10 @@ def make_plan(config: Config, journal: Journal) -> Plan:
         ],
         reference=(manifest.engines.reference.engine, manifest.engines.reference.precision),
     )
-    workers = _workers(config, manifest.resources.memory_mib, journal)
+    need = manifest.resources.memory_mib
+    workers = _workers(config, need, journal)
+    if workers == 1 and (_limit_mib(config) or 1 << 30) < _PARENT_MIB + 2 * need:
+        fresh = True  # `outpost optimise` in a maintenance window is what is left
     return Plan(
         bundle,
         Ladder(
@@ -89,15 +90,20 @@ def _bits(precision: str) -> int:
     return int("".join(letter for letter in precision if letter.isdigit()) or 32)
 
 
+def _limit_mib(config: Config) -> int | None:
+    limits = [limit for limit in (config.inference.memory_mib, memory.limit_mib()) if limit]
+    return min(limits, default=None)
+
+
 def _workers(config: Config, need_mib: int, journal: Journal) -> int:
     """As many as configured, unless this system's memory holds fewer."""
     wanted = config.inference.workers
-    limits = [limit for limit in (config.inference.memory_mib, memory.limit_mib()) if limit]
-    if not limits or not need_mib:
+    limit = _limit_mib(config)
+    if limit is None or not need_mib:
         return wanted
-    fit = max(1, (min(limits) - _PARENT_MIB) // need_mib)
+    fit = max(1, (limit - _PARENT_MIB) // need_mib)
     if fit < wanted:
-        told = f"{fit} of {wanted}: {min(limits)} MiB, {need_mib} MiB a worker"
+        told = f"{fit} of {wanted}: {limit} MiB, {need_mib} MiB a worker"
         log.warning("inference.workers reduced to %s", told)
         journal.note_event(EventCode.WORKERS_REDUCED, told)
     return min(wanted, fit)
