@@ -50,7 +50,7 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 
 .PHONY: test-python
 test-python: .venv/tests.stamp ## unit and service tests, with real peers
-	pytest -q tests/unit tests/roles tests/service
+	pytest -q tests/unit tests/roles tests/service tests/faults
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself

@@ -23,7 +23,7 @@ from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceRes
 from outpost.inference.gate import Gate
 from outpost.inference.ladder import Cause, Ladder, cause_of
 from outpost.inference.rung import Rung
-from outpost.inference.state import Assertion, Golden, LaneState
+from outpost.inference.state import Assertion, Golden, LaneState, Work
 from outpost.inference.worker import InferenceWorker
 from outpost.intake.spool import FilesMissing, Spool
 from outpost.reasons import PipelineCode
@@ -104,7 +104,7 @@ class Lane(threading.Thread):
         self._golden: Golden | None = None
         self._asserts: tuple[Assertion, ...] = ()
         self._busy_since: float | None = None
-        self._what = ""
+        self._what: Work = ""
         self._not_before = 0.0
         self._pauses = 0
         self._next_golden = 0.0
@@ -425,7 +425,7 @@ class Lane(threading.Thread):
         end_study(self._journal, self._spool, study, outcome, code, detail)
 
     @contextmanager
-    def _at_work(self, what: str) -> Iterator[None]:
+    def _at_work(self, what: Work) -> Iterator[None]:
         """For health: since when the worker has been at what."""
         self._what, self._busy_since = what, time.monotonic()
         try:

@@ -21,8 +21,8 @@ from outpost.config import Config
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
 from outpost.health import Health
-from outpost.inference.plan import make_plan
-from outpost.intake.assembly import Assembly
+from outpost.inference.plan import Plan, make_plan
+from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
 from outpost.notify import Notifier
@@ -66,11 +66,13 @@ def serve(config: Config, config_file: Path) -> int:
             log.warning(
                 "after the last end: %d instances adopted, %d results to compute again", adopted, lost
             )
+        plan = make_plan(config, journal)
         assembly = Assembly(
             journal,
             config.study.quiet_seconds,
             series_quiet_seconds=config.study.series_quiet_seconds,
             forced_seconds=config.study.forced_seconds,
+            required_series=_required_series(plan),
             header_of=spool.header_of,
         )
         couriers = [
@@ -83,7 +85,6 @@ def serve(config: Config, config_file: Path) -> int:
                 courier.wake()
 
         metrics = Metrics()
-        plan = make_plan(config, journal)
         pipeline = Pipeline(
             config,
             journal,
@@ -111,7 +112,7 @@ def serve(config: Config, config_file: Path) -> int:
             threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
         ]
         recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
-        health = Health(config, spool, scp, pipeline, courier_threads, recorder)
+        health = Health(config, scp, pipeline, courier_threads, recorder)
         metrics.follow(journal, health)
         app = create_app(
             config,
@@ -166,6 +167,16 @@ def serve(config: Config, config_file: Path) -> int:
             os._exit(1)
         log.info("ended")
         return 1 if failed else 0
+
+
+def _required_series(plan: Plan) -> list[RequiredSeries]:
+    """The series a study is complete with, as the bundle names them; none when the quiet time decides."""
+    if plan.bundle is None or plan.bundle.manifest.completeness is None:
+        return []
+    return [
+        RequiredSeries(series.description, series.modality, series.min_instances)
+        for series in plan.bundle.manifest.completeness.required_series
+    ]
 
 
 def _only_one(config: Config) -> IO[str]:

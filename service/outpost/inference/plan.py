@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # The parent with its threads, the journal's cache and what is being received.
 _PARENT_MIB = 400
 _NVIDIA = Path("/dev/nvidiactl")
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ class Plan:
     Attributes:
         bundle: None when it cannot be read: the service then receives and holds.
         ladder: its first rung is the fullest.
-        fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
+        fresh: whether the engine was chosen by measurement on this very host, bundle and engines; also true
+            where it cannot be measured beside the worker, for want of memory.
     """
 
     bundle: Bundle | None
     ladder: Ladder
-    fresh: bool  # also when there is nothing to measure, or no memory to measure in
+    fresh: bool
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -79,7 +81,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
             build_rungs(choice.engine, choice.precision, device, workers, offers),
             sizes,
             journal,
-            f"{bundle.name} {bundle.version}",
+            f"{bundle.name} {bundle.version} on {_host(config)}",
             settings.ladder.climb_after_seconds,
         ),
         fresh,
@@ -88,6 +90,18 @@ def make_plan(config: Config, journal: Journal) -> Plan:
 
 def _bits(precision: str) -> int:
     return int("".join(letter for letter in precision if letter.isdigit()) or 32)
+
+
+def _host(config: Config) -> str:
+    """What decides on this host whether a rung fits: with another card or more memory, all is tried anew."""
+    models = [
+        line.partition(":")[2].strip()
+        for file in sorted(_GPUS.glob("*/information"))
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.startswith("Model:")
+    ]
+    limit = _limit_mib(config)
+    return ", ".join([*models, f"{limit} MiB" if limit is not None else "memory unknown"])
 
 
 def _limit_mib(config: Config) -> int | None:
