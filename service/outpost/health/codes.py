@@ -1,22 +1,31 @@
 """Every check of the service: its stable code, what it proves, what to do when it fails.
 
 Codes are an interface (verdicts, alerts, runbooks): never renamed or reused.
+
+`python -m outpost.health` prints the table as docs/health-codes.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 
 class CheckCode(StrEnum):
     """Stable identifier of one check; the table `CHECKS` explains each."""
 
+    # The running service, looked at whenever somebody asks.
     PIPELINE_TICKING = "PIPELINE_TICKING"
     WORKER_ALIVE = "WORKER_ALIVE"
+    WORKERS_ALIVE = "WORKERS_ALIVE"
     GOLDEN_PASSED = "GOLDEN_PASSED"
     GOLDEN_RECENT = "GOLDEN_RECENT"
+    GOLDEN_SPEED = "GOLDEN_SPEED"
+    GOLDEN_CRAWLS = "GOLDEN_CRAWLS"
+    INFERENCE_PROGRESS = "INFERENCE_PROGRESS"
+    RECEIVE_ONLY = "RECEIVE_ONLY"
+    LADDER_REDUCED = "LADDER_REDUCED"
     INTAKE_LISTENING = "INTAKE_LISTENING"
     DISK_RESERVE = "DISK_RESERVE"
     DELIVERY_RUNNING = "DELIVERY_RUNNING"
@@ -24,35 +33,94 @@ class CheckCode(StrEnum):
     OUTBOX_AGE = "OUTBOX_AGE"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
-    DESTINATION_ANSWERS = "DESTINATION_ANSWERS"
+
+    # A process that computes, looked at by itself as it starts.
+    COMPUTE_CAPABILITY = "COMPUTE_CAPABILITY"
+    KERNELS_LAUNCH = "KERNELS_LAUNCH"
+    MODULE_OUTPUTS = "MODULE_OUTPUTS"
+    DECODERS_WORK = "DECODERS_WORK"
+    WEIGHTS_DIGEST = "WEIGHTS_DIGEST"
+    PRECISION_IN_USE = "PRECISION_IN_USE"
+    PROVIDER_IN_USE = "PROVIDER_IN_USE"
+    ENGINE_VERSION = "ENGINE_VERSION"
+    MEMORY_FITS = "MEMORY_FITS"
+    THREADS_ONE = "THREADS_ONE"
+
+    # The host around it, looked at by the service at its start and now and then, and by the self-test.
     STORAGE_WRITABLE = "STORAGE_WRITABLE"
+    SYNC_PROMPT = "SYNC_PROMPT"
+    CLOCK_SANE = "CLOCK_SANE"
+    MEMORY_SHARE = "MEMORY_SHARE"
+    SECRETS_READABLE = "SECRETS_READABLE"
+    CERTIFICATE_VALID = "CERTIFICATE_VALID"
+    CERTIFICATE_EXPIRES = "CERTIFICATE_EXPIRES"
+    DESTINATION_ANSWERS = "DESTINATION_ANSWERS"
+
+    # Only the self-test takes the time for these.
+    PORTS_USABLE = "PORTS_USABLE"
+    JOURNAL_SOUND = "JOURNAL_SOUND"
+    ENGINE_MEASURED = "ENGINE_MEASURED"
+
+
+Place = Literal["service", "worker", "host", "selftest"]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckKind:
-    """`critical`: without it the service is not ready; otherwise it is degraded, and works on."""
+    """`critical`: without it the service is not ready; otherwise it is degraded, and works on.
+
+    `place` is where it is looked at, as the groups of `CheckCode` say.
+    """
 
     proves: str
     remedy: str
     critical: bool = True
+    place: Place = "service"
 
 
 CHECKS: Final[dict[CheckCode, CheckKind]] = {
     CheckCode.PIPELINE_TICKING: CheckKind(
-        "The thread that moves studies has passed its loop within the last seconds.",
+        "The thread that keeps the pipeline's time has passed its loop within the last seconds.",
         "Wait for systemd's watchdog to restart the unit; report the log before the last line.",
     ),
     CheckCode.WORKER_ALIVE: CheckKind(
-        "The inference process runs.",
+        "At least one inference process runs.",
         "It is started again by itself; if this stays, read GOLDEN_PASSED and the unit's log.",
     ),
+    CheckCode.WORKERS_ALIVE: CheckKind(
+        "As many inference processes run as the present rung computes studies at once.",
+        "Missing ones are started again by themselves; if this stays, read the unit's log for how they end.",
+        critical=False,
+    ),
     CheckCode.GOLDEN_PASSED: CheckKind(
-        "The golden case gave the right answer on the worker that computes studies.",
+        "The golden case gave the right answer on every worker that computes studies.",
         "The code shown is explained in outpost/reasons.py; studies are held, not lost.",
     ),
     CheckCode.GOLDEN_RECENT: CheckKind(
-        "The golden case was computed not long ago.",
-        "A study may be taking long: compare inference.timeout_seconds and golden_period_seconds.",
+        "Every running worker has computed the golden case not long ago.",
+        "A study may be taking long: see INFERENCE_PROGRESS; compare inference.golden_period_seconds.",
+    ),
+    CheckCode.GOLDEN_SPEED: CheckKind(
+        "The golden case takes no more than 5 times the fastest seen on this host.",
+        "See what else uses the processor (`top`), whether it is throttled by heat, and the host's limits.",
+        critical=False,
+    ),
+    CheckCode.GOLDEN_CRAWLS: CheckKind(
+        "The golden case takes no more than 8 times the fastest seen on this host.",
+        "As for GOLDEN_SPEED; so slow a host keeps studies waiting: send them elsewhere meanwhile.",
+    ),
+    CheckCode.INFERENCE_PROGRESS: CheckKind(
+        "No study and no golden case has been in work for much longer than they usually take.",
+        "Wait for inference.timeout_seconds: the process is then replaced. If it repeats, look at the study.",
+    ),
+    CheckCode.RECEIVE_ONLY: CheckKind(
+        "The service computes; it has not fallen back to receiving only.",
+        "The code shown is the cause, explained in outpost/reasons.py; nothing is lost, studies wait.",
+    ),
+    CheckCode.LADDER_REDUCED: CheckKind(
+        "Studies are computed at the fullest rung.",
+        "Read why at /events or in the unit's log; the fuller rung is tried again by itself.",
+        critical=False,
     ),
     CheckCode.INTAKE_LISTENING: CheckKind(
         "The C-STORE listener accepts associations.",
@@ -86,13 +154,146 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
         "Check that PostgreSQL runs and records.* in the configuration fits it. Studies are not affected.",
         critical=False,
     ),
-    CheckCode.DESTINATION_ANSWERS: CheckKind(
-        "A destination answers C-ECHO (self-test only).",
-        "Check its address, port and firewall, and that it knows our AE title. Results wait in the outbox.",
+    CheckCode.COMPUTE_CAPABILITY: CheckKind(
+        "The engine was compiled for this GPU's architecture.",
+        "Install a release whose engine supports this GPU; until then set inference.device to cpu.",
+        place="worker",
+    ),
+    CheckCode.KERNELS_LAUNCH: CheckKind(
+        "A small product and a small convolution in each precision in use come out right on the device.",
+        "Do not use this device: set inference.device to cpu; check driver, memory and temperature.",
+        place="worker",
+    ),
+    CheckCode.MODULE_OUTPUTS: CheckKind(
+        "The parts of the network that the bundle names give outputs of the right shape, finite, of usual mean.",
+        "Do not use this host for inference; check memory and CPU, then install the release again.",
+        place="worker",
+    ),
+    CheckCode.DECODERS_WORK: CheckKind(
+        "A known image decodes right in every transfer syntax that intake accepts.",
+        "Install the release again: a decoder is missing or broken. Send uncompressed until then.",
+        place="worker",
+    ),
+    CheckCode.WEIGHTS_DIGEST: CheckKind(
+        "The weights on disk are those the bundle was released with (sha256).",
+        "Install the release again; do not replace weights by hand.",
+        place="worker",
+    ),
+    CheckCode.PRECISION_IN_USE: CheckKind(
+        "The engine computes in the precision of the rung.",
+        "Install the release again; report the value: an engine that picks its own precision is a fault of ours.",
+        place="worker",
+    ),
+    CheckCode.PROVIDER_IN_USE: CheckKind(
+        "The engine and the device that compute are those of the rung.",
+        "Check the driver of the device; onnxruntime, for one, falls back to the CPU without a word.",
+        place="worker",
+    ),
+    CheckCode.ENGINE_VERSION: CheckKind(
+        "The engine that is loaded is the version that is installed and was measured.",
+        "Restart the unit: the engine was replaced while it ran. If it stays, install the release again.",
         critical=False,
+        place="worker",
+    ),
+    CheckCode.MEMORY_FITS: CheckKind(
+        "The memory a worker needs for its largest input is there, and the golden case took no more than that.",
+        "Give the system more memory or fewer inference.workers; until then large studies run on a lower rung.",
+        critical=False,
+        place="worker",
+    ),
+    CheckCode.THREADS_ONE: CheckKind(
+        "A worker computes on one processor at a time: several share the host by their number.",
+        "Remove settings of threads (OMP_NUM_THREADS and the like) from the unit; report the value.",
+        critical=False,
+        place="worker",
     ),
     CheckCode.STORAGE_WRITABLE: CheckKind(
-        "Files can be written and synced under storage.root (self-test only).",
-        "Check that the path is mounted, not read-only, and owned by the service's user (uid 10001).",
+        "Files can be written and synced under storage.root.",
+        "Check that the path is mounted, not read-only, not full, and owned by the service's user (uid 10001).",
+        place="host",
+    ),
+    CheckCode.SYNC_PROMPT: CheckKind(
+        "The disk confirms a small write (fsync) within a second.",
+        "Look at the disk's health (`smartctl -a`) and at what else writes to it: every image waits for this.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.CLOCK_SANE: CheckKind(
+        "The clock is not before this release was made, nor before what the journal has already seen.",
+        "Set the clock (`timedatectl`); a clock that is lost at each power cut needs a new battery.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.MEMORY_SHARE: CheckKind(
+        "All workers at once fit into this system's memory.",
+        "Give the system more memory, or set inference.workers to what fits; fewer are started until then.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.SECRETS_READABLE: CheckKind(
+        "The files with tokens, keys and certificates that the configuration names can be read.",
+        "Check path, owner and mode of the file shown: the service's user (uid 10001) must be able to read it.",
+        place="host",
+    ),
+    CheckCode.CERTIFICATE_VALID: CheckKind(
+        "No TLS certificate in use is expired or not yet valid.",
+        "Replace the certificate and restart the unit; if the date looks wrong, see CLOCK_SANE.",
+        place="host",
+    ),
+    CheckCode.CERTIFICATE_EXPIRES: CheckKind(
+        "No TLS certificate in use expires within 30 days.",
+        "Have the certificate renewed before the date shown.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.DESTINATION_ANSWERS: CheckKind(
+        "A destination answers C-ECHO.",
+        "Check its address, port and firewall, and that it knows our AE title. Results wait in the outbox.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.PORTS_USABLE: CheckKind(
+        "Our ports are free, or it is this very service that listens there.",
+        "See who listens (`ss -ltnp`): end it, or choose another port in the configuration.",
+        place="selftest",
+    ),
+    CheckCode.JOURNAL_SOUND: CheckKind(
+        "The journal passes SQLite's quick check.",
+        "Stop the unit, keep a copy of the journal's files, and call: the disk or the memory is failing.",
+        place="selftest",
+    ),
+    CheckCode.ENGINE_MEASURED: CheckKind(
+        "The engine in use was chosen by measuring on this host, with this bundle and these versions.",
+        "Run `outpost optimise`; until then the reference engine computes, right but slower.",
+        critical=False,
+        place="selftest",
     ),
 }
+
+_PLACES: Final[dict[Place, str]] = {
+    "service": "The running service: `GET /health/light`, whenever asked",
+    "worker": "A worker: by itself as it starts; shown in `/health/light` and by `outpost selftest`",
+    "host": "The host: by the service at its start and every 10 minutes, and by `outpost selftest`",
+    "selftest": "Only `outpost selftest`",
+}
+
+
+def page() -> str:
+    """The table as a page of documentation."""
+    lines = [
+        "# Health codes",
+        "",
+        "Made by `python -m outpost.health > docs/health-codes.md`; a test holds it to the table in",
+        "`service/outpost/health/codes.py`. A code is never renamed or reused.",
+        "",
+        "A verdict is `ok`, `degraded` (works on, needs a person) or `failed` (`/v2/health/ready` says 503).",
+        "*Critical* codes make it `failed`, others `degraded`.",
+    ]
+    for place, title in _PLACES.items():
+        lines += ["", f"## {title}", "", "| code | critical | proves | remedy |", "|---|---|---|---|"]
+        lines += [
+            f"| `{code}` | {'yes' if kind.critical else ''} | {kind.proves} | {kind.remedy} |"
+            for code, kind in CHECKS.items()
+            if kind.place == place
+        ]
+    return "\n".join([*lines, ""])
