@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -17,9 +20,15 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
-from running import Service, answers, wait_for
+from running import Service, answers, free_port, wait_for
 
+from outpost.config import Intake, Tls
 from outpost.delivery.scu import NotSent, Peer, association, store
+from outpost.intake.assembly import Assembly
+from outpost.intake.scp import StorageScp
+from outpost.intake.spool import Spool
+from outpost.records.journal import Journal
+from outpost.tls import TlsUnusable, client_context, server_context
 
 NOWHERE = [("NOWHERE", 1)]  # nothing listens on port 1
 # One file for each way pixel data come: native, big endian, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
@@ -356,3 +365,238 @@ def test_sigterm_in_the_middle_of_a_transfer_ends_within_seconds(tmp_path: Path)
     assert time.monotonic() - begun < 10
     assert not answers(service.dicom_port)
     opened.abort()
+
+
+# --- the listener alone, in this process: what needs no service around it ---
+
+
+class Receiver:
+    """The real listener over a real spool and journal; its log is pytest's caplog."""
+
+    def __init__(self, root: Path, **intake: Any) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root, self.port = root, free_port()
+        config = Intake(listen="127.0.0.1", dicom_port=self.port, **intake)
+        self.journal = Journal(root / "journal.sqlite3", "brain")
+        self.spool = Spool(root, self.journal, config.disk_reserve_mib, config.disk_used_percent)
+        self.assembly = Assembly(self.journal, 3600)
+        self.scp = StorageScp(config, self.spool, self.assembly)
+        self.scp.start()
+
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scp.stop()
+        self.journal.close()
+
+    def storescu(self, *paths: Path, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/usr/bin/storescu", "-v", *options, "127.0.0.1", str(self.port), *map(str, paths)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def kept(self) -> set[str]:
+        return {file.stem for file in self.spool.studies.glob("[0-9]*/*.dcm")}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and what it and a stranger's authority signed, as PEM files."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["/usr/bin/openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for authority in ("ca", "stranger-ca"):
+        openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={authority}"),
+            *("-keyout", f"{authority}.key", "-out", f"{authority}.pem"),
+        )
+    for name, authority in (("outpost", "ca"), ("pacs", "ca"), ("stranger", "stranger-ca")):
+        openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key"),
+            *("-CAcreateserial", "-days", "2", "-out", f"{name}.pem"),
+        )
+    return folder
+
+
+def tls(certificates: Path, **values: Any) -> Tls:
+    files = {
+        "certificate": certificates / "outpost.pem",
+        "key": certificates / "outpost.key",
+        "ca": certificates / "ca.pem",
+    }
+    return Tls(**(files | values))
+
+
+def as_client(certificates: Path, name: str) -> list[str]:
+    key, certificate = certificates / f"{name}.key", certificates / f"{name}.pem"
+    return ["+tls", str(key), str(certificate), "+cf", str(certificates / "ca.pem"), "-rc"]
+
+
+def test_instances_come_over_tls_from_a_client_whose_certificate_we_trust(
+    tmp_path: Path, certificates: Path
+) -> None:
+    large = copy_of("CT_small.dcm", tmp_path / "large.dcm")
+    large.PixelData = random.Random(3).randbytes(4 << 20)
+    large.save_as(tmp_path / "large.dcm")
+    small = copy_of("CT_small.dcm", tmp_path / "small.dcm")
+    with Receiver(tmp_path / "root", tls=tls(certificates)) as receiver:
+        sent = receiver.storescu(
+            tmp_path / "large.dcm", tmp_path / "small.dcm", options=as_client(certificates, "pacs")
+        )
+        assert sent.returncode == 0, sent.stderr
+        assert receiver.kept() == {large.SOPInstanceUID, small.SOPInstanceUID}
+        [file] = receiver.spool.studies.glob(f"*/{large.SOPInstanceUID}.dcm")
+        assert dcmread(file).PixelData == large.PixelData
+
+
+def test_without_a_trusted_certificate_nothing_comes_over_tls(tmp_path: Path, certificates: Path) -> None:
+    sample = copy_of("CT_small.dcm", tmp_path / "x.dcm")
+    anonymous = ["+tla", "+cf", str(certificates / "ca.pem"), "-rc"]
+    with Receiver(tmp_path / "root", tls=tls(certificates)) as receiver:
+        assert receiver.storescu(tmp_path / "x.dcm").returncode != 0, "plain DICOM"
+        assert receiver.storescu(tmp_path / "x.dcm", options=anonymous).returncode != 0
+        stranger = receiver.storescu(tmp_path / "x.dcm", options=as_client(certificates, "stranger"))
+        assert stranger.returncode != 0
+        assert receiver.kept() == set()
+        assert receiver.storescu(tmp_path / "x.dcm", options=as_client(certificates, "pacs")).returncode == 0
+    with Receiver(tmp_path / "open", tls=tls(certificates, require_client_certificate=False)) as receiver:
+        assert receiver.storescu(tmp_path / "x.dcm", options=anonymous).returncode == 0
+        assert receiver.kept() == {sample.SOPInstanceUID}
+
+
+def test_tls_older_than_1_2_is_not_spoken(tmp_path: Path, certificates: Path) -> None:
+    with Receiver(tmp_path / "root", tls=tls(certificates, require_client_certificate=False)) as receiver:
+        for version, wanted in (("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+            with socket.create_connection(("127.0.0.1", receiver.port)) as plain:
+                try:
+                    context.wrap_socket(plain).close()
+                    spoken = True
+                except (ssl.SSLError, ConnectionResetError):
+                    spoken = False
+            assert spoken is wanted, version
+
+
+def test_a_client_that_never_shakes_hands_keeps_nobody_waiting(tmp_path: Path, certificates: Path) -> None:
+    copy_of("CT_small.dcm", tmp_path / "x.dcm")
+    with Receiver(tmp_path / "root", tls=tls(certificates)) as receiver:
+        silent = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(3)]
+        begun = time.monotonic()
+        assert receiver.storescu(tmp_path / "x.dcm", options=as_client(certificates, "pacs")).returncode == 0
+        assert time.monotonic() - begun < 5
+        for connection in silent:
+            connection.close()
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "ca"])
+def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path, certificates: Path, key: str) -> None:
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(TlsUnusable, match=rf"intake\.tls\.{key}: {missing} cannot be read"):
+        server_context(tls(certificates, **{key: missing}), "intake.tls")
+    torn = tmp_path / "torn.pem"
+    torn.write_text("-----BEGIN nothing")
+    with pytest.raises(TlsUnusable, match=str(torn)):
+        server_context(tls(certificates, **{key: torn}), "intake.tls")
+
+
+def test_a_key_of_another_certificate_or_with_a_password_is_named(tmp_path: Path, certificates: Path) -> None:
+    with pytest.raises(TlsUnusable, match="belongs together"):
+        client_context(tls(certificates, key=certificates / "pacs.key"), "delivery.tls")
+    locked = tmp_path / "locked.key"
+    command = [
+        "/usr/bin/openssl",
+        "rsa",
+        "-aes256",
+        "-passout",
+        "pass:x",
+        "-in",
+        certificates / "outpost.key",
+    ]
+    subprocess.run([*command, "-out", locked], check=True, capture_output=True)
+    with pytest.raises(TlsUnusable, match=r"delivery\.tls\.key: .*is encrypted"):
+        client_context(tls(certificates, key=locked), "delivery.tls")
+
+
+@pytest.mark.parametrize("mark", [{"disk_reserve_mib": 6}, {"disk_used_percent": 75, "disk_reserve_mib": 0}])
+def test_intake_closes_before_the_disk_is_full_loses_nothing_and_opens_again_by_itself(
+    tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    """A file system of 24 MiB, sent to until refused; either mark leaves 6 MiB of it free."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", root], check=True)
+    try:
+        with Receiver(root, **mark) as receiver:
+            image = copy_of("CT_small.dcm", tmp_path / "image.dcm")
+            image.PixelData = random.Random(5).randbytes(150_000)
+            entity = AE("PEER")
+            entity.add_requested_context(image.SOPClassUID, image.file_meta.TransferSyntaxUID)
+            acknowledged, statuses = set(), []
+            opened = entity.associate("127.0.0.1", receiver.port)
+            while len(statuses) < 200 and statuses.count(0xA700) < 3:
+                image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+                answer = opened.send_c_store(image)
+                statuses.append(answer.Status)
+                if answer.Status == 0:
+                    acknowledged.add(str(image.SOPInstanceUID))
+            opened.release()
+            assert len(acknowledged) > 10
+            assert statuses[-3:] == [0xA700] * 3, "an open association is answered for each instance"
+            refused = entity.associate("127.0.0.1", receiver.port)
+            assert refused.is_rejected, "and a new one is refused"
+            assert 4 << 20 < receiver.spool.free_bytes() < 8 << 20
+            assert receiver.kept() == acknowledged
+            assert receiver.journal.instances_received() == len(acknowledged)
+            receiver.journal.note_event("TEST", "the journal still writes")
+            [study] = receiver.journal.revisions(image.StudyInstanceUID)
+
+            receiver.spool.remove_study(study)
+            opened = entity.associate("127.0.0.1", receiver.port)
+            assert opened.is_established
+            assert opened.send_c_store(image).Status == 0
+            opened.release()
+    finally:
+        subprocess.run(["umount", "--lazy", root], check=True)
+
+
+def test_an_instance_larger_than_the_room_left_ends_before_the_disk_does(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", root], check=True)
+    try:
+        with Receiver(root, disk_reserve_mib=20) as receiver:
+            image = copy_of("CT_small.dcm", tmp_path / "image.dcm")
+            image.PixelData = bytes(70 << 20)
+            image.save_as(tmp_path / "image.dcm")
+            assert receiver.storescu(tmp_path / "image.dcm").returncode != 0
+            wait_for(lambda: not list(receiver.spool.incoming.iterdir()), 10, "the half instance is gone")
+            copy_of("CT_small.dcm", tmp_path / "small.dcm")
+            wait_for(lambda: receiver.storescu(tmp_path / "small.dcm").returncode == 0, 10, "it takes again")
+    finally:
+        subprocess.run(["umount", "--lazy", root], check=True)
+
+
+def test_no_more_associations_are_open_than_configured(tmp_path: Path) -> None:
+    with Receiver(tmp_path / "root", max_associations=2) as receiver:
+        entity = AE("PEER")
+        entity.add_requested_context(CTImageStorage)
+        first, second, third = (entity.associate("127.0.0.1", receiver.port) for _ in range(3))
+        assert [a.is_established for a in (first, second, third)] == [True, True, False]
+        assert third.is_rejected
+        first.release()
+        wait_for(lambda: receiver.storescu(sample("CT_small.dcm")).returncode == 0, 10, "a place is free")
+        second.release()

@@ -10,6 +10,7 @@ import ssl
 import threading
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -198,6 +199,11 @@ class StorageScp:
 
     def _on_closed(self, event: evt.Event) -> None:
         self._spool.room.expect(event.assoc, 0)
+        # pynetdicom leaves the file of an instance that did not come to its end: nobody will ever need it.
+        half = event.assoc.dimse.message
+        if half is not None and half._data_set_file is not None:
+            half._data_set_file.close()
+            Path(half._data_set_file.name).unlink(missing_ok=True)
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request
