@@ -1,0 +1,27 @@
+"""What fault tests share with service tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import running
+from running import StoreScp
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[StoreScp]:
+    """DCMTK's storescp, running."""
+    pacs = StoreScp(tmp_path / "pacs").start()
+    yield pacs
+    pacs.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_outlives_the_tests() -> Iterator[None]:
+    yield
+    for process in running.STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
