@@ -70,17 +70,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _selftest(options: argparse.Namespace) -> int:
     config = load(options.config, Config)
-    from outpost.selftest import selftest
+    from outpost.selftest import selftest, table
 
     verdict = selftest(config)
-    if options.json:
-        print(json.dumps(verdict.as_json()))
-    else:
-        for check in verdict.checks:
-            print(f"{'ok  ' if check.ok else 'FAIL'} {check.code}: {check.value} (wanted: {check.wanted})")
-            if check.remedy:
-                print(f"     {check.remedy}")
-        print(verdict.status)
+    print(json.dumps(verdict.as_json()) if options.json else table(verdict))
     return 0 if verdict.ready else 1
 
 

@@ -1,67 +1,95 @@
-"""The self-test: proves without the running service that this host can compute and deliver."""
+"""The self-test: proves that this host can compute and deliver, beside the running service or without it.
+
+It writes only under names of its own, computes in a worker process of its own, and asks the running service what
+only that can know.
+"""
 
 from __future__ import annotations
 
-import os
+import textwrap
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from outpost.config import Config
-from outpost.delivery.scu import Peer, PeerUnreachable, echo
-from outpost.durable import sync_file
-from outpost.health.codes import CheckCode
-from outpost.health.verdict import Check, Verdict, check, golden_check
-from outpost.inference import InferenceFailed, InferenceWorker
-from outpost.intake.spool import MIB
-from outpost.pipeline import Golden
+from outpost.health import host
+from outpost.health.codes import CHECKS, CheckCode
+from outpost.health.verdict import Check, Verdict, asserted, check, disk_check, golden_check
+from outpost.inference import Code, InferenceFailed, InferenceWorker
+from outpost.inference.plan import Plan, make_plan
+from outpost.inference.state import Golden
+from outpost.records.journal import Journal
+
+# A worker that cannot start cannot say what it found either; some causes are one of its asserts.
+_ASSERT_OF = {
+    Code.WEIGHTS_MISMATCH: CheckCode.WEIGHTS_DIGEST,
+    Code.NO_KERNEL_IMAGE: CheckCode.COMPUTE_CAPABILITY,
+    Code.INFERENCE_OUT_OF_MEMORY: CheckCode.MEMORY_FITS,
+    Code.WORKER_OUT_OF_MEMORY: CheckCode.MEMORY_FITS,
+}
+_WIDTH = 110
 
 
 def selftest(config: Config) -> Verdict:
-    """Write to the storage, compute the golden case in a worker of its own, call every destination."""
-    return Verdict((_storage(config), _disk(config), _golden(config), *_destinations(config)))
+    """Look at the host, compute the golden case in a worker of its own, call every destination."""
+    return Verdict(tuple(_checks(config)))
 
 
-def _storage(config: Config) -> Check:
-    probe = config.storage.root / f".selftest-{os.getpid()}"
+def table(verdict: Verdict) -> str:
+    """A verdict for people: a line a check, its remedy below it when it failed."""
+    width = max(len(found.code) for found in verdict.checks)
+    lines = []
+    for found in verdict.checks:
+        word = "ok  " if found.ok else "FAIL" if CHECKS[found.code].critical else "warn"
+        lines.append(f"{word}  {found.code:{width}}  {'-' if found.value is None else found.value}")
+        if not found.ok:
+            for label, text in (("wanted", found.wanted), ("remedy", found.remedy)):
+                start = f"{'':{width + 8}}{label}: "
+                lines += textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+    failed = [found.code for found in verdict.checks if not found.ok]
+    return "\n".join([*lines, f"{verdict.status}: {', '.join(failed) or f'{len(lines)} checks'}"])
+
+
+def _checks(config: Config) -> Iterator[Check]:
+    # A journal of its own in memory: what is known to fail on this host is tried here all the same.
+    journal = Journal(Path(":memory:"), config.system)
     try:
-        probe.write_bytes(b"outpost")
-        sync_file(probe)
-        probe.unlink()
-    except OSError as error:
-        return check(CheckCode.STORAGE_WRITABLE, False, f"{probe.parent}: {error.strerror}", "writable")
-    return check(CheckCode.STORAGE_WRITABLE, True, str(probe.parent), "writable")
+        plan = make_plan(config, journal)
+    finally:
+        journal.close()
+    need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
+    yield from host.quick_checks(config, need_mib, config.inference.workers)
+    yield disk_check(config)
+    yield host.journal_sound(config.storage.root / "journal.sqlite3")
+    yield host.ports_usable(config)
+    yield engine_measured(plan)
+    yield from _worker(config, plan)
+    yield from host.destinations(config)
 
 
-def _disk(config: Config) -> Check:
-    reserve = config.intake.disk_reserve_mib
-    try:
-        status = os.statvfs(config.storage.root)
-    except OSError as error:
-        return check(CheckCode.DISK_RESERVE, False, error.strerror, f">= {reserve} MiB")
-    free = status.f_bavail * status.f_frsize // MIB
-    return check(CheckCode.DISK_RESERVE, free >= reserve, free, f">= {reserve} MiB")
+def engine_measured(plan: Plan) -> Check:
+    """Whether measuring on this host chose the engine."""
+    rung = plan.ladder.top
+    found = f"{rung.engine} {rung.precision}, {'measured here' if plan.fresh else 'not measured here yet'}"
+    return check(CheckCode.ENGINE_MEASURED, plan.fresh, found, "measured here")
 
 
-def _golden(config: Config) -> Check:
+def _worker(config: Config, plan: Plan) -> Iterator[Check]:
     inference = config.inference
-    worker = InferenceWorker(inference.bundle, inference.threads, inference.timeout_seconds)
+    worker = InferenceWorker(
+        inference.bundle, plan.ladder.top, inference.timeout_seconds, config.storage.root
+    )
     try:
-        verdict = worker.start()
-        golden = Golden(verdict.ok, time.monotonic(), verdict.value, verdict.wanted)
+        started = worker.start()
     except InferenceFailed as failure:
-        golden = Golden(ok=False, at=time.monotonic(), code=f"{failure.code}: {failure.message}")
+        told = f"{failure.code}: {failure.message}"
+        yield golden_check(Golden(ok=False, at=time.monotonic(), code=told))
+        if failure.code in _ASSERT_OF:
+            code = _ASSERT_OF[failure.code]
+            yield check(code, False, failure.message, CHECKS[code].proves)
+        return
     finally:
         worker.close()
-    return golden_check(golden)
-
-
-def _destinations(config: Config) -> list[Check]:
-    checks = []
-    for destination in config.delivery.destinations:
-        peer = Peer(destination.host, destination.port, destination.ae_title, config.intake.ae_title)
-        try:
-            echo(peer)
-            checks.append(check(CheckCode.DESTINATION_ANSWERS, True, destination.name, "answers C-ECHO"))
-        except PeerUnreachable as absence:
-            found = f"{destination.name}: {absence}"
-            checks.append(check(CheckCode.DESTINATION_ANSWERS, False, found, "answers C-ECHO"))
-    return checks
+    golden = started.golden
+    yield golden_check(Golden(golden.ok, time.monotonic(), golden.value, golden.wanted, metric=golden.metric))
+    yield from (asserted(assertion) for assertion in started.asserts)
