@@ -19,6 +19,7 @@ from typing import Protocol
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
 from outpost.filter import judge
+from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
 from outpost.inference.gate import Gate
 from outpost.inference.ladder import Cause, Ladder, cause_of
@@ -199,6 +200,10 @@ class Lane(threading.Thread):
         finally:
             self._journal.keep_fact(f"starting-{self.number}", None)
         self._asserts = started.asserts
+        if broken := _broken(started.asserts):
+            self._worker.rest()
+            self._host_failed(rung, broken, started.golden)
+            return False
         self._passed(started.golden, rung)
         return True
 
@@ -432,6 +437,27 @@ class Lane(threading.Thread):
             yield
         finally:
             self._what, self._busy_since = "", None
+
+
+# What an assert that failed means for the ladder: another device, another engine. The rest no rung helps.
+_ASSERTED = {
+    CheckCode.COMPUTE_CAPABILITY: Code.NO_KERNEL_IMAGE,
+    CheckCode.KERNELS_LAUNCH: Code.NO_KERNEL_IMAGE,
+    CheckCode.MODULE_OUTPUTS: Code.GOLDEN_MISMATCH,
+    CheckCode.PRECISION_IN_USE: Code.GOLDEN_MISMATCH,
+    CheckCode.PROVIDER_IN_USE: Code.GOLDEN_MISMATCH,
+    CheckCode.WEIGHTS_DIGEST: Code.WEIGHTS_MISMATCH,
+}
+
+
+def _broken(asserts: Sequence[Assertion]) -> InferenceFailed | None:
+    """The first critical assert that failed, as what the ladder understands."""
+    for one in asserts:
+        code = CheckCode(one.code)
+        if not one.ok and CHECKS[code].critical:
+            told = f"{code}: {one.value}, {one.wanted} wanted"
+            return InferenceFailed(_ASSERTED.get(code, Code.ASSERTION_FAILED), told)
+    return None
 
 
 def end_study(

@@ -79,15 +79,15 @@ class _Desk:
 
     def load(self) -> dict[str, Any]:
         # Imported here, not above: torch takes seconds, and nothing may run before `_die_with` did.
-        from outpost.inference.asserts import run_asserts
+        from outpost.inference.asserts import observed_golden, run_asserts
         from outpost.inference.predictor import Predictor
 
         bundle = load_bundle(self._bundle_path)
         self._predictor = Predictor(bundle, self._rung, self._storage)
-        golden = self._predictor.golden(self._rung)
+        golden, seen = observed_golden(bundle, self._predictor, self._rung)
         if golden.ok:
             self._proven.add((self._rung.size, self._rung.batch))
-        asserts = run_asserts(bundle, self._predictor, self._rung)
+        asserts = run_asserts(bundle, self._predictor, self._rung, seen)
         return {"golden": asdict(golden), "asserts": [asdict(one) for one in asserts]}
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Code(StrEnum):
     BUNDLE_INVALID = "BUNDLE_INVALID"
     WEIGHTS_MISMATCH = "WEIGHTS_MISMATCH"
     GOLDEN_MISMATCH = "GOLDEN_MISMATCH"
+    ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,17 @@ REASONS: Final[dict[Code, Reason]] = {
         "A weights file is not the one the bundle was released with (sha256 differs).",
         "Install the release again; do not replace weights by hand.",
     ),
+    Code.ASSERTION_FAILED: Reason(
+        "A worker found at its start that this host, or the release, is not as it must be; the message says which.",
+        "Look the check up in docs/health-codes.md; `outpost selftest` shows it with its remedy.",
+    ),
     Code.GOLDEN_MISMATCH: Reason(
         "The golden case gave another answer than the one the bundle was released with.",
         "Do not use this host for inference; check memory and CPU, then install the release again.",
+    ),
+    Code.ENGINE_UNAVAILABLE: Reason(
+        "The engine is not on this host, or did not take the precision or device it was told.",
+        "Run `outpost optimise`: it says of each engine why it is not used, and keeps one that works.",
     ),
 }
 
