@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import math
-import time
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,20 +21,21 @@ from numpy.typing import NDArray
 from torch.nn import Module, functional
 
 from outpost.health.codes import CheckCode
-from outpost.inference import memory
+from outpost.inference import engines, memory
 from outpost.inference.bundle import Bundle, ModuleAssert
 from outpost.inference.codes import InferenceFailed
+from outpost.inference.engines import Network
 from outpost.inference.result import GoldenVerdict
 from outpost.inference.rung import Rung
 from outpost.inference.state import Assertion
 
-# Processor seconds a second. One thread cannot use more than 1; the rest are the clocks' ticks.
-_CORES_LIMIT: Final = 1.2
+# Beside the one that computes, others only start and wait.
+_BUSY_LIMIT: Final = 1.2
 # Rounding errors of sums of 64 products, in units of the precision and of the largest result.
 _ROUNDING: Final = 16
 _SIDE: Final = 64
-# Whose version is installed under which name; torch-compile and torchscript are torch.
-_PACKAGES: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+# The other engines are torch.
+_MODULES: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 Array = NDArray[np.float64]
 
@@ -44,10 +44,7 @@ class Loaded(Protocol):
     """What is looked at: a `Predictor`."""
 
     @property
-    def engine_facts(self) -> Mapping[str, str]: ...
-
-    @property
-    def networks(self) -> Mapping[str, Any]: ...
+    def networks(self) -> Mapping[str, Network]: ...
 
     def golden(self, rung: Rung) -> GoldenVerdict: ...
 
@@ -63,10 +60,15 @@ class Seen:
 
 @dataclass(slots=True)
 class Observation:
-    """A golden case while it was computed. `cores`: processor seconds a second; `modules`: by
-    (network, module); a module that was not called is not there."""
+    """A golden case while it was computed.
 
-    cores: float = math.nan
+    Attributes:
+        busy_threads: processor time of all threads by that of the busiest: 1 is one thread, however busy the
+            host is with other things. NaN when the kernel does not tell.
+        modules: outputs by (network, module); none of a module that was not called.
+    """
+
+    busy_threads: float = math.nan
     modules: dict[tuple[str, str], list[Seen]] = field(default_factory=dict)
 
 
@@ -76,10 +78,11 @@ def observed_golden(bundle: Bundle, predictor: Loaded, rung: Rung) -> tuple[Gold
     # What other engines make of a network has no modules any more.
     eager = bundle.manifest.module_asserts if rung.engine == "torch" else []
     with _watched(eager, predictor.networks, observation):
-        began, processor = time.monotonic(), time.process_time()
+        before = _seconds_of_threads()
         verdict = predictor.golden(rung)
-        seconds = time.monotonic() - began
-    observation.cores = (time.process_time() - processor) / max(seconds, 1e-6)
+        used = [seconds - before.get(name, 0.0) for name, seconds in _seconds_of_threads().items()]
+    if max(used, default=0.0) > 0:
+        observation.busy_threads = sum(used) / max(used)
     return verdict, observation
 
 
@@ -95,7 +98,7 @@ def run_asserts(
         observation: from `observed_golden`; without it the golden case is computed here.
     """
     seen = observation or observed_golden(bundle, predictor, rung)[1]
-    facts = predictor.engine_facts
+    networks = predictor.networks
     code = CheckCode
     return [
         _guarded(code.COMPUTE_CAPABILITY, lambda: compute_capability(rung.device)),
@@ -103,11 +106,11 @@ def run_asserts(
         _guarded(code.MODULE_OUTPUTS, lambda: module_outputs(bundle.manifest.module_asserts, seen, rung)),
         _guarded(code.DECODERS_WORK, decoders),
         _guarded(code.WEIGHTS_DIGEST, lambda: weights_digest(bundle)),
-        _guarded(code.PRECISION_IN_USE, lambda: precision_in_use(facts, rung)),
-        _guarded(code.PROVIDER_IN_USE, lambda: provider_in_use(facts, rung)),
-        _guarded(code.ENGINE_VERSION, lambda: engine_version(facts, rung)),
+        _guarded(code.PRECISION_IN_USE, lambda: precision_in_use(networks, rung)),
+        _guarded(code.PROVIDER_IN_USE, lambda: provider_in_use(networks, rung)),
+        _guarded(code.ENGINE_VERSION, lambda: engine_version(rung.engine)),
         _guarded(code.MEMORY_FITS, lambda: memory_fits(bundle.manifest.resources.memory_mib, *_memory())),
-        _guarded(code.THREADS_ONE, lambda: threads_one(seen.cores, torch.get_num_threads())),
+        _guarded(code.THREADS_ONE, lambda: threads_one(seen.busy_threads, torch.get_num_threads())),
     ]
 
 
@@ -198,14 +201,16 @@ def _convolution(image: Array, weights: Array) -> Array:
 
 @contextmanager
 def _watched(
-    wanted: Sequence[ModuleAssert], networks: Mapping[str, Any], observation: Observation
+    wanted: Sequence[ModuleAssert], networks: Mapping[str, Network], observation: Observation
 ) -> Iterator[None]:
     """Have each named module report its outputs; one that is not there reports none."""
     with ExitStack() as hooks:
         for one in wanted:
             seen = observation.modules.setdefault((one.network, one.module), [])
+            network = networks[one.network].module
             with suppress(AttributeError):
-                module: Module = networks[one.network].get_submodule(one.module)
+                module = network.get_submodule(one.module) if network is not None else None
+                assert module is not None  # an eager engine has one
                 hooks.callback(module.register_forward_hook(functools.partial(_note, seen)).remove)
         yield
 
@@ -255,42 +260,48 @@ def weights_digest(bundle: Bundle) -> Assertion:
 # --- the engine ---
 
 
-def precision_in_use(facts: Mapping[str, str], rung: Rung) -> Assertion:
-    """What the engine says it computes in, not what it was asked for."""
-    found = facts.get("precision", "not told")
-    return Assertion(CheckCode.PRECISION_IN_USE, found == rung.precision, found, rung.precision)
+def precision_in_use(networks: Mapping[str, Network], rung: Rung) -> Assertion:
+    """What the engine says it computes in, and what the parameters are kept in, not what was asked for."""
+    found = {network.facts.get("precision", "not told") for network in networks.values()}
+    kept = {
+        str(tensor.dtype).removeprefix("torch.")
+        for network in networks.values()
+        if network.module is not None
+        for tensor in network.module.parameters()
+        if tensor.is_floating_point()
+    }
+    # Autocast keeps parameters in float32 and rounds them as it computes; none may be kept in less.
+    right = {one.partition(" ")[0] for one in found} == {rung.precision} and kept <= {"float32"}
+    told = ", ".join(sorted(found)) + (f"; parameters in {', '.join(sorted(kept))}" if kept else "")
+    return Assertion(CheckCode.PRECISION_IN_USE, right, told, f"{rung.precision}; parameters in float32")
 
 
-def provider_in_use(facts: Mapping[str, str], rung: Rung) -> Assertion:
-    """Whether the device that really computes is the rung's."""
+def provider_in_use(networks: Mapping[str, Network], rung: Rung) -> Assertion:
+    """Whether the library part and the device that really compute are the rung's."""
     kind = rung.device.partition(":")[0]
-    wanted = {
-        ("onnxruntime", "cpu"): "CPUExecutionProvider",
-        ("onnxruntime", "cuda"): "CUDAExecutionProvider",
-        ("openvino", "cpu"): "CPU",
-        ("openvino", "cuda"): "GPU",
-    }.get((rung.engine, kind), kind)
-    found = facts.get("provider", "not told")
-    same = found.partition(":")[0].lower() == wanted.lower()
+    # onnxruntime goes on with the CPU when the GPU's provider cannot be loaded; the others refuse.
+    wanted = {"onnxruntime": "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"}
+    provider = wanted.get(rung.engine, "")
+    found = {(net.facts.get("provider", ""), net.facts.get("device", "")) for net in networks.values()}
+    right = all(device == rung.device and provider in ("", name) for name, device in found)
+    told = ", ".join(sorted(f"{name} on {device}" for name, device in found))
     return Assertion(
-        CheckCode.PROVIDER_IN_USE, same, f"{rung.engine} on {found}", f"{rung.engine} on {wanted}"
+        CheckCode.PROVIDER_IN_USE, right and bool(found), told, f"{provider or rung.engine} on {rung.device}"
     )
 
 
-def engine_version(facts: Mapping[str, str], rung: Rung) -> Assertion:
-    """Whether the engine in memory is the one on disk, by which the choice of engine was made."""
-    package = _PACKAGES.get(rung.engine, "torch")
-    try:
-        installed = version(package)
-    except PackageNotFoundError:
-        return Assertion(CheckCode.ENGINE_VERSION, False, f"{package} is not installed", "as installed")
-    found = facts.get("version", "not told")
-    # What was built from a repository adds where from: 2.13.0+cpu, 2026.4.0-20345-abc.
-    same = _release(found) == _release(installed)
-    return Assertion(CheckCode.ENGINE_VERSION, same, f"{package} {found}", f"{package} {installed}")
+def engine_version(engine: str) -> Assertion:
+    """Whether the engine in memory is the one that is installed, by which it was measured and chosen."""
+    code = CheckCode.ENGINE_VERSION
+    module = sys.modules.get(_MODULES.get(engine, "torch"))
+    if module is None:
+        return Assertion(code, False, f"{engine} is not loaded", "loaded")
+    installed, loaded = engines.version(engine), str(module.__version__)
+    return Assertion(code, _release(loaded) == _release(installed), loaded, f"{installed}, as installed")
 
 
 def _release(text: str) -> list[str]:
+    """The release in a version: what was built from a repository adds where from, as in 2.13.0+cpu."""
     return text.partition("+")[0].partition("-")[0].split(".")[:3]
 
 
@@ -298,11 +309,13 @@ def _release(text: str) -> list[str]:
 
 
 def decoders() -> Assertion:
-    """Decode a known image in every transfer syntax that is accepted."""
+    """Decode a known image in every transfer syntax that is accepted, by the decoder that is used for it."""
     from outpost.inference.decode import decoders_selfcheck
 
-    broken = decoders_selfcheck()
-    return Assertion(CheckCode.DECODERS_WORK, not broken, "; ".join(broken) or "all", "all right")
+    found = decoders_selfcheck()
+    wrong = [f"{syntax}: {told}" for syntax, ok, told in found if not ok]
+    told = "; ".join(wrong) or f"{len(found)} transfer syntaxes"
+    return Assertion(CheckCode.DECODERS_WORK, bool(found) and not wrong, told, "each image comes out right")
 
 
 def memory_fits(need_mib: int, peak_mib: int, limit_mib: int | None, available_mib: int | None) -> Assertion:
@@ -337,8 +350,17 @@ def _memory() -> tuple[int, int | None, int | None]:
     return peak, memory.limit_mib(), available + now if available is not None else None
 
 
-def threads_one(cores: float, torch_threads: int) -> Assertion:
-    """Whether the golden case kept one processor busy, not several."""
-    one = cores <= _CORES_LIMIT and torch_threads == 1
-    found = f"{cores:.2f} processors, torch has {torch_threads} threads"
-    return Assertion(CheckCode.THREADS_ONE, one, found, f"<= {_CORES_LIMIT:g} processors, 1 thread")
+def threads_one(busy_threads: float, torch_threads: int) -> Assertion:
+    """Whether one thread computed the golden case, whichever library started it."""
+    one = not busy_threads > _BUSY_LIMIT and torch_threads == 1  # NaN: torch's own word must do
+    found = f"{busy_threads:.2f} busy, torch has {torch_threads}"
+    return Assertion(CheckCode.THREADS_ONE, one, found, f"<= {_BUSY_LIMIT:g} busy, torch has 1")
+
+
+def _seconds_of_threads() -> dict[str, float]:
+    """Processor seconds of each thread of this process so far; empty where the kernel does not count them."""
+    seconds = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            seconds[thread.name] = int((thread / "schedstat").read_text("ascii").split()[0]) / 1e9
+    return seconds
