@@ -24,6 +24,7 @@ class Code(StrEnum):
     SLICES_UNEVEN = "SLICES_UNEVEN"
     PIXELS_UNREADABLE = "PIXELS_UNREADABLE"
     PIXELS_CONSTANT = "PIXELS_CONSTANT"
+    PIXELS_ALL_ZERO = "PIXELS_ALL_ZERO"
     REGION_NOT_FOUND = "REGION_NOT_FOUND"
 
     # The study was fine, computing it was not: it may be tried again, then ends in quarantine.
@@ -42,6 +43,7 @@ class Code(StrEnum):
     BUNDLE_INVALID = "BUNDLE_INVALID"
     WEIGHTS_MISMATCH = "WEIGHTS_MISMATCH"
     GOLDEN_MISMATCH = "GOLDEN_MISMATCH"
+    ASSERTION_FAILED = "ASSERTION_FAILED"
     ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
@@ -89,6 +91,10 @@ REASONS: Final[dict[Code, Reason]] = {
     Code.PIXELS_CONSTANT: Reason(
         "Every voxel of the series has one value: the image is empty.",
         "Look at the series on the sender; an empty one was acquired or exported wrongly.",
+    ),
+    Code.PIXELS_ALL_ZERO: Reason(
+        "Every decoder gives nothing but zeros for pixel data that are not empty: the stream is broken.",
+        "Have the sender send the study again, best uncompressed (Explicit VR Little Endian).",
     ),
     Code.REGION_NOT_FOUND: Reason(
         "The model finds nothing of what it segments in this series.",

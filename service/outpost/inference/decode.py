@@ -1,0 +1,247 @@
+"""DICOM pixel data -> stored values, by the decoder that was measured to be best for the transfer syntax.
+
+Which is best, and what was rejected: docs/decisions/0006-decoders.md, made by benchmarks/decode.py. Where the
+first decoder fails the next is tried; a result of nothing but zeros is believed only when the encoded bytes
+are as few as an empty image needs, as decoders have been seen to return zeros without an error
+(github.com/pydicom/pydicom/issues/966).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.utils import pixel_array
+
+from outpost.inference.codes import Code, InputRejected
+
+log = logging.getLogger(__name__)
+
+NATIVE: Final = "native"
+# The names are pydicom's plugins, but for gdcm-direct: gdcm without that plugin of pydicom's, which keeps from
+# it what it can do well (JPEG of 12 bits, RLE).
+DECODERS: Final[dict[str, tuple[str, ...]]] = {
+    uid.ImplicitVRLittleEndian: (NATIVE,),
+    uid.ExplicitVRLittleEndian: (NATIVE,),
+    uid.DeflatedExplicitVRLittleEndian: (NATIVE,),
+    uid.ExplicitVRBigEndian: (NATIVE,),
+    uid.JPEGBaseline8Bit: ("gdcm", "pillow"),
+    uid.JPEGExtended12Bit: ("gdcm-direct", "gdcm", "pillow"),
+    uid.JPEGLossless: ("gdcm",),
+    uid.JPEGLosslessSV1: ("gdcm",),
+    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
+    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pydicom", "gdcm-direct"),
+}
+
+# Bytes that an image of zeros needs at most, as a share of its samples (and of their bytes for RLE): twice
+# what the tightest form of each gives. One bit a sample in lossless JPEG, 6 bits a block of 64 in the lossy
+# one, two bytes a run of 128 in RLE; the others end below a hundredth.
+_EMPTY_SHARE: Final[dict[str, float]] = {
+    uid.JPEGBaseline8Bit: 0.03,
+    uid.JPEGExtended12Bit: 0.03,
+    uid.JPEGLossless: 0.25,
+    uid.JPEGLosslessSV1: 0.25,
+    uid.RLELossless: 0.04,
+}
+_EMPTY_SHARE_ELSE: Final = 0.01
+_EMPTY_BYTES: Final = 1024  # tables and markers, whatever the size
+_LARGEST_BYTES: Final = 2 << 30  # decoded; a mammography tomosynthesis stack is about 1 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The stored values of one file.
+
+    `pixels` is (rows, columns), (rows, columns, samples), or either behind (frames, ...); signed where Pixel
+    Representation says so, unused bits cleared or sign-extended; YBR is turned to RGB. `decoder` is the one
+    that gave them, `tried` those before it that did not.
+    """
+
+    pixels: NDArray[Any]
+    decoder: str
+    tried: tuple[str, ...] = ()
+
+
+def decode_file(path: Path) -> tuple[Dataset, Decoded]:
+    """Read one file and decode its pixels; the data set comes without Pixel Data, which it no longer needs.
+
+    Raises:
+        InputRejected: PIXELS_UNREADABLE where no decoder can, PIXELS_ALL_ZERO where each gives only zeros for
+            encoded bytes that hold more.
+    """
+    dataset, syntax, decoders = _opened(path)
+    failures: list[str] = []
+    zeros = 0
+    for number, decoder in enumerate(decoders):
+        try:
+            pixels = _decoded(dataset, decoder)
+        # Decoders are plugins with error types of their own; whatever they raise, this one cannot.
+        except Exception as error:
+            failures.append(f"{decoder}: {type(error).__name__}")
+            continue
+        if decoder != NATIVE and _is_empty_without_reason(pixels, dataset, syntax):
+            zeros += 1
+            failures.append(f"{decoder}: only zeros")
+            continue
+        if number:
+            log.warning("pixels decoded by %s after %s", decoder, "; ".join(failures))
+        del dataset.PixelData
+        return dataset, Decoded(pixels, decoder, tuple(decoders[:number]))
+    reasons = "; ".join(failures)
+    if zeros:
+        raise InputRejected(
+            Code.PIXELS_ALL_ZERO,
+            f"{path.name} decodes to zeros, although its stream is not empty ({reasons})",
+        )
+    raise InputRejected(Code.PIXELS_UNREADABLE, f"{path.name} cannot be decoded ({reasons})")
+
+
+def _opened(path: Path) -> tuple[Dataset, str, Sequence[str]]:
+    try:
+        dataset = pydicom.dcmread(path)
+        syntax = str(dataset.file_meta.TransferSyntaxUID)
+        size = (
+            int(dataset.Rows)
+            * int(dataset.Columns)
+            * int(dataset.get("SamplesPerPixel") or 1)
+            * int(dataset.get("NumberOfFrames") or 1)
+            * max(1, int(dataset.BitsAllocated) // 8)
+        )
+    # pydicom raises many types on broken files, also when an attribute is first looked at.
+    except Exception as error:
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE, f"{path.name} does not describe its pixels ({type(error).__name__})"
+        ) from error
+    if not 0 < size <= _LARGEST_BYTES:
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE, f"{path.name} says its pixels are {size} bytes, not 1 to {_LARGEST_BYTES}"
+        )
+    if syntax not in DECODERS:
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE, f"{path.name} has the transfer syntax {syntax}, which has no decoder here"
+        )
+    return dataset, syntax, DECODERS[syntax]
+
+
+def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:
+    if decoder == "gdcm-direct":
+        return _by_gdcm(dataset)
+    pixels: NDArray[Any] = pixel_array(dataset, decoding_plugin="" if decoder == NATIVE else decoder)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big endian ones are not torch's
+
+
+def _by_gdcm(dataset: Dataset) -> NDArray[Any]:
+    """gdcm, frame by frame, for images of one sample: how it orders colours depends on the codec.
+
+    Never its reader of whole files: that ends the process on a torn JPEG stream (docs/found-bugs.md).
+    """
+    # Here, as its library takes long to load and is seldom needed.
+    import gdcm  # type: ignore[import-untyped]
+
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise NotImplementedError("colour")
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    signed = int(dataset.get("PixelRepresentation") or 0)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    decoded = []
+    for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
+        fragment = gdcm.Fragment()
+        fragment.SetByteStringValue(stream)
+        fragments = gdcm.SequenceOfFragments.New()
+        fragments.AddFragment(fragment)
+        element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+        element.SetValue(fragments.__ref__())
+        image = gdcm.Image()
+        image.SetNumberOfDimensions(2)
+        image.SetDimensions((columns, rows, 1))
+        image.SetDataElement(element)
+        kind = gdcm.PhotometricInterpretation.GetPIType(str(dataset.PhotometricInterpretation))
+        image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+        image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+        stored = int(dataset.BitsStored)
+        image.SetPixelFormat(gdcm.PixelFormat(1, bits, stored, stored - 1, signed))
+        text = image.GetBuffer()
+        if text is None or image.GetPixelFormat().GetBitsAllocated() != bits:
+            raise ValueError("gdcm gives no pixels of this width")
+        raw = text.encode("utf-8", "surrogateescape")
+        decoded.append(np.frombuffer(raw, dtype=f"<{'ui'[signed]}{bits // 8}").reshape(rows, columns))
+    return np.stack(decoded) if frames > 1 else decoded[0]
+
+
+def _is_empty_without_reason(pixels: NDArray[Any], dataset: Dataset, syntax: str) -> bool:
+    """Whether a frame is all zeros although its stream is longer than that takes."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    stack = pixels if frames > 1 else pixels[np.newaxis]
+    empty = [index for index in range(frames) if not stack[index].any()]
+    if not empty:
+        return False
+    samples = stack[0].size * (stack.itemsize if syntax == uid.RLELossless else 1)
+    allowed = _EMPTY_BYTES + samples * _EMPTY_SHARE.get(syntax, _EMPTY_SHARE_ELSE)
+    lengths = [len(frame) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    return any(lengths[index] > allowed for index in empty)
+
+
+# --- the decoders of every accepted syntax, tried on a known image ---
+
+# Largest difference from the known image: none for what is lossless, a few of 4096 grey values for the rest.
+_TOLERANCE: Final[dict[str, int]] = {
+    uid.JPEGBaseline8Bit: 4,
+    uid.JPEGExtended12Bit: 8,
+    uid.JPEGLSNearLossless: 2,
+    uid.JPEG2000: 4,
+    uid.HTJ2K: 24,
+}
+
+
+def known_image(syntax: str) -> NDArray[Any]:
+    """The image, 32 x 32, that `frames/<syntax>.dcm` holds: a curved surface of 12 bits, 8 for the baseline."""
+    row, column = np.mgrid[0:32, 0:32]
+    surface = np.sin(row / 10) * np.cos(column / 12)
+    # The whole range of values: DCMTK's lossy encoders stretch what has less.
+    surface = (surface - surface.min()) / (surface.max() - surface.min())
+    if syntax == uid.JPEGBaseline8Bit:
+        return np.asarray(np.round(surface * 255), dtype=np.uint8)
+    return np.asarray(np.round(surface * 4095), dtype=np.uint16)
+
+
+def decoders_selfcheck(
+    decode: Callable[[Path], tuple[Dataset, Decoded]] = decode_file,
+) -> list[tuple[str, bool, str]]:
+    """Decode one small frame of every accepted transfer syntax by the decoder chosen for it.
+
+    Returns (transfer syntax UID, whether it is right, what was found) in the order of `DECODERS`.
+    """
+    verdicts = []
+    with resources.as_file(resources.files("outpost.inference") / "frames") as frames:
+        for syntax, decoders in DECODERS.items():
+            try:
+                _, decoded = decode(frames / f"{syntax}.dcm")
+                wanted = known_image(syntax).astype(np.int64)
+                if decoded.pixels.shape != wanted.shape:
+                    verdicts.append((syntax, False, f"{decoded.decoder}: shape {decoded.pixels.shape}"))
+                    continue
+                off = int(np.abs(decoded.pixels.astype(np.int64) - wanted).max())
+                ok = off <= _TOLERANCE.get(syntax, 0) and not decoded.tried
+                failed = f" after {', '.join(decoded.tried)} failed" if decoded.tried else ""
+                verdicts.append((syntax, ok, f"{decoded.decoder}{failed}: off by at most {off}"))
+            # A decoder that is missing or broken may raise anything: that is what is being asked.
+            except Exception as error:
+                verdicts.append((syntax, False, f"{decoders[0]}: {type(error).__name__}: {error}"))
+    return verdicts
