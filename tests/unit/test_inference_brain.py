@@ -13,6 +13,7 @@ import torch
 from outpost.demo import TEMPLATES
 from outpost.inference import Code, InferenceFailed, InputRejected, load_bundle
 from outpost.inference.brain import BrainExtraction
+from outpost.inference.bundle import full_rung
 from outpost.inference.golden import dice
 from outpost.inference.predictor import Predictor
 
@@ -21,7 +22,9 @@ BUNDLE = Path(__file__).parents[2] / "service/bundles/brain_extraction"
 
 @pytest.fixture(scope="module")
 def ours() -> BrainExtraction:
-    return Predictor(load_bundle(BUNDLE), threads=2).inferer
+    bundle = load_bundle(BUNDLE)
+    inferer: BrainExtraction = Predictor(bundle, full_rung(bundle)).inferer("full")
+    return inferer
 
 
 def head() -> nibabel.Nifti1Image:

@@ -62,7 +62,7 @@ def result_uid(study_uid: str, revision: int, model: str, model_version: str, pa
 
 
 def write_segmentation(
-    sources: Sequence[Path],
+    sources: Sequence[Path | Dataset],
     mask: NDArray[np.bool_],
     segment: Segment,
     provenance: Provenance,
@@ -72,7 +72,7 @@ def write_segmentation(
     """Write a binary segmentation of one segment, durably.
 
     Args:
-        sources: the segmented images, one a slice.
+        sources: the segmented images, one a slice: files, or what was read of them (it is completed here).
         mask: array of (slice, row, column), slices in the order of `sources`.
         segment: how the mask is named and coded.
         provenance: how it was made.
@@ -82,7 +82,12 @@ def write_segmentation(
     Returns:
         The file. It appears under its name only once it is complete and on disk.
     """
-    images = [_read_source(file) for file in sources]
+    images = [
+        pydicom.dcmread(source, stop_before_pixels=True) if isinstance(source, Path) else source
+        for source in sources
+    ]
+    # Patient and study are copied from the first; of the others only geometry and UIDs are taken.
+    _complete_source(images[0])
     _complete_thickness(images)
     study_uid = str(images[0].StudyInstanceUID)
 
@@ -129,7 +134,15 @@ def write_segmentation(
         device_serial_number=provenance.device,
         content_label="SEGMENTATION",
         content_description=f"{provenance.engine}, {provenance.precision}, rung {provenance.rung}"[:64],
-        series_description=f"{segment.label} by {provenance.model} {provenance.model_version}"[:64],
+        series_description=" ".join(
+            filter(
+                None,
+                (
+                    rung_remark(provenance),
+                    f"{segment.label} by {provenance.model} {provenance.model_version}",
+                ),
+            )
+        )[:64],
         # Names of patients come in any script; the source's own character set need not hold ours.
         specific_character_set="ISO_IR 192",
     )
@@ -142,16 +155,14 @@ def _entry(concept: CodedConcept) -> CodedEntry:
     return CodedEntry(concept.value, concept.scheme, concept.meaning)
 
 
-def _read_source(file: Path) -> Dataset:
-    """The attributes of a source image, its texts decoded and what a segmentation copies present."""
-    image = pydicom.dcmread(file, stop_before_pixels=True)
+def _complete_source(image: Dataset) -> None:
+    """Decode the texts of a source image, and make present what a segmentation copies of it."""
     image.decode()
     for keyword in _COPIED:
         if keyword not in image:
             setattr(image, keyword, "")
     if image.PatientSex not in _SEXES:
         image.PatientSex = "O"
-    return image
 
 
 def _complete_thickness(images: Sequence[Dataset]) -> None:

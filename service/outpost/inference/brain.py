@@ -40,7 +40,7 @@ class BrainExtraction:
         percentiles: intensities, in percent, that become 0 and 1.
         box_margin: enlargement of the box on each side, as part of its size.
         threshold: least value of a brain voxel.
-        device: where to compute.
+        device: where to compute: `cpu` or `cuda:N`.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class BrainExtraction:
             voxels = torch.from_numpy(np.ascontiguousarray(volume)).to(self._device)
             percents = self._percentiles
             small = _resample(voxels, self._finder_shape)
-            low, high = (float(small.quantile(percent / 100)) for percent in percents)
+            # numpy selects where torch would sort: a third of the time, the same values but for rounding.
+            low, high = (float(value) for value in np.percentile(small.cpu().numpy(), percents))
             if not high > low:
                 raise InputRejected(
                     Code.PIXELS_CONSTANT,
@@ -129,8 +130,10 @@ def _resample(volume: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _normalise(volume: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    clipped = ((volume - low) / (high - low)).clamp(0, 1)
-    return _TRAINING_DEVIATION * (clipped - clipped.mean()) / clipped.std() + _TRAINING_MEAN
+    # In place: at 256 voxels a side every further copy costs as much as a tenth of the network.
+    image = volume.sub(low).div_(high - low).clamp_(0, 1)
+    deviation, mean = torch.std_mean(image)
+    return image.sub_(mean).mul_(_TRAINING_DEVIATION / deviation).add_(_TRAINING_MEAN)
 
 
 def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ the new model has been checked on real heads; never to a host whose answer diffe
 
 from __future__ import annotations
 
-import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def read_golden(file: Path) -> NDArray[np.bool_]:
         with np.load(file) as archive:
             shape = tuple(int(size) for size in archive["shape"])
             bits = np.unpackbits(archive["bits"], count=int(np.prod(shape)))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InferenceFailed(Code.BUNDLE_INVALID, f"{file} is not a golden mask: {error}") from error
     return bits.reshape(shape).astype(np.bool_)
 
@@ -44,15 +44,16 @@ def write_golden(mask: NDArray[np.bool_], file: Path) -> None:
 
 
 def main() -> int:
-    """Write the expected mask of the bundle named on the command line."""
-    from outpost.inference.bundle import load_bundle
+    """Write the expected answer of the bundle named on the command line, by its reference engine."""
+    from outpost.inference.bundle import full_rung, load_bundle
     from outpost.inference.predictor import Predictor
+    from outpost.inference.task import make_task
 
     bundle = load_bundle(Path(sys.argv[1]))
     target = bundle.path / bundle.manifest.golden.expected
-    mask = Predictor(bundle, threads=os.cpu_count() or 1).golden_mask()
-    write_golden(mask, target)
-    print(f"{target}: {np.count_nonzero(mask)} of {mask.size} voxels")
+    rung = full_rung(bundle)
+    make_task(bundle).keep(Predictor(bundle, rung).golden_output(rung), target)
+    print(f"{target}: written by {rung.engine} in {rung.precision}")
     return 0
 
 

@@ -1,112 +1,181 @@
-"""The model in memory: with `brain`, all that loads torch and MONAI. Runs in the child process."""
+"""The model in memory: networks in the engine of a rung, and the task that knows the study. Runs in the child."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from monai.bundle.config_parser import ConfigParser
-from numpy.typing import NDArray
 
-from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.delivery.seg import Provenance
+from outpost.inference import engines
 from outpost.inference.bundle import Bundle
-from outpost.inference.codes import Code, InferenceFailed
-from outpost.inference.golden import dice, read_golden
-from outpost.inference.header import read_header
-from outpost.inference.orientation import ras_view
-from outpost.inference.phantom import head_phantom
+from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.result import GoldenVerdict, InferenceResult
-from outpost.inference.selection import choose_stack
-from outpost.inference.series import read_volume
-
-_RUNG = "full"
+from outpost.inference.rung import Rung
+from outpost.inference.task import Case, make_task
 
 
 class Predictor:
-    """A loaded bundle.
+    """A bundle loaded for the engine, precision and device of a rung; computes with one CPU thread.
+
+    Args:
+        bundle: what to load.
+        rung: how to compute; `run` and `golden` take other rungs of the same process too.
+        storage: folder of the system; converted models are kept below it. None converts at each start.
+
+    Attributes:
+        networks: by their names in outpost.yaml.
+        engine_facts: engine, version, and what really computes: provider, precision, device.
 
     Raises:
-        InferenceFailed: BUNDLE_INVALID or WEIGHTS_MISMATCH.
+        InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH or ENGINE_UNAVAILABLE.
     """
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        torch.set_num_threads(threads)
-        torch.set_num_interop_threads(1)
-        # Nothing may compute in fewer bits than the bundle pins, whatever the CPU offers.
-        torch.set_float32_matmul_precision("highest")
+    def __init__(self, bundle: Bundle, rung: Rung, storage: Path | None = None) -> None:
+        torch.set_num_threads(1)
+        if torch.get_num_interop_threads() != 1:  # may be set once in a process
+            torch.set_num_interop_threads(1)
         self._bundle = bundle
-        weights = bundle.weights
-        try:
-            config = ConfigParser()
-            config.read_config(str(bundle.path / "configs" / "inference.json"))
-            config["weights"] = {name: str(file) for name, file in weights.items()}
-            networks = {name: config.get_parsed_content(name) for name in weights}
-            self.inferer = config.get_parsed_content("inferer")
-            self._device = str(config.get_parsed_content("device"))
-        # Anything in the configuration may be wrong, and MONAI raises what the wrong part raises.
-        except Exception as error:
-            raise InferenceFailed(
-                Code.BUNDLE_INVALID, f"{bundle.path}/configs/inference.json: {type(error).__name__}: {error}"
-            ) from error
-        wanted = getattr(torch, bundle.manifest.precision)
-        for name, network in networks.items():
-            if other := {str(tensor.dtype) for tensor in network.parameters()} - {str(wanted)}:
-                raise InferenceFailed(
-                    Code.BUNDLE_INVALID, f"weights.{name} are {', '.join(other)}, the bundle pins {wanted}"
-                )
-        self._provenance = Provenance(
-            model=bundle.name,
-            model_version=bundle.version,
-            engine=f"{bundle.manifest.engine} {torch.__version__}",
-            precision=bundle.manifest.precision,
-            rung=_RUNG,
-            device=self._device,
-        )
+        self._process = rung.process
+        self._task = make_task(bundle)
+        self._inferers: dict[str, Any] = {}
+        self._seconds_reading = 0.0
+        config = self._config()
+        self.networks: dict[str, engines.Network] = {
+            name: engines.load(
+                rung.engine,
+                rung.precision,
+                _source(bundle, name, config),
+                rung.device,
+                tuple(bundle.manifest.weights[name].example) or bundle.example,
+                storage / "engines" / "cache" if storage is not None else None,
+            )
+            for name in bundle.manifest.weights
+        }
+        self.engine_facts: dict[str, str] = {
+            "engine": rung.engine,
+            "version": engines.version(rung.engine),
+            **next(iter(self.networks.values())).facts,
+        }
+        self.inferer(bundle.manifest.sizes[0].name)  # a wrong configuration shows now, not at a study
 
-    def run(self, files: Sequence[Path], output_dir: Path, revision: int) -> InferenceResult:
-        """Segment one study and write the DICOM segmentation into `output_dir`.
+    def read(self, files: Sequence[Path]) -> Case:
+        """Choose and decode the images of a study.
+
+        Raises:
+            InputRejected: the study is not one for this model.
+        """
+        started = time.monotonic()
+        case = self._task.read(files)
+        self._seconds_reading = time.monotonic() - started
+        return case
+
+    def run(self, case: Case, rung: Rung, output_dir: Path, revision: int) -> InferenceResult:
+        """Compute the study that was read last and write its DICOM results into `output_dir`.
 
         Raises:
             InputRejected: the study is not one for this model.
             InferenceFailed: the model failed on it.
         """
         started = time.monotonic()
-        stack = choose_stack([read_header(file) for file in files], self._bundle.manifest.input)
-        view = ras_view(stack.affine)
-        mask = view.invert(self.inferer(view.apply(read_volume(stack))))
-        if mask.all() or not mask.any():
-            raise InferenceFailed(Code.OUTPUT_CONSTANT, f"the mask is {bool(mask.flat[0])} for every voxel")
-        written = write_segmentation(
-            stack.files,
-            mask.transpose(2, 1, 0),
-            self._bundle.manifest.segment,
-            self._provenance,
-            revision,
-            output_dir,
+        output = self._compute(case, rung)
+        provenance = Provenance(
+            model=self._bundle.name,
+            model_version=self._bundle.version,
+            engine=f"{rung.engine} {self.engine_facts['version']}",
+            precision=rung.precision,
+            rung=rung.name,
+            device=rung.device,
         )
+        files = self._task.write(case, output, provenance, revision, output_dir)
         return InferenceResult(
-            files=(written,),
-            model=self._provenance.model,
-            model_version=self._provenance.model_version,
-            engine=self._provenance.engine,
-            precision=self._provenance.precision,
-            rung=self._provenance.rung,
-            device=self._provenance.device,
-            seconds=time.monotonic() - started,
+            files=files,
+            model=provenance.model,
+            model_version=provenance.model_version,
+            engine=provenance.engine,
+            precision=provenance.precision,
+            rung=provenance.rung,
+            device=provenance.device,
+            seconds=self._seconds_reading + time.monotonic() - started,
         )
 
-    def golden(self) -> GoldenVerdict:
-        """Segment the golden case and compare the mask with the bundle's."""
-        started = time.monotonic()
-        expected = read_golden(self._bundle.path / self._bundle.manifest.golden.expected)
-        value = dice(self.golden_mask(), expected)
-        wanted = self._bundle.manifest.golden.min_dice
-        return GoldenVerdict(value >= wanted, round(value, 6), wanted, round(time.monotonic() - started, 3))
+    def golden(self, rung: Rung) -> GoldenVerdict:
+        """Compute the golden case at a rung and hold it against the bundle's answer, as that size allows.
 
-    def golden_mask(self) -> NDArray[np.bool_]:
-        """The mask of the golden case, axes pointing right, anterior and superior."""
-        mask: NDArray[np.bool_] = self.inferer(head_phantom())
-        return mask
+        Raises:
+            InferenceFailed: there is no answer to compare.
+        """
+        started = time.monotonic()
+        golden = self._bundle.manifest.golden
+        wanted = self._bundle.size(rung.size).tolerance
+        ok, value = self._task.compare(
+            self.golden_output(rung), self._bundle.path / golden.expected, wanted
+        )
+        seconds = round(time.monotonic() - started, 3)
+        return GoldenVerdict(ok, float(f"{value:.6g}"), wanted, seconds, golden.metric)
+
+    def golden_output(self, rung: Rung) -> Any:
+        """What the model makes of the golden case. Raises as `golden` does."""
+        try:
+            return self._compute(self._task.golden_case(), rung)
+        except InputRejected as rejection:
+            raise InferenceFailed(
+                Code.GOLDEN_MISMATCH, f"the golden case was rejected: {rejection}"
+            ) from rejection
+
+    def inferer(self, size: str) -> Any:
+        """What `inferer` in configs/inference.json makes at a size of the bundle.
+
+        Raises:
+            InferenceFailed: BUNDLE_INVALID.
+        """
+        if size not in self._inferers:
+            config = self._config()
+            config["sizes"] = self._bundle.size(size).values
+            config["networks"] = dict(self.networks)
+            config["device"] = self._process[2]
+            self._inferers[size] = _parsed(self._bundle, config, "inferer")
+        return self._inferers[size]
+
+    def _compute(self, case: Case, rung: Rung) -> Any:
+        if rung.process != self._process:
+            raise ValueError(f"rung {rung} is of another process than {self._process}")
+        return self._task.compute(case, self.inferer(rung.size), rung.batch)
+
+    def _config(self) -> ConfigParser:
+        config = ConfigParser()
+        try:
+            config.read_config(str(self._bundle.path / "configs" / "inference.json"))
+        except Exception as error:  # whatever is wrong with the file, MONAI raises what that raises
+            raise _wrong(self._bundle, error) from error
+        return config
+
+
+def _source(bundle: Bundle, name: str, config: ConfigParser) -> engines.Source:
+    weights = bundle.manifest.weights[name]
+    definition = f"network_defs#{name}"
+    return engines.Source(
+        name=name,
+        file=bundle.find_weights(name),
+        sha256=weights.sha256,
+        format=weights.format,
+        define=(lambda: _parsed(bundle, config, definition)) if definition in config else None,
+    )
+
+
+def _parsed(bundle: Bundle, config: ConfigParser, key: str) -> Any:
+    try:
+        return config.get_parsed_content(key)
+    # Anything in the configuration may be wrong, and MONAI raises what the wrong part raises.
+    except Exception as error:
+        raise _wrong(bundle, error) from error
+
+
+def _wrong(bundle: Bundle, error: Exception) -> InferenceFailed:
+    return InferenceFailed(
+        Code.BUNDLE_INVALID, f"{bundle.path}/configs/inference.json: {type(error).__name__}: {error}"
+    )

@@ -36,13 +36,16 @@ class GoldenVerdict:
     """The golden case, computed on the same process, device and precision as studies.
 
     Attributes:
-        ok: whether `value` reached `wanted`.
-        value: Dice coefficient of the mask against the one the bundle was released with, 0 to 1.
-        wanted: the least Dice the bundle accepts.
+        ok: whether `value` is within `wanted`.
+        value: the answer held against the one the bundle was released with, in `metric`.
+        wanted: what the bundle accepts at this size.
         seconds: wall time of the computation.
+        metric: `dice` (overlap of masks, 0 to 1, at least `wanted`) or `max_abs` (greatest absolute difference,
+            at most `wanted`).
     """
 
     ok: bool
     value: float
     wanted: float
     seconds: float
+    metric: str = "dice"

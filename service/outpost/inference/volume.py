@@ -1,0 +1,89 @@
+"""The task `volume_segmentation`: a series of slices enters, a DICOM segmentation over them leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.inference.bundle import Bundle, VolumeManifest
+from outpost.inference.codes import Code, InferenceFailed
+from outpost.inference.golden import dice, read_golden, write_golden
+from outpost.inference.header import read_header
+from outpost.inference.orientation import RasView, ras_view
+from outpost.inference.phantom import head_phantom
+from outpost.inference.selection import choose_stack
+from outpost.inference.series import read_slices
+
+Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeCase:
+    """A volume to segment.
+
+    Attributes:
+        volume: intensities, axes pointing right, anterior and superior.
+        view: how the series' own axes lie to these.
+        images: attributes of the slices without their pixels, in the order of the series; none for the
+            golden case.
+    """
+
+    volume: NDArray[np.float32]
+    view: RasView
+    images: tuple[Dataset, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.volume.shape
+
+
+class VolumeSegmentation:
+    """See `outpost.inference.task.Task`; the inferer takes a volume and gives a mask of its shape."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
+        self._manifest = bundle.manifest
+
+    def read(self, files: Sequence[Path]) -> VolumeCase:
+        stack = choose_stack([read_header(file) for file in files], self._manifest.input)
+        view = ras_view(stack.affine)
+        volume, images = read_slices(stack)
+        return VolumeCase(view.apply(volume), view, images)
+
+    def golden_case(self) -> VolumeCase:
+        return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
+
+    def compute(self, case: VolumeCase, inferer: Inferer, batch: int) -> NDArray[np.bool_]:
+        mask = inferer(case.volume)
+        if mask.all() or not mask.any():
+            raise InferenceFailed(Code.OUTPUT_CONSTANT, f"the mask is {bool(mask.flat[0])} for every voxel")
+        return mask
+
+    def write(
+        self,
+        case: VolumeCase,
+        output: NDArray[np.bool_],
+        provenance: Provenance,
+        revision: int,
+        output_dir: Path,
+    ) -> tuple[Path, ...]:
+        mask = case.view.invert(output).transpose(2, 1, 0)
+        return (
+            write_segmentation(
+                case.images, mask, self._manifest.segment, provenance, revision, output_dir
+            ),
+        )
+
+    def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:
+        value = dice(output, read_golden(expected))
+        return value >= tolerance, value
+
+    def keep(self, output: Any, expected: Path) -> None:
+        write_golden(output, expected)
