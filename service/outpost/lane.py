@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A study whose computing failed is tried once more, on another rung where there is one.
 FAILURES_ALLOWED = 2
+# One that took too long: as it is, alone on the host, and smaller.
+TIMEOUTS_ALLOWED = 3
 # A device that fails again and again on one study: the study may be what it fails on.
 DEVICE_FAILURES_ALLOWED = 5
 
@@ -405,11 +407,14 @@ class Lane(threading.Thread):
             self._journal.acquit(number)
             self._journal.return_to_queue(study.row, forget_attempt=True)
             return 0.0
-        self._again_or_end(study, failure.code, failure.message)
+        allowed = TIMEOUTS_ALLOWED if cause is Cause.TIME else FAILURES_ALLOWED
+        self._again_or_end(study, failure.code, failure.message, allowed)
         return 0.0
 
-    def _again_or_end(self, study: StudyRecord, code: str, detail: str) -> None:
-        if self._own_failures(study) < FAILURES_ALLOWED:
+    def _again_or_end(
+        self, study: StudyRecord, code: str, detail: str, allowed: int = FAILURES_ALLOWED
+    ) -> None:
+        if self._own_failures(study) < allowed:
             self._journal.return_to_queue(study.row, forget_attempt=False)
             log.warning("study %d: %s; trying once more", study.row, code)
         else:

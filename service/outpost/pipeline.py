@@ -332,6 +332,8 @@ class Pipeline:
                 None, PipelineCode.SERVICE_DIED, rung, "the service ended while a worker started"
             )
             self._journal.note_event(EventCode.SERVICE_DIED, f"while a worker started at rung {rung}")
+        # Somebody may have put it right meanwhile: one try at once.
+        self._only_receiving = self._journal.fact("receive_only") or ""
         rungs = {rung.name: rung for rung in self.ladder.rungs}
         allowed = self._config.inference.ladder.deaths_allowed
         for (code, name), failures in self._journal.failures_since_success().items():

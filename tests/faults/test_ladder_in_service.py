@@ -80,13 +80,17 @@ def test_what_was_learnt_survives_kill_9(service: SwitchableService) -> None:
 
 @pytest.fixture
 def memory_limit() -> Iterator[Path]:
-    """A control group of 900 MiB without swap, as systemd's MemoryMax= makes one."""
+    """A control group of 1200 MiB, as systemd's MemoryMax= makes one; what starts now starts in it."""
     if not (CGROUP / "memory.limit_in_bytes").exists():
         pytest.fail(f"{CGROUP} is not there: this test needs the memory controller of cgroup v1")
     group = CGROUP / f"outpost-test-{os.getpid()}"
     group.mkdir()
     (group / "memory.limit_in_bytes").write_text(str(1200 << 20))
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    [own] = [line.split(":", 2)[2] for line in lines if line.split(":")[1] == "memory"]
+    (group / "cgroup.procs").write_text(str(os.getpid()))
     yield group
+    (CGROUP / own.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
     wait_for(lambda: not (group / "cgroup.procs").read_text().strip(), 20, "the group is empty")
     group.rmdir()
 
@@ -95,10 +99,9 @@ def test_the_kernel_s_kill_for_memory_costs_a_rung_and_no_study(
     service: SwitchableService, pacs: StoreScp, memory_limit: Path
 ) -> None:
     service.fault("memory", at=[256], mib=1500)
-    service.start()
+    service.start().wait_ready()
     assert service.process is not None
-    (memory_limit / "cgroup.procs").write_text(str(service.process.pid))
-    service.wait_ready()
+    assert str(service.process.pid) in (memory_limit / "cgroup.procs").read_text().split()
     study = service.send_study()
     row = service.wait_outcome(study, seconds=120)
     assert (row["outcome"], row["rung"]) == ("delivered", "size-128"), service.log[-3000:]

@@ -231,3 +231,10 @@ def test_two_workers_that_fail_of_the_same_count_once(journal: Journal, clock: C
     first = ladder.failed(ladder.top, Code.WORKER_OUT_OF_MEMORY, LARGE)
     assert ladder.failed(ladder.top, Code.WORKER_OUT_OF_MEMORY, LARGE) == first
     assert [known.failures for known in ladder.known()] == [1]
+
+
+def test_what_took_too_long_is_tried_alone_and_then_smaller(journal: Journal, clock: Clock) -> None:
+    ladder = on_cpu(journal, clock)
+    alone = ladder.alternative(ladder.top, Code.INFERENCE_TIMEOUT, LARGE)
+    assert alone.name == "parallel-1"
+    assert ladder.alternative(alone, Code.INFERENCE_TIMEOUT, LARGE).name == "size-192"

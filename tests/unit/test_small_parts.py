@@ -12,7 +12,8 @@ from outpost import logs
 from outpost.config import Delivery, Destination
 from outpost.delivery.courier import pause_seconds
 from outpost.filter import ACCEPTED, judge
-from outpost.health import CHECKS, CheckCode, Verdict
+from outpost.health import CHECKS, CheckCode
+from outpost.health.verdict import Verdict
 from outpost.health.verdict import check, golden_check
 from outpost.inference import Code
 from outpost.pipeline import Golden

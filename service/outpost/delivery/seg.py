@@ -19,6 +19,7 @@ from pydicom.sr.coding import Code as CodedEntry
 from pydicom.valuerep import DSfloat
 
 from outpost import __version__
+from outpost.delivery.provenance import with_remark
 from outpost.inference.bundle import CodedConcept, Segment
 
 MANUFACTURER = "Outpost"
@@ -134,15 +135,9 @@ def write_segmentation(
         device_serial_number=provenance.device,
         content_label="SEGMENTATION",
         content_description=f"{provenance.engine}, {provenance.precision}, rung {provenance.rung}"[:64],
-        series_description=" ".join(
-            filter(
-                None,
-                (
-                    rung_remark(provenance),
-                    f"{segment.label} by {provenance.model} {provenance.model_version}",
-                ),
-            )
-        )[:64],
+        series_description=with_remark(
+            provenance, f"{segment.label} by {provenance.model} {provenance.model_version}", 64
+        ),
         # Names of patients come in any script; the source's own character set need not hold ours.
         specific_character_set="ISO_IR 192",
     )

@@ -29,6 +29,7 @@ class Cause(StrEnum):
 
     MEMORY = "memory"  # anything smaller may fit
     TIME = "time"  # anything smaller may be fast enough
+    ENGINE = "engine"  # the engine is not here, or does not take the model: another engine
     OUTPUT = "output"  # the engine's numbers are wrong: another engine or precision
     DEVICE = "device"  # the device cannot, or no longer: another device
     DEATH = "death"  # the process died of neither: another engine, if it happens again
@@ -46,6 +47,7 @@ _CAUSES = {
     Code.NO_KERNEL_IMAGE: Cause.DEVICE,
     Code.DEVICE_LOST: Cause.DEVICE,
     Code.WORKER_DIED: Cause.DEATH,
+    Code.ENGINE_UNAVAILABLE: Cause.ENGINE,
     Code.BUNDLE_INVALID: Cause.SYSTEM,
     Code.WEIGHTS_MISMATCH: Cause.SYSTEM,
     Code.ASSERTION_FAILED: Cause.SYSTEM,
@@ -239,10 +241,17 @@ class Ladder:
 
     def _helps(self, failed: Rung, other: Rung, cause: Cause) -> bool:
         match cause:
-            case Cause.MEMORY | Cause.TIME:
-                # Another device has memory and speed of its own; on the same one only less is less.
+            case Cause.MEMORY:
+                # Another device has memory of its own; on the same one only less is less.
                 return other.device != failed.device or self._smaller(other, failed)
-            case Cause.OUTPUT | Cause.DEATH | Cause.STUDY:
+            case Cause.TIME:
+                # Alone, or with less to compute; a smaller batch is no faster.
+                return self._smaller(other, failed) and (
+                    other.parallel == 1 < failed.parallel
+                    or other.size != failed.size
+                    or other.precision != failed.precision
+                )
+            case Cause.ENGINE | Cause.OUTPUT | Cause.DEATH | Cause.STUDY:
                 return other.process != failed.process
             case Cause.DEVICE:
                 return other.device != failed.device
