@@ -15,6 +15,7 @@ from outpost.delivery.seg import Provenance, write_segmentation
 from outpost.demo import TEMPLATES, dice, series
 from outpost.demo.dice import LEAST, dice_in_space
 from outpost.inference import InferenceWorker, load_bundle
+from outpost.inference.bundle import full_rung
 
 BUNDLE = Path(__file__).parents[2] / "service/bundles/brain_extraction"
 HEAD, REFERENCE = TEMPLATES / "ch2.nii.gz", TEMPLATES / "ch2bet.nii.gz"
@@ -27,7 +28,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def segmentation(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with InferenceWorker(BUNDLE, threads=2, timeout_seconds=60) as worker:
+    storage = tmp_path_factory.mktemp("storage")
+    with InferenceWorker(BUNDLE, full_rung(load_bundle(BUNDLE)), 60, storage) as worker:
         yield worker.run(images, tmp_path_factory.mktemp("result")).files[0]
 
 

@@ -19,7 +19,8 @@ import pydicom
 import pytest
 from mr_series import ball, write_mr_series
 
-from outpost.inference import Code, InferenceFailed, InferenceWorker, InputRejected
+from outpost.inference import Code, InferenceFailed, InferenceWorker, InputRejected, load_bundle
+from outpost.inference.bundle import full_rung
 from outpost.inference.golden import write_golden
 from outpost.inference.phantom import head_phantom
 
@@ -43,10 +44,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def worker(bundle: Path) -> Iterator[InferenceWorker]:
-    worker = InferenceWorker(bundle, threads=1, timeout_seconds=8)
-    assert worker.start().ok
+    worker = a_worker(bundle)
+    assert worker.start().golden.ok
     yield worker
     worker.close()
+
+
+def a_worker(bundle: Path, timeout_seconds: float = 8) -> InferenceWorker:
+    """One that computes as the bundle was released; it keeps converted models beside the bundle."""
+    return InferenceWorker(bundle, full_rung(load_bundle(bundle)), timeout_seconds, bundle.parent)
 
 
 def study(folder: Path, brightest: int = 500) -> list[Path]:
@@ -64,7 +70,7 @@ def fault(worker: InferenceWorker, folder: Path, brightest: int) -> InferenceFai
     [
         (faulty_model.SEGFAULT, Code.WORKER_DIED),
         (faulty_model.OUT_OF_MEMORY, Code.INFERENCE_OUT_OF_MEMORY),
-        (faulty_model.RAISE, Code.INFERENCE_ERROR),
+        (faulty_model.RAISE, Code.NO_KERNEL_IMAGE),
         (faulty_model.EMPTY, Code.OUTPUT_CONSTANT),
     ],
 )
@@ -73,14 +79,14 @@ def test_after_a_fault_another_process_serves_the_next_study(
 ) -> None:
     before = worker.pid
     assert fault(worker, tmp_path / "bad", brightest).code == code
-    assert worker.alive
-    assert worker.pid != before
+    assert not worker.alive
     assert not list(tmp_path.rglob("2.25.*")), "a failed study left a result"
     assert worker.run(study(tmp_path / "good"), tmp_path).files[0].exists()
+    assert worker.pid != before
 
 
 def test_a_study_that_hangs_is_ended_in_time_and_its_process_is_gone(bundle: Path, tmp_path: Path) -> None:
-    with InferenceWorker(bundle, threads=1, timeout_seconds=1) as worker:
+    with a_worker(bundle, 1) as worker:
         before = worker.pid
         assert before
         started = time.monotonic()
@@ -94,21 +100,25 @@ def test_kill_9_in_the_middle_of_a_study_is_told_with_its_signal(
     worker: InferenceWorker, tmp_path: Path
 ) -> None:
     assert worker.golden().ok
-    threading.Timer(0.7, lambda: os.kill(worker.pid or 0, signal.SIGKILL)).start()
+    pid = worker.pid
+    assert pid
+    threading.Timer(0.7, lambda: os.kill(pid, signal.SIGKILL)).start()
     failed = fault(worker, tmp_path, faulty_model.HANG)
     assert failed.code == Code.WORKER_DIED
     assert "SIGKILL" in failed.message
 
 
 def test_kill_9_between_studies_costs_no_study(worker: InferenceWorker, tmp_path: Path) -> None:
+    assert worker.start().golden.ok
     before = worker.pid
-    os.kill(before or 0, signal.SIGKILL)
+    assert before
+    os.kill(before, signal.SIGKILL)
     assert worker.run(study(tmp_path), tmp_path).files
     assert worker.pid != before
 
 
 def test_closing_ends_a_running_study_at_once(bundle: Path, tmp_path: Path) -> None:
-    worker = InferenceWorker(bundle, threads=1, timeout_seconds=60)
+    worker = a_worker(bundle, 60)
     worker.start()
     threading.Timer(0.7, worker.close).start()
     started = time.monotonic()
@@ -151,7 +161,7 @@ def test_the_mask_lies_over_the_voxels_it_was_drawn_on(worker: InferenceWorker, 
 def test_a_wrong_answer_to_the_golden_case_keeps_the_worker_from_serving(tmp_path: Path) -> None:
     bundle = faulty_bundle(tmp_path / "bundle")
     write_golden(np.roll(head_phantom() > 45, 3, axis=0), bundle / "golden/head_phantom.npz")
-    worker = InferenceWorker(bundle, threads=1, timeout_seconds=8)
+    worker = a_worker(bundle)
     with pytest.raises(InferenceFailed) as failed:
         worker.run(study(tmp_path / "study"), tmp_path)
     worker.close()
@@ -163,7 +173,7 @@ def test_a_bundle_that_does_not_load_says_why(tmp_path: Path) -> None:
     bundle = faulty_bundle(tmp_path / "bundle")
     config = (bundle / "configs/inference.json").read_text()
     (bundle / "configs/inference.json").write_text(config.replace("FaultyModel", "NoSuchModel"))
-    worker = InferenceWorker(bundle, threads=1, timeout_seconds=8)
+    worker = a_worker(bundle)
     with pytest.raises(InferenceFailed) as failed:
         worker.start()
     worker.close()
@@ -174,8 +184,10 @@ def test_a_bundle_that_does_not_load_says_why(tmp_path: Path) -> None:
 def test_the_child_dies_with_its_parent_but_not_with_the_thread_that_started_it(bundle: Path) -> None:
     program = (
         "import sys, threading, time; from pathlib import Path\n"
-        "from outpost.inference import InferenceWorker\n"
-        "worker = InferenceWorker(Path(sys.argv[1]), 1, 8)\n"
+        "from outpost.inference import InferenceWorker, load_bundle\n"
+        "from outpost.inference.bundle import full_rung\n"
+        "path = Path(sys.argv[1])\n"
+        "worker = InferenceWorker(path, full_rung(load_bundle(path)), 8, path.parent)\n"
         "starter = threading.Thread(target=worker.start); starter.start(); starter.join()\n"
         "time.sleep(0.5); print(worker.pid, worker.alive, flush=True); time.sleep(60)\n"
     )

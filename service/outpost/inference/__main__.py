@@ -1,27 +1,30 @@
 """`python -m outpost.inference BUNDLE...`: compute the golden case of each bundle as the service would."""
 
-import os
 import sys
+import tempfile
 from pathlib import Path
 
 from outpost.inference import InferenceFailed, InferenceWorker
+from outpost.inference.bundle import full_rung, load_bundle
 
 
 def main() -> int:
     """Print a line for each bundle; 1 if one may not serve."""
     failed = False
-    for bundle in sys.argv[1:]:
-        worker = InferenceWorker(Path(bundle), threads=os.cpu_count() or 1, timeout_seconds=60)
+    for path in map(Path, sys.argv[1:]):
         try:
-            verdict = worker.start()
-            print(
-                f"{bundle}: ok, Dice {verdict.value:.4f} (at least {verdict.wanted}), {verdict.seconds:.1f} s"
-            )
+            with (
+                tempfile.TemporaryDirectory() as storage,
+                InferenceWorker(path, full_rung(load_bundle(path)), 60, Path(storage)) as worker,
+            ):
+                golden = worker.start().golden
         except InferenceFailed as failure:
-            print(f"{bundle}: {failure}", file=sys.stderr)
+            print(f"{path}: {failure}", file=sys.stderr)
             failed = True
-        finally:
-            worker.close()
+        else:
+            print(
+                f"{path}: ok, {golden.metric} {golden.value:g} ({golden.wanted:g} wanted), {golden.seconds:.1f} s"
+            )
     return 1 if failed else 0
 
 
