@@ -29,6 +29,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from outpost.config import Intake
 from outpost.intake.assembly import Assembly
+from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB
 from outpost.intake.spool import Spool
@@ -46,38 +47,15 @@ _VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
 _REJECT_TRANSIENT_LOCAL_LIMIT = (0x02, 0x03, 0x02)
 
 
-class _PromptSocket(socket.socket):
-    """A receiving socket that acknowledges at once.
-
-    Senders with Nagle's algorithm hold the last part of each message until the earlier part is acknowledged,
-    which Linux delays by 40 ms. TCP_QUICKACK ends with the next read, so it is set again after each.
-    """
-
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        data = super().recv(bufsize, flags)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
-
-
-class _PromptTlsSocket(ssl.SSLSocket):
-    """The same under TLS: OpenSSL reads the socket by itself, so it is armed after each read of ours."""
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        data = super().recv(buflen, flags)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
-
-
 class _Server(ThreadedAssociationServer):
     daemon_threads = True
     tls: ssl.SSLContext | None = None  # not pynetdicom's ssl_context: that one shakes hands while accepting
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         accepted, address = super().get_request()
-        prompt = _PromptSocket(fileno=accepted.detach())
-        prompt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        prompt.settimeout(_IDLE_SECONDS)
-        return prompt, address
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.settimeout(_IDLE_SECONDS)
+        return accepted, address
 
     def process_request_thread(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
@@ -120,8 +98,6 @@ class StorageScp:
 
     def __init__(self, config: Intake, spool: Spool, assembly: Assembly) -> None:
         tls = server_context(config.tls, "intake.tls") if config.tls is not None else None
-        if tls is not None:
-            tls.sslsocket_class = _PromptTlsSocket
         self._spool = spool
         self._assembly = assembly
         self._max_associations = config.max_associations
@@ -148,6 +124,7 @@ class StorageScp:
                 (evt.EVT_C_STORE, self._on_store),
             ],
             server_class=_Server,
+            request_handler=PromptRequestHandler,
         )
         assert isinstance(self._server, _Server)
         self._server.tls = tls

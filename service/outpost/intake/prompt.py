@@ -1,0 +1,126 @@
+"""pynetdicom's connections, made to wake up instead of polling, and to acknowledge at once.
+
+Stock pynetdicom looks for work every millisecond in each of its two threads and reads 4 KiB at a time; on CT
+slices over a real link that, and delayed acknowledgements, are most of the time a sender waits for us
+(benchmarks/intake.py). Only what the reactors wait on is replaced; the protocol stays pynetdicom's.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import socket
+import ssl
+import threading
+import weakref
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket, RequestHandler
+
+_WAIT_SECONDS = 0.05  # at most, until timers and the order to end are looked at again
+_PIECE = 256 * 1024
+# Larger than any PDU we allow (128 KiB of data) and any association request: such a length is no DICOM.
+_LARGEST_PDU = 1 << 20
+
+
+class PromptRequestHandler(RequestHandler):
+    """Hands every accepted connection to an association that wakes up by itself."""
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        work = threading.Event()
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(association, os.close, wake)
+        dul = association.dul
+        # From the service to the network: the network's thread waits on its socket and on `wake`.
+        dul.to_provider_queue = _WakingDescriptor(wake)
+        dul._run_loop_delay = 0
+        connection = dul.socket
+        assert connection is not None
+        connection.__class__ = _PromptConnection  # made by super(), which has announced it already
+        assert isinstance(connection, _PromptConnection)
+        connection.wake = wake
+        # From the network to the service, whose thread passes this checkpoint before it looks at both queues.
+        association._reactor_checkpoint = _Checkpoint(work)
+        association._reactor_checkpoint.set()
+        association.dimse.msg_queue = _WakingEvent(work)
+        dul.to_user_queue = _WakingEvent(work)
+        return association
+
+
+class _WakingDescriptor(queue.Queue[Any]):
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        os.eventfd_write(self._descriptor, 1)
+
+
+class _WakingEvent(queue.Queue[Any]):
+    def __init__(self, work: threading.Event) -> None:
+        super().__init__()
+        self._work = work
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._work.set()
+
+
+class _Checkpoint(threading.Event):
+    """Passing it also waits until there is something to do."""
+
+    def __init__(self, work: threading.Event) -> None:
+        super().__init__()
+        self._work = work
+
+    def wait(self, timeout: float | None = None) -> bool:
+        passed = super().wait(timeout)
+        self._work.wait(_WAIT_SECONDS)
+        self._work.clear()  # before the queues are looked at: what comes from now on wakes again
+        return passed
+
+
+class _PromptConnection(AssociationSocket):
+    wake: int
+
+    @property
+    def ready(self) -> bool:
+        """Wait for data to read, for something to send, or a moment; whether there are data."""
+        if self.socket is None or not self._is_connected:
+            return False
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        connection = self.socket.fileno()
+        if connection < 0:
+            self.event_queue.put("Evt17")  # pynetdicom's name for a closed connection
+            return False
+        waiting = select.poll()  # not select(): that knows no descriptor above 1023
+        waiting.register(connection, select.POLLIN)
+        waiting.register(self.wake, select.POLLIN)
+        ready = {descriptor for descriptor, _ in waiting.poll(_WAIT_SECONDS * 1000)}
+        if self.wake in ready:
+            os.eventfd_read(self.wake)
+        return connection in ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly so many bytes, or fewer where the connection ends.
+
+        Senders with Nagle's algorithm hold the last part of each message until the earlier part is
+        acknowledged, which Linux delays by 40 ms. TCP_QUICKACK ends with the next read, so each sets it again.
+        """
+        if nr_bytes > _LARGEST_PDU:
+            raise OSError("a PDU longer than any of DICOM")
+        connection = self.socket
+        assert connection is not None
+        data = bytearray()
+        while len(data) < nr_bytes:
+            piece = connection.recv(min(_PIECE, nr_bytes - len(data)))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if not piece:
+                break
+            data += piece
+        return data
