@@ -107,13 +107,14 @@ def test_a_broken_study_is_rejected_with_its_reason_and_a_worker_killed_in_the_n
     assert service.storescu(tmp_path / "sound").returncode == 0
 
     service.wait_state(sound, "inferring")
-    [worker] = subprocess.run(
+    workers = subprocess.run(
         ["pgrep", "--parent", str(service.process.pid if service.process else 0)],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    os.kill(int(worker), signal.SIGKILL)
+    for worker in workers:
+        os.kill(int(worker), signal.SIGKILL)
 
     rejected = service.wait_outcome(broken)
     assert (rejected["outcome"], rejected["reason"]) == ("rejected", "SLICES_MISSING")
@@ -134,7 +135,7 @@ def test_the_heavy_verdict_computes_the_golden_case_and_metrics_count_what_happe
     assert heavy.status_code == 200
     checks = {check["code"]: check for check in heavy.json()["checks"]}
     assert checks["GOLDEN_PASSED"]["value"] >= 0.995
-    assert checks["GOLDEN_RECENT"]["value"] < 5
+    assert checks["GOLDEN_RECENT"]["value"] < 60  # of the lane longest without one
     assert service.http.get("/v2/models/brain_extraction/ready").json() == {
         "name": "brain_extraction",
         "ready": True,
