@@ -20,7 +20,7 @@ from outpost.api.metrics import Metrics
 from outpost.config import Config
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
-from outpost.health import Health
+from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.scp import StorageScp

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from outpost import __version__
 from outpost.api.metrics import Metrics
 from outpost.config import Config
-from outpost.health import Health, Verdict
+from outpost.health.verdict import Health, Verdict
 from outpost.intake.assembly import Assembly
 from outpost.intake.multipart import MalformedBody
 from outpost.intake.refusal import InstanceRefused

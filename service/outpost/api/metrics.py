@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from outpost.health import Health
+from outpost.health.verdict import Health
 from outpost.records.journal import Journal, utc_now
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
