@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -163,21 +163,49 @@ class Inference(Section):
 
 
 class Destination(Section):
-    """A DICOM peer that results are sent to."""
+    """A peer that results are sent to: a DICOM node (`ae_title`, `host`, `port`), or a DICOMweb server
+    (`stow_url`, the URL of its studies).
+
+    `commitment` asks a DICOM node for storage commitment, and takes nothing less for proof of delivery; the
+    node must know our AE title and `intake.dicom_port` to report to. `stow_token` is sent as a bearer token.
+    """
 
     name: Name
-    ae_title: AeTitle
-    host: Host
-    port: Port
+    ae_title: AeTitle | None = None
+    host: Host | None = None
+    port: Port | None = None
+    commitment: bool = False
+    stow_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    stow_token: SecretStr = SecretStr("")
+    tls: Tls | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Destination:
+        dimse = [key for key in ("ae_title", "host", "port") if getattr(self, key) is not None]
+        if self.stow_url is not None:
+            if dimse or self.commitment:
+                raise ValueError(
+                    f"stow_url and {(dimse or ['commitment'])[0]}: a destination is one or the other"
+                )
+            if self.tls is not None and not self.stow_url.startswith("https:"):
+                raise ValueError("tls with a stow_url that is not https: correct the URL")
+        elif len(dimse) < 3:
+            missing = [key for key in ("ae_title", "host", "port") if key not in dimse]
+            raise ValueError(f"{' and '.join(missing)} missing: add it, or give stow_url alone")
+        elif self.stow_token.get_secret_value():
+            raise ValueError("stow_token without stow_url: C-STORE knows no tokens; take it out")
+        return self
 
 
 class Delivery(Section):
     """Where results go; an attempt that failed is repeated after `retry_first_seconds`, doubling up to
-    `retry_max_seconds`, without end."""
+    `retry_max_seconds`, without end. A storage commitment not reported on within `commitment_seconds` is
+    asked for again."""
 
     destinations: Annotated[tuple[Destination, ...], Field(min_length=1)]
     retry_first_seconds: Seconds = 5
     retry_max_seconds: Seconds = 300
+    commitment_seconds: Seconds = 300
 
     @model_validator(mode="after")
     def _names_differ(self) -> Delivery:
@@ -209,11 +237,24 @@ class Records(Section):
         return self
 
 
+class Token(Section):
+    """Who may use the HTTP API as what: `read` looks, `admin` also sends and asks for work.
+
+    Only the token's SHA-256 stands here; `outpost token NAME ROLE` makes both.
+    """
+
+    name: Name
+    role: Literal["read", "admin"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Api(Section):
-    """The HTTP listener: health, DICOMweb, metrics, status page."""
+    """The HTTP listener: health, DICOMweb, metrics, status page. Without `tokens` everyone may do all."""
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - as for intake
     port: Port = 8080
+    tls: Tls | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 class Config(Section):

@@ -224,6 +224,9 @@ class Delivery:
     last_attempt_at: datetime | None
     confirmed_at: datetime | None
     error: str
+    stored_at: datetime | None = None  # taken with success; where commitment is asked for, no proof yet
+    transaction_uid: str = ""  # of the storage commitment that is being waited for
+    commitment_asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,21 +537,74 @@ class Journal:
                 last_attempt_at=_moment(r["last_attempt_at"]),
                 confirmed_at=_moment(r["confirmed_at"]),
                 error=r["error"],
+                stored_at=_moment(r["stored_at"]),
+                transaction_uid=r["transaction_uid"],
+                commitment_asked_at=_moment(r["commitment_asked_at"]),
             )
             for r in self._rows("SELECT * FROM deliveries WHERE study = ? ORDER BY file, destination", (row,))
         ]
 
-    def note_delivery(self, row: int, file: str, destination: str, error: str | None) -> None:
-        """One attempt ended: `error` is None when the destination confirmed the object."""
+    def note_delivery(
+        self, row: int, file: str, destination: str, error: str | None, *, proven: bool = True
+    ) -> None:
+        """One attempt ended: `error` is None when the destination took the object.
+
+        `proven` says whether that is the proof, or storage commitment must still be had.
+        """
         now = _text(utc_now())
+        taken = now if error is None else None
         with self._write() as db:
             db.execute(
-                "INSERT INTO deliveries"
-                " (study, file, destination, attempts, last_attempt_at, confirmed_at, error)"
-                " VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (study, file, destination) DO UPDATE SET"
+                "INSERT INTO deliveries (study, file, destination, attempts, last_attempt_at, stored_at,"
+                " confirmed_at, error) VALUES (?, ?, ?, 1, ?, ?, ?, ?)"
+                " ON CONFLICT (study, file, destination) DO UPDATE SET"
                 " attempts = attempts + 1, last_attempt_at = excluded.last_attempt_at,"
+                " stored_at = coalesce(excluded.stored_at, stored_at),"
                 " confirmed_at = coalesce(confirmed_at, excluded.confirmed_at), error = excluded.error",
-                (row, file, destination, now, now if error is None else None, error or ""),
+                (row, file, destination, now, taken, taken if proven else None, error or ""),
+            )
+
+    def note_commitment_asked(
+        self, files: Sequence[tuple[int, str]], destination: str, transaction_uid: str
+    ) -> None:
+        """Storage commitment is asked for these (journal row, file) at a destination, in one transaction."""
+        now = _text(utc_now())
+        with self._write() as db:
+            db.executemany(
+                "UPDATE deliveries SET transaction_uid = ?, commitment_asked_at = ?"
+                " WHERE study = ? AND file = ? AND destination = ?",
+                [(transaction_uid, now, row, file, destination) for row, file in files],
+            )
+
+    def awaiting(self, transaction_uid: str) -> list[tuple[int, str, str]]:
+        """(journal row, file, destination) of what this storage commitment was asked for, and is still open."""
+        rows = self._rows(
+            "SELECT study, file, destination FROM deliveries"
+            " WHERE transaction_uid = ? AND transaction_uid <> '' AND confirmed_at IS NULL",
+            (transaction_uid,),
+        )
+        return [(r["study"], r["file"], r["destination"]) for r in rows]
+
+    def commitment_reported(
+        self,
+        transaction_uid: str,
+        committed: Sequence[tuple[int, str]],
+        failed: Sequence[tuple[int, str, str]],
+    ) -> None:
+        """A destination reported on (journal row, file): `committed` is proven, `failed` (with the reason why)
+        is to be sent again."""
+        now = _text(utc_now())
+        with self._write() as db:
+            db.executemany(
+                "UPDATE deliveries SET confirmed_at = coalesce(confirmed_at, ?), error = ''"
+                " WHERE transaction_uid = ? AND study = ? AND file = ?",
+                [(now, transaction_uid, row, file) for row, file in committed],
+            )
+            db.executemany(
+                "UPDATE deliveries SET stored_at = NULL, transaction_uid = '', commitment_asked_at = NULL,"
+                " last_attempt_at = ?, error = ? WHERE transaction_uid = ? AND study = ? AND file = ?"
+                " AND confirmed_at IS NULL",
+                [(now, reason, transaction_uid, row, file) for row, file, reason in failed],
             )
 
     # --- reading ---
