@@ -320,7 +320,9 @@ class Bundle:
         return list(choose_stack([read_header(file) for file in files], self.manifest.input).files)
 
 
-def full_rung(bundle: Bundle, choice: EngineChoice | None = None, workers: int = 1, device: str = "cpu") -> Rung:
+def full_rung(
+    bundle: Bundle, choice: EngineChoice | None = None, workers: int = 1, device: str = "cpu"
+) -> Rung:
     """The rung that reduces nothing; without a choice, of the engine the golden answer was made with."""
     choice = choice or bundle.manifest.engines.reference
     return Rung(

@@ -112,9 +112,7 @@ class Predictor:
         started = time.monotonic()
         golden = self._bundle.manifest.golden
         wanted = self._bundle.size(rung.size).tolerance
-        ok, value = self._task.compare(
-            self.golden_output(rung), self._bundle.path / golden.expected, wanted
-        )
+        ok, value = self._task.compare(self.golden_output(rung), self._bundle.path / golden.expected, wanted)
         seconds = round(time.monotonic() - started, 3)
         return GoldenVerdict(ok, float(f"{value:.6g}"), wanted, seconds, golden.metric)
 

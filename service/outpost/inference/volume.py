@@ -76,9 +76,7 @@ class VolumeSegmentation:
     ) -> tuple[Path, ...]:
         mask = case.view.invert(output).transpose(2, 1, 0)
         return (
-            write_segmentation(
-                case.images, mask, self._manifest.segment, provenance, revision, output_dir
-            ),
+            write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),
         )
 
     def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:

@@ -15,9 +15,7 @@ from outpost.inference.engines.convert import module_of
 from outpost.inference.engines.eager import TorchNetwork
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`. Compiles at the first call of each size."""
     module = module_of(weights).to(device)
     compiled = torch.compile(module, dynamic=False)

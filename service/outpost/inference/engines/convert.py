@@ -51,7 +51,8 @@ def script_of(weights: Source, example: Sequence[int]) -> torch.jit.ScriptModule
         # TorchScript is deprecated in torch 2.13 and what networks come in (docs/decisions/0002).
         warnings.simplefilter("ignore", DeprecationWarning)
         if weights.format != "torchscript":
-            with torch.inference_mode():
+            # Not inference_mode: parameters made in it cannot be exported to ONNX later.
+            with torch.no_grad():
                 traced: torch.jit.ScriptModule = torch.jit.trace(
                     module_of(weights), torch.zeros(tuple(example)), check_trace=False
                 )

@@ -52,8 +52,6 @@ class TorchNetwork:
                 return self._call(image).float()
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`."""
     return TorchNetwork(module_of(weights).to(device), precision, device, provider="torch")

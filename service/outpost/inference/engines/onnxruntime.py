@@ -36,9 +36,7 @@ class OnnxNetwork:
         return torch.from_numpy(output).to(self._device)
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -78,18 +78,14 @@ class OpenVinoNetwork:
         return self._compiled[shape]
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`."""
     core = openvino.Core()
     if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise InferenceFailed(Code.ENGINE_UNAVAILABLE, "openvino: this CPU does not compute in bfloat16")
     model = _read(core, weights, example, cache)
     if len(model.inputs) != 1 or model.input(0).element_type != openvino.Type.f32:
-        raise InferenceFailed(
-            Code.BUNDLE_INVALID, f"weights.{weights.name} do not take one float32 input"
-        )
+        raise InferenceFailed(Code.BUNDLE_INVALID, f"weights.{weights.name} do not take one float32 input")
     return OpenVinoNetwork(core, model, precision)
 
 

@@ -91,9 +91,7 @@ class TensorRtNetwork:
         parser = trt.OnnxParser(network, self._logger)
         if not parser.parse(self._model):
             problem = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-            raise InferenceFailed(
-                Code.ENGINE_UNAVAILABLE, f"TensorRT does not read the network: {problem}"
-            )
+            raise InferenceFailed(Code.ENGINE_UNAVAILABLE, f"TensorRT does not read the network: {problem}")
         settings = builder.create_builder_config()
         settings.clear_flag(trt.BuilderFlag.TF32)
         if self._precision == "bfloat16":
@@ -111,9 +109,7 @@ class TensorRtNetwork:
         return bytes(plan)
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`."""
     model = onnx_of(weights, example, cache)
     content = model if isinstance(model, bytes) else model.read_bytes()

@@ -12,9 +12,7 @@ from outpost.inference.engines.convert import script_of
 from outpost.inference.engines.eager import TorchNetwork
 
 
-def load(
-    precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None
-) -> Network:
+def load(precision: str, weights: Source, device: str, example: Sequence[int], cache: Path | None) -> Network:
     """See `outpost.inference.engines.load`."""
     module: torch.nn.Module = script_of(weights, example).to(device)
     return TorchNetwork(module, precision, device, provider="torch.jit")
