@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -51,7 +52,7 @@ class HostWatch(threading.Thread):
     """
 
     def __init__(self, config: Config, need_mib: int, workers: int, stopping: threading.Event) -> None:
-        super().__init__(name="host-watch")
+        super().__init__(name="host-watch", daemon=True)  # a destination that hangs must not hold up an end
         self._config = config
         self._need_mib = need_mib
         self._workers = workers
@@ -186,15 +187,28 @@ def certificates(config: Config, now: datetime) -> Iterator[Check]:
 
 
 def destinations(config: Config) -> Iterator[Check]:
-    """Call every destination by C-ECHO."""
+    """Call every destination: by C-ECHO, or by connecting where that needs more (TLS, HTTP)."""
     for destination in config.delivery.destinations:
-        peer = Peer(destination.host, destination.port, destination.ae_title, config.intake.ae_title)
+        wanted = "answers C-ECHO"
         try:
-            echo(peer)
-            yield check(CheckCode.DESTINATION_ANSWERS, True, destination.name, "answers C-ECHO")
-        except NotSent as absence:
+            if destination.host is None or destination.port is None or destination.ae_title is None:
+                wanted = "answers"
+                url = urlsplit(destination.stow_url or "")
+                _connect(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+            elif destination.tls is not None:
+                wanted = "answers"
+                _connect(destination.host, destination.port)
+            else:
+                calling = config.intake.ae_title
+                echo(Peer(destination.host, destination.port, destination.ae_title, calling))
+            yield check(CheckCode.DESTINATION_ANSWERS, True, destination.name, wanted)
+        except (NotSent, OSError) as absence:
             found = f"{destination.name}: {absence}"
-            yield check(CheckCode.DESTINATION_ANSWERS, False, found, "answers C-ECHO")
+            yield check(CheckCode.DESTINATION_ANSWERS, False, found, wanted)
+
+
+def _connect(host: str, port: int) -> None:
+    socket.create_connection((host, port), timeout=_PORT_SECONDS).close()
 
 
 def ports_usable(config: Config) -> Check:
@@ -289,7 +303,10 @@ def _running_service(config: Config) -> str | None:
     try:
         with closing(connection):
             connection.request("GET", "/health/light")
-            verdict = json.loads(connection.getresponse().read())
+            answer = connection.getresponse()
+            verdict = json.loads(answer.read())
+        if answer.status in (401, 403):  # it says no more without a token
+            return "it asks for a token"
         intake = next(c for c in verdict["checks"] if c["code"] == CheckCode.INTAKE_LISTENING)
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, StopIteration):
         return None
