@@ -51,6 +51,25 @@ def _parser() -> argparse.ArgumentParser:
     selftest.add_argument("--json", action="store_true", help="print the verdict as JSON")
     selftest.set_defaults(run=_selftest)
 
+    optimise = commands.add_parser("optimise", help="measure the engines on this host and keep the fastest")
+    optimise.add_argument("--config", type=Path, required=True, help="YAML file of this system")
+    optimise.add_argument("--json", action="store_true", help="print the evidence as JSON")
+    optimise.set_defaults(run=_optimise)
+
+    bundle = commands.add_parser("bundle", help="look at a model bundle")
+    bundles = bundle.add_subparsers(required=True, metavar="COMMAND")
+    check = bundles.add_parser("check", help="say whether a bundle is sound, and what to do if not")
+    check.add_argument("path", type=Path, metavar="PATH", help="folder of the bundle")
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(run=_bundle_check)
+
+    token = commands.add_parser("token", help="make a token for the HTTP API, and its line of configuration")
+    token.add_argument("name", help="who it is for, a-z, 0-9 and '-'")
+    token.add_argument(
+        "role", choices=("read", "admin"), help="read looks; admin also sends and asks for work"
+    )
+    token.set_defaults(run=_token)
+
     from outpost.fleet.cli import add_parsers
 
     add_parsers(commands)
@@ -75,6 +94,55 @@ def _selftest(options: argparse.Namespace) -> int:
     verdict = selftest(config)
     print(json.dumps(verdict.as_json()) if options.json else table(verdict))
     return 0 if verdict.ready else 1
+
+
+def _optimise(options: argparse.Namespace) -> int:
+    config = load(options.config, Config)
+    from outpost.inference.bundle import load_bundle
+    from outpost.inference.choice import evidence_file, gpus
+    from outpost.inference.codes import InferenceFailed
+    from outpost.inference.optimise import optimise, table
+
+    settings = config.inference
+    device = {"auto": "cuda:0" if gpus() else "cpu", "cuda": "cuda:0"}.get(settings.device, settings.device)
+    try:
+        bundle = load_bundle(settings.bundle)
+        evidence = optimise(bundle, config.storage.root, device=device, configured=settings.engine)
+    except (InferenceFailed, OSError) as error:
+        print(f"outpost: {error}", file=sys.stderr)
+        return 1
+    best = evidence["chosen"]
+    if options.json:
+        print(json.dumps(evidence))
+    else:
+        print(table(evidence))
+        if best is None:
+            print("no engine that may be used gives the golden answer: nothing was kept")
+        else:
+            page = evidence_file(bundle, config.storage.root).with_suffix(".html")
+            print(f"chosen: {best['engine']} in {best['precision']}; evidence: {page}")
+    return 0 if best else 1
+
+
+def _bundle_check(options: argparse.Namespace) -> int:
+    from outpost.inference.check import check_bundle
+
+    findings = check_bundle(options.path)
+    if options.json:
+        print(json.dumps([finding.as_json() for finding in findings]))
+    else:
+        print("\n".join(str(finding) for finding in findings))
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _token(options: argparse.Namespace) -> int:
+    from outpost.api.security import new_token
+
+    secret, sha256 = new_token()
+    print(f"token (shown once, kept nowhere): {secret}")
+    print("under api.tokens in the configuration:")
+    print(f"  - {{name: {options.name}, role: {options.role}, sha256: {sha256}}}")
+    return 0
 
 
 def _send(options: argparse.Namespace) -> int:

@@ -9,17 +9,21 @@ import signal
 import socket
 import threading
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
 import uvicorn
+from fastapi import FastAPI
 
 from outpost import __version__, logs
 from outpost.api.app import create_app
 from outpost.api.metrics import Metrics
 from outpost.config import Config
+from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
@@ -30,7 +34,7 @@ from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
 from outpost.records.journal import Journal
 from outpost.records.recorder import Recorder
-from outpost.tls import TlsUnusable
+from outpost.tls import TlsUnusable, server_context
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +79,20 @@ def serve(config: Config, config_file: Path) -> int:
             required_series=_required_series(plan),
             header_of=spool.header_of,
         )
-        couriers = [
-            Courier(destination, config.delivery, config.intake.ae_title, journal, outbox)
-            for destination in config.delivery.destinations
-        ]
+        couriers: list[Courier] = []
 
         def wake_couriers() -> None:
             for courier in couriers:
                 courier.wake()
+
+        reports = Reports(journal, heard=wake_couriers)
+        try:
+            couriers += [
+                Courier(destination, config.delivery, config.intake.ae_title, journal, outbox, reports)
+                for destination in config.delivery.destinations
+            ]
+        except TlsUnusable as error:
+            raise CannotStart(str(error)) from None
 
         metrics = Metrics()
         pipeline = Pipeline(
@@ -99,7 +109,13 @@ def serve(config: Config, config_file: Path) -> int:
         )
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
-            scp = StorageScp(config.intake, spool, assembly)
+            scp = StorageScp(
+                config.intake,
+                spool,
+                assembly,
+                reports.take,
+                [d.ae_title for d in config.delivery.destinations if d.commitment and d.ae_title],
+            )
         except TlsUnusable as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
@@ -112,7 +128,9 @@ def serve(config: Config, config_file: Path) -> int:
             threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
         ]
         recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
-        health = Health(config, scp, pipeline, courier_threads, recorder)
+        need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
+        host = HostWatch(config, need_mib, config.inference.workers, stopping)
+        health = Health(config, scp, pipeline, courier_threads, recorder, host)
         metrics.follow(journal, health)
         app = create_app(
             config,
@@ -124,13 +142,13 @@ def serve(config: Config, config_file: Path) -> int:
             metrics,
         )
         # Access logs would carry study UIDs in paths.
-        http = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
+        http = uvicorn.Server(_http_config(app, config))
         http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
 
         essential = [pipeline_thread, http_thread]
         threads = [*essential, *courier_threads, *([recorder] if recorder else [])]
         scp.start()
-        for thread in threads:
+        for thread in [*threads, host]:
             thread.start()
         log.info(
             "release %s, system %s: C-STORE on %s:%d, HTTP on %s:%d",
@@ -167,6 +185,27 @@ def serve(config: Config, config_file: Path) -> int:
             os._exit(1)
         log.info("ended")
         return 1 if failed else 0
+
+
+def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
+    tls = config.api.tls
+    if tls is None:
+        if not config.api.tokens and not ip_address(config.api.listen).is_loopback:
+            log.warning(
+                "the HTTP API on %s takes anyone's word: see api.tls and api.tokens", config.api.listen
+            )
+        return uvicorn.Config(app, access_log=False, log_config=None, lifespan="off")
+    try:
+        context = server_context(tls, "api.tls")
+    except TlsUnusable as error:
+        raise CannotStart(str(error)) from None
+    return uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        ssl_context_factory=lambda _config, _default: context,
+    )
 
 
 def _required_series(plan: Plan) -> list[RequiredSeries]:

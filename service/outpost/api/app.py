@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, params
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from outpost import __version__
 from outpost.api.metrics import Metrics
+from outpost.api.security import Guard
 from outpost.config import Config
 from outpost.health.verdict import Health, Verdict
 from outpost.intake.assembly import Assembly
@@ -40,14 +42,16 @@ def create_app(
     """The HTTP application of one running service. `model` is the name of its bundle."""
     # FastAPI's own /docs loads its scripts from a CDN, which a hospital's network does not reach.
     app = FastAPI(title="Outpost", version=__version__, docs_url=None, redoc_url=None)
-    _add_health(app, config, model, health)
-    _add_studies(app, journal)
-    _add_stow(app, spool, assembly)
+    guard = Guard(config.api.tokens)
+    read, admin = [Depends(guard.needs("read"))], [Depends(guard.needs("admin"))]
+    _add_health(app, config, model, health, admin)
+    _add_studies(app, journal, read)
+    _add_stow(app, spool, assembly, admin)
     pages = files("outpost.api") / "templates"
     status_page = (pages / "status.html").read_text(encoding="utf-8")
     docs_page = (pages / "docs.html").read_text(encoding="utf-8")
 
-    @app.get("/metrics", tags=["health"], response_class=Response)
+    @app.get("/metrics", tags=["health"], response_class=Response, dependencies=read)
     def prometheus() -> Response:
         """Metrics in the Prometheus text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -63,7 +67,9 @@ def create_app(
     return app
 
 
-def _add_health(app: FastAPI, config: Config, model: str, health: Health) -> None:
+def _add_health(
+    app: FastAPI, config: Config, model: str, health: Health, admin: Sequence[params.Depends]
+) -> None:
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> dict[str, bool]:  # async: it answers also while every thread is busy
         """The process answers (Open Inference Protocol)."""
@@ -88,7 +94,7 @@ def _add_health(app: FastAPI, config: Config, model: str, health: Health) -> Non
         """The verdict from state that is already there."""
         return _verdict(health.light())
 
-    @app.get("/health/heavy", tags=["health"])
+    @app.get("/health/heavy", tags=["health"], dependencies=admin)
     def heavy() -> JSONResponse:
         """Computes the golden case in its turn on the worker, then judges; takes as long as a study."""
         return _verdict(health.heavy(config.inference.timeout_seconds + 30))
@@ -97,15 +103,20 @@ def _add_health(app: FastAPI, config: Config, model: str, health: Health) -> Non
         return JSONResponse(verdict.as_json(), 200 if verdict.ready else 503)
 
 
-def _add_studies(app: FastAPI, journal: Journal) -> None:
-    @app.get("/studies", tags=["studies"])
+def _add_studies(app: FastAPI, journal: Journal, read: Sequence[params.Depends]) -> None:
+    @app.get("/events", tags=["health"], dependencies=read)
+    def events(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+        """What the service decided by itself, newest first: rungs, engines, receiving only."""
+        return [asdict(event) for event in journal.events(limit)]
+
+    @app.get("/studies", tags=["studies"], dependencies=read)
     def studies(
         state: State | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> list[dict[str, Any]]:
         """Studies, newest first. Shows study UIDs: for this host's administrators."""
         return [_study(record) for record in journal.newest(state, limit)]
 
-    @app.get("/studies/{study_uid}", tags=["studies"])
+    @app.get("/studies/{study_uid}", tags=["studies"], dependencies=read)
     def study(study_uid: str) -> dict[str, Any]:
         """Every revision of one study, with how far its results have come."""
         revisions = journal.revisions(study_uid)
@@ -129,8 +140,8 @@ def _study(record: StudyRecord) -> dict[str, Any]:
     }
 
 
-def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly) -> None:
-    @app.post("/dicom-web/studies", tags=["dicom-web"])
+def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly, admin: Sequence[params.Depends]) -> None:
+    @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=admin)
     async def store(request: Request) -> Response:
         """STOW-RS (PS3.18 10.5): multipart/related of application/dicom."""
         stow = StowRequest(spool, assembly)

@@ -43,6 +43,20 @@ class _Journalled(Collector):
         for reason, count in sorted(self._journal.instances_refused().items()):
             refused.add_metric([reason], count)
         yield refused
+        rungs = CounterMetricFamily(
+            "outpost_studies_computed",
+            "Study revisions computed, by the rung of the ladder and what computed them",
+            labels=["rung", "engine", "precision", "device"],
+        )
+        for labels, count in sorted(self._journal.computed().items()):
+            rungs.add_metric(labels, count)
+        yield rungs
+        failures = CounterMetricFamily(
+            "outpost_inference_failures", "Failures of studies and golden cases, by cause", labels=["cause"]
+        )
+        for cause, count in sorted(self._journal.failures_by_cause().items()):
+            failures.add_metric([cause], count)
+        yield failures
         pending = GaugeMetricFamily(
             "outpost_studies_pending", "Studies on their way, by state", labels=["state"]
         )

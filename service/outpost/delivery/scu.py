@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+import ssl
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 120
 _VERIFICATION = "1.2.840.10008.1.1"
+PUSH_MODEL = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model
 _CONTEXTS = 128  # presentation contexts an association can carry (PS3.8 9.3.2: odd numbers up to 255)
 # Stored, with a remark (PS3.4 B.2.3): coercion of elements, data set does not match, elements discarded.
 _STORED = (0x0000, 0xB000, 0xB006, 0xB007)
@@ -32,6 +34,7 @@ class Peer:
     port: int
     ae_title: str
     calling_ae_title: str
+    tls: ssl.SSLContext | None = None
 
 
 class NotSent(Exception):
@@ -43,20 +46,30 @@ class PeerUnreachable(NotSent):
 
 
 @contextmanager
-def association(peer: Peer, files: Sequence[Path] = ()) -> Iterator[Association]:
-    """An association that can carry these files; without files, one for C-ECHO. Raises `PeerUnreachable`."""
+def association(
+    peer: Peer, files: Sequence[Path] = (), reports: Callable[[evt.Event], tuple[int, None]] | None = None
+) -> Iterator[Association]:
+    """An association that can carry these files; without files, one for C-ECHO. Raises `PeerUnreachable`.
+
+    With `reports` it can also ask for storage commitment, and hand on a report that comes meanwhile.
+    """
     entity = AE(peer.calling_ae_title)
     entity.connection_timeout = _CONNECT_SECONDS
     entity.acse_timeout = _CONNECT_SECONDS
     entity.dimse_timeout = entity.network_timeout = _ANSWER_SECONDS
     wanted = sorted({_class_and_syntax(file) for file in files}) or [(_VERIFICATION, "1.2.840.10008.1.2")]
-    for sop_class, transfer_syntax in wanted[:_CONTEXTS]:
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_CONN_OPEN, _send_promptly)]
+    if reports is not None:
+        entity.add_requested_context(PUSH_MODEL)
+        handlers.append((evt.EVT_N_EVENT_REPORT, reports))
+    for sop_class, transfer_syntax in wanted[: _CONTEXTS - (reports is not None)]:
         entity.add_requested_context(sop_class, transfer_syntax)
     opened = entity.associate(
         peer.host,
         peer.port,
         ae_title=peer.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _send_promptly)],
+        evt_handlers=handlers,
+        tls_args=(peer.tls, peer.host) if peer.tls is not None else None,
     )
     if not opened.is_established:
         raise PeerUnreachable(_why(opened, peer))

@@ -260,7 +260,8 @@ class Ladder:
     def _smaller(self, one: Rung, other: Rung) -> bool:
         measures = [(r.parallel, r.batch, -self._sizes.index(r.size)) for r in (one, other)]
         no_larger = all(mine <= theirs for mine, theirs in zip(*measures, strict=True))
-        return no_larger and (measures[0] != measures[1] or one.precision != other.precision)
+        less = measures[0] != measures[1] or one.precision != other.precision
+        return no_larger and less
 
     def _fails(self, rung: Rung, shape: Sequence[int]) -> bool:
         return any(

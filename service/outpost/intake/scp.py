@@ -9,6 +9,7 @@ import socketserver
 import ssl
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -28,6 +29,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.transport import ThreadedAssociationServer
 
 from outpost.config import Intake
+from outpost.delivery.scu import PUSH_MODEL
 from outpost.intake.assembly import Assembly
 from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
@@ -96,7 +98,15 @@ class StorageScp:
     Raises `TlsUnusable`, and `OSError` where the port cannot be listened on.
     """
 
-    def __init__(self, config: Intake, spool: Spool, assembly: Assembly) -> None:
+    def __init__(
+        self,
+        config: Intake,
+        spool: Spool,
+        assembly: Assembly,
+        reports: Callable[[evt.Event], tuple[int, None]] | None = None,
+        reporters: Sequence[str] = (),
+    ) -> None:
+        """`reports` takes storage commitment reports; `reporters` may call although they send no studies."""
         tls = server_context(config.tls, "intake.tls") if config.tls is not None else None
         self._spool = spool
         self._assembly = assembly
@@ -108,11 +118,16 @@ class StorageScp:
         entity.maximum_pdu_size = _MAX_PDU
         entity.maximum_associations = config.max_associations
         entity.network_timeout = _IDLE_SECONDS
-        entity.require_calling_aet = list(config.known_ae_titles)
+        if config.known_ae_titles:
+            entity.require_calling_aet = [*config.known_ae_titles, *reporters]
         entity.add_supported_context(_VERIFICATION)
         for context in AllStoragePresentationContexts:
             assert context.abstract_syntax is not None
             entity.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+        handlers: list[evt.EventHandlerType] = []
+        if reports is not None:  # destinations report their storage commitment to this port
+            entity.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
+            handlers.append((evt.EVT_N_EVENT_REPORT, reports))
         self._entity = entity
         self._server = entity.make_server(
             (config.listen, config.dicom_port),
@@ -122,6 +137,7 @@ class StorageScp:
                 (evt.EVT_CONN_CLOSE, self._on_closed),
                 (evt.EVT_DATA_RECV, self._on_data),
                 (evt.EVT_C_STORE, self._on_store),
+                *handlers,
             ],
             server_class=_Server,
             request_handler=PromptRequestHandler,
@@ -181,6 +197,10 @@ class StorageScp:
         if half is not None and half._data_set_file is not None:
             half._data_set_file.close()
             Path(half._data_set_file.name).unlink(missing_ok=True)
+        if event.assoc.requestor.primitive is None:
+            # Closed before it asked for an association, as every probe of the port is: pynetdicom would go on
+            # waiting for the request, and count it as an open association, for half a minute.
+            event.assoc.dul.to_user_queue.put(None)
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request

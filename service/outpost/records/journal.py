@@ -643,6 +643,14 @@ class Journal:
             counts[key] = counts.get(key, 0) + r["n"]
         return counts
 
+    def computed(self) -> dict[tuple[str, str, str, str], int]:
+        """How many revisions were computed by (rung, engine, precision, device)."""
+        rows = self._rows(
+            "SELECT rung, engine, precision, device, count(*) AS n FROM studies WHERE rung != ''"
+            " GROUP BY rung, engine, precision, device"
+        )
+        return {(r["rung"], r["engine"], r["precision"], r["device"]): r["n"] for r in rows}
+
     def queue(self) -> dict[str, tuple[int, datetime | None]]:
         """Per unfinished state: how many studies, and since when the oldest has been on its way."""
         rows = self._rows(
