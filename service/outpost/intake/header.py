@@ -20,8 +20,8 @@ _TAGS = [
     "Modality",
     "SeriesDescription",
 ]
-# A deflated data set can unfold a thousandfold; a study this size would not be one we can process anyway.
-_INFLATED_LIMIT = 1 << 30
+# A deflated data set can unfold a thousandfold, and pydicom holds all of it; no image sent so is this large.
+_INFLATED_LIMIT = 256 << 20
 _CHUNK = 1 << 20
 
 
@@ -95,7 +95,8 @@ def _require_modest_inflation(path: Path) -> None:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         inflated = 0
         pending = b""
-        while pending or (pending := file.read(_CHUNK)):
+        # What follows the end of the stream stays unconsumed for ever.
+        while not inflate.eof and (pending or (pending := file.read(_CHUNK))):
             inflated += len(inflate.decompress(pending, _CHUNK))
             pending = inflate.unconsumed_tail
             if inflated > _INFLATED_LIMIT:
