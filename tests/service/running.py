@@ -204,7 +204,7 @@ class StoreScp:
 class Orthanc:
     """Debian's Orthanc, also as a sender."""
 
-    def __init__(self, folder: Path, modalities: dict[str, list[Any]]) -> None:
+    def __init__(self, folder: Path, modalities: dict[str, list[Any]], plugins: Sequence[str] = ()) -> None:
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "orthanc.json"
@@ -220,7 +220,7 @@ class Orthanc:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomModalities": modalities,
-                    "Plugins": [],
+                    "Plugins": list(plugins),
                 }
             )
         )

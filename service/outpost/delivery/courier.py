@@ -231,8 +231,12 @@ class Courier:
                 delivery = tried.get(file.name)
                 if delivery is not None and delivery.confirmed_at is not None:
                     continue
+                if self._destination.commitment:
+                    waiting.add(
+                        study.study_uid
+                    )  # a later revision: were this one refused, it would follow it
                 if delivery is not None and delivery.stored_at is not None:
-                    # It lies there; only the proof is missing, and that holds up nothing.
+                    # It lies there; only the proof is missing, and that holds up no other file of it.
                     if self._asks_again(delivery):
                         to_ask.append((study, file))
                 elif self._is_due(delivery):

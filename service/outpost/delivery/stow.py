@@ -15,6 +15,7 @@ from outpost.delivery.scu import NotSent, PeerUnreachable
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 120.0
 _CHUNK = 1 << 20
+_OF_THE_RESULT = (400, 413, 415, 422)
 _REFERENCED, _FAILED = "00081199", "00081198"
 _SOP_INSTANCE, _FAILURE_REASON = "00081155", "00081197"
 
@@ -54,6 +55,8 @@ class StowPeer:
             ) from None
         if reply.status_code in (401, 403):
             raise PeerUnreachable(f"the DICOMweb server answered {reply.status_code}: check stow_token")
+        if reply.status_code in _OF_THE_RESULT:  # another result may fare better
+            return dict.fromkeys(files, f"the DICOMweb server answered {reply.status_code}: see its log")
         if reply.status_code not in (200, 202, 409):
             raise PeerUnreachable(f"the DICOMweb server answered {reply.status_code}: see its log")
         return _verdicts(files, reply)
