@@ -139,6 +139,11 @@ class Predictor:
             self._inferers[size] = _parsed(self._bundle, config, "inferer")
         return self._inferers[size]
 
+    def replace_networks(self, networks: dict[str, engines.Network]) -> None:
+        """Compute with other networks from now on; for looking at what goes into them."""
+        self.networks = networks
+        self._inferers.clear()
+
     def _compute(self, case: Case, rung: Rung) -> Any:
         if rung.process != self._process:
             raise ValueError(f"rung {rung} is of another process than {self._process}")

@@ -11,13 +11,18 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Final, cast
 
 import torch
 
 from outpost.inference.codes import Code, InferenceFailed
 from outpost.inference.engines import Source
 
-INPUT, OUTPUT = "image", "output"
+INPUT: Final = "image"
+OUTPUT: Final = "output"
+# torch leaves these two without types.
+_load: Any = torch.jit.load
+_trace: Any = torch.jit.trace
 
 
 def module_of(weights: Source) -> torch.nn.Module:
@@ -53,12 +58,12 @@ def script_of(weights: Source, example: Sequence[int]) -> torch.jit.ScriptModule
         if weights.format != "torchscript":
             # Not inference_mode: parameters made in it cannot be exported to ONNX later.
             with torch.no_grad():
-                traced: torch.jit.ScriptModule = torch.jit.trace(
+                traced: torch.jit.ScriptModule = _trace(
                     module_of(weights), torch.zeros(tuple(example)), check_trace=False
                 )
             return traced
         try:
-            module: torch.jit.ScriptModule = torch.jit.load(str(weights.file), map_location="cpu")
+            module: torch.jit.ScriptModule = _load(str(weights.file), map_location="cpu")
         except (RuntimeError, ValueError, OSError) as error:
             raise _broken(weights, error) from error
         _require_float32(weights, module)
@@ -79,7 +84,7 @@ def onnx_of(weights: Source, example: Sequence[int], cache: Path | None) -> Path
             torch.onnx.export(
                 script_of(weights, example),
                 (torch.zeros(tuple(example)),),
-                model,
+                cast(Any, model),  # a stream is taken too
                 # The exporter by tracing: the newer one wants the network's Python code, and onnxscript.
                 dynamo=False,
                 input_names=[INPUT],
