@@ -35,7 +35,7 @@ DECODERS: Final[dict[str, tuple[str, ...]]] = {
     uid.ExplicitVRLittleEndian: (NATIVE,),
     uid.DeflatedExplicitVRLittleEndian: (NATIVE,),
     uid.ExplicitVRBigEndian: (NATIVE,),
-    uid.JPEGBaseline8Bit: ("gdcm", "pillow"),
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
     uid.JPEGExtended12Bit: ("gdcm-direct", "gdcm", "pillow"),
     uid.JPEGLossless: ("gdcm",),
     uid.JPEGLosslessSV1: ("gdcm",),
