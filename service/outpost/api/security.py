@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 from fastapi import HTTPException, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -51,7 +50,8 @@ class Guard:
         bearer = HTTPBearer(auto_error=False, description=f"a token with the role {role}")
 
         def check(
-            credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+            # As a default, not in Annotated: FastAPI could not look up this function's own `bearer` there.
+            credentials: HTTPAuthorizationCredentials | None = Security(bearer),  # noqa: B008
         ) -> None:
             if not self._tokens:
                 return

@@ -1,0 +1,132 @@
+"""Who is let in over HTTP, over real TLS on the running service, and what its log says of it."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import CANARY
+from running import Service, wait_for
+
+from outpost.api.security import digest
+
+READ, ADMIN = "a-token-that-reads", "a-token-that-does"
+STUDY = f"1.2.826.{int.from_bytes(CANARY.encode())}"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    root = tmp_path_factory.mktemp("secured")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["/usr/bin/openssl", *arguments], cwd=root, check=True, capture_output=True)
+
+    openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=outpost"),
+        *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "outpost.key", "-out", "outpost.pem"),
+    )
+    certificate = str(root / "outpost.pem")
+    tls = {
+        "certificate": certificate,
+        "key": str(root / "outpost.key"),
+        "ca": certificate,
+        "require_client_certificate": False,
+    }
+    tokens = [
+        {"name": "viewer", "role": "read", "sha256": digest(READ)},
+        {"name": "operator", "role": "admin", "sha256": digest(ADMIN)},
+    ]
+    service = Service(root, [("PACS", 9)], api={"tls": tls, "tokens": tokens})
+    context = ssl.create_default_context(cafile=certificate)
+    service.http = httpx.Client(base_url=f"https://127.0.0.1:{service.http_port}", verify=context, timeout=30)
+    yield service.start()
+    service.stop()
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/health/light", "/", "/docs"])
+def test_health_and_pages_without_data_are_open_to_balancers_and_watchdogs(
+    service: Service, path: str
+) -> None:
+    assert service.http.get(path).status_code in (200, 503)
+
+
+@pytest.mark.parametrize("path", ["/studies", "/studies/1.2.3", "/events", "/metrics"])
+def test_what_names_studies_wants_a_token_that_reads(service: Service, path: str) -> None:
+    refused = service.http.get(path)
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"] == "Bearer"
+    assert "role read" in refused.json()["detail"]
+    assert service.http.get(path, headers=bearer("guessed")).status_code == 401
+    for token in (READ, ADMIN):
+        assert service.http.get(path, headers=bearer(token)).status_code in (200, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/dicom-web/studies"), ("GET", "/health/heavy")])
+def test_sending_and_asking_for_work_want_a_token_with_the_role_admin(
+    service: Service, method: str, path: str
+) -> None:
+    assert service.http.request(method, path).status_code == 401
+    refused = service.http.request(method, path, headers=bearer(READ))
+    assert refused.status_code == 403
+    assert refused.json()["detail"] == "the token viewer may read only; admin is needed"
+    if method == "POST":  # let in, and then told about its body
+        assert service.http.post(path, headers=bearer(ADMIN)).status_code == 415
+
+
+def test_every_route_that_is_not_health_says_in_the_schema_that_it_wants_a_token(service: Service) -> None:
+    paths = service.http.get("/openapi.json").json()["paths"]
+    open_ones = {path for path, methods in paths.items() for m in methods.values() if not m.get("security")}
+    assert open_ones == {
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/{name}/ready",
+        "/health/light",
+    }
+
+
+def test_plain_http_is_not_spoken_where_tls_is_configured(service: Service) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{service.http_port}/health/light")
+
+
+def test_refusals_are_logged_now_and_then_and_never_with_a_token_or_a_study(service: Service) -> None:
+    for n in range(40):
+        service.http.get(f"/studies/{STUDY}?who={CANARY}", headers=bearer(f"secret-guess-{n}"))
+    service.http.get(f"/studies/{STUDY}", headers=bearer(READ))
+    service.http.get(f"/{CANARY}")
+    wait_for(lambda: "HTTP request refused" in service.log, 20, "a refusal is logged")
+    said = service.log
+    assert said.count("HTTP request refused") < 10
+    for secret in ("secret-guess", READ, ADMIN, STUDY, CANARY):
+        assert secret not in said
+
+
+def test_the_command_makes_a_token_whose_digest_it_prints_for_the_configuration() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "outpost.cli", "token", "viewer", "read"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    token = re.search(r": (\S{43})$", made, re.MULTILINE)
+    assert token is not None
+    assert f"{{name: viewer, role: read, sha256: {digest(token[1])}}}" in made
+
+
+def test_without_tokens_on_an_outer_address_the_service_starts_and_warns(tmp_path: Path) -> None:
+    service = Service(tmp_path, [("PACS", 9)], api={"listen": "0.0.0.0"}).start()
+    try:
+        assert service.http.get("/studies").status_code == 200
+        assert "takes anyone's word: see api.tls and api.tokens" in service.log
+    finally:
+        service.stop()
