@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from outpost.inference import REASONS, Code, InferenceFailed, load_bundle
+from outpost.inference.bundle import EngineChoice, full_rung
 
 BUNDLE = Path(__file__).parents[2] / "service/bundles/brain_extraction"
 
@@ -51,9 +52,19 @@ def test_weights_of_a_package_that_is_not_installed_are_named(copy: Path) -> Non
     ("old", "new", "named"),
     [
         ("min_slices: 60", "min_slice: 60", "input.min_slice"),
-        ("precision: float32", "precision: bfloat16", "precision"),
+        ("min_slices: 60", "min_slice: 60", "did you mean min_slices?"),
+        ("    format: torchscript", "    formats: torchscript", "weights.finder.formats"),
+        ("precision: float32", "precision: float33", "engines.reference.precision"),
+        ("engine: torchscript", "engine: torchscrypt", "engines.reference.engine"),
+        ("metric: dice", "metric: max_abs", "golden.metric"),
+        ("tolerance: 0.97", "tolerance: 97", "Dice is at most 1"),
+        ("name: full", "name: whole", "the first is the released one"),
+        ('name: "192"', 'name: "128"', "a name of its own"),
+        ("batches: [1]", "batches: [1, 8]", "descending"),
+        ("    package: deepbet\n", "", "give either path"),
+        ("task: volume_segmentation", "task: volume_segmentaton", "volume_segmentaton"),
         ("prefer_description: (?i)", "prefer_description: (", "input.prefer_description"),
-        ("engine: torchscript", "engine: {", "outpost.yaml"),
+        ("batches: [1]", "batches: [", "outpost.yaml"),
     ],
 )
 def test_a_wrong_setting_is_named(copy: Path, old: str, new: str, named: str) -> None:
@@ -71,6 +82,13 @@ def test_a_missing_file_is_named(copy: Path, file: str) -> None:
     failed = failure(lambda: load_bundle(copy))
     assert failed.code == Code.BUNDLE_INVALID
     assert file in failed.message
+
+
+def test_the_full_rung_is_of_the_reference_engine_unless_one_is_chosen() -> None:
+    bundle = load_bundle(BUNDLE)
+    assert full_rung(bundle).process == ("torchscript", "float32", "cpu")
+    chosen = full_rung(bundle, EngineChoice(engine="openvino", precision="bfloat16"), workers=3)
+    assert (chosen.process, chosen.parallel, chosen.size) == (("openvino", "bfloat16", "cpu"), 3, "full")
 
 
 def test_every_code_has_a_meaning_and_a_remedy() -> None:

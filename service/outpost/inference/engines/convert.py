@@ -33,7 +33,7 @@ def module_of(weights: Source) -> torch.nn.Module:
     """
     try:
         if weights.format == "torch_export":
-            module = torch.export.load(weights.file).module()
+            module: torch.nn.Module = torch.export.load(weights.file).module()
         else:
             if weights.define is None:
                 raise ValueError("configs/inference.json defines no such network (network_defs)")

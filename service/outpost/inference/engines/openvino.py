@@ -16,7 +16,7 @@ import openvino
 import torch
 
 from outpost.inference.codes import Code, InferenceFailed
-from outpost.inference.engines import Network, Source
+from outpost.inference.engines import Network, Source, version
 from outpost.inference.engines.convert import kept, script_of
 
 _HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
@@ -110,7 +110,7 @@ def _read(core: Any, weights: Source, example: Sequence[int], cache: Path | None
             xml, weights_bytes = (Path(folder, f"model.{kind}").read_bytes() for kind in ("xml", "bin"))
         return len(xml).to_bytes(8, "big") + xml + weights_bytes
 
-    name = f"{weights.sha256[:24]}-torch{torch.__version__}-openvino{openvino.__version__}.ir"
+    name = f"{weights.sha256[:24]}-torch{torch.__version__}-openvino{version('openvino')}.ir"
     content = kept(cache, name, convert)
     if isinstance(content, Path):
         content = content.read_bytes()
