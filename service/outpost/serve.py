@@ -102,7 +102,12 @@ def serve(config: Config, config_file: Path) -> int:
             assembly,
             outbox,
             plan,
-            IdleOptimiser(config_file, not plan.fresh, config.inference.optimise_after_idle_seconds),
+            IdleOptimiser(
+                config_file,
+                not plan.fresh,
+                config.inference.optimise_after_idle_seconds,
+                first=not plan.room_to_measure,
+            ),
             notifier,
             published=wake_couriers,
             observed=metrics.inference_seconds.observe,
@@ -131,7 +136,7 @@ def serve(config: Config, config_file: Path) -> int:
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host)
-        metrics.follow(journal, health)
+        metrics.follow(journal, health, pipeline)
         app = create_app(
             config,
             plan.bundle.name if plan.bundle is not None else config.inference.bundle.name,

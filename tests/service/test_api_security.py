@@ -94,6 +94,13 @@ def test_every_route_that_is_not_health_says_in_the_schema_that_it_wants_a_token
     }
 
 
+def test_metrics_name_the_present_rung_and_what_computes_on_it(service: Service) -> None:
+    metrics = service.http.get("/metrics", headers=bearer(READ)).text
+    assert re.search(
+        r'^outpost_rung\{device="cpu",engine="[a-z-]+",precision="\w+",rung="full"\} 1.0$', metrics, re.M
+    )
+
+
 def test_plain_http_is_not_spoken_where_tls_is_configured(service: Service) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{service.http_port}/health/light")

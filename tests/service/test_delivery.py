@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 from conftest import CANARY
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
-from running import Orthanc, free_port, wait_for
+from running import STARTED, Orthanc, answers, free_port, wait_for
 
-from outpost.config import Delivery, Destination, Intake
+from outpost.config import Delivery, Destination, Intake, Tls
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
@@ -429,3 +431,40 @@ def test_three_hundred_studies_that_waited_for_the_link_arrive_once_and_in_order
     said = caplog.text
     assert CANARY not in said
     assert not [uid for uid in [*wanted, *(s.study_uid for s in studies)] if uid in said]
+
+
+def test_over_tls_a_result_goes_only_to_a_peer_whose_certificate_we_trust(
+    sender: Sender, tmp_path: Path
+) -> None:
+    for name in ("outpost", "pacs", "stranger"):
+        subject = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}")
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
+        subprocess.run(["/usr/bin/openssl", *subject, *files], cwd=tmp_path, check=True, capture_output=True)
+    port, folder = free_port(), tmp_path / "received"
+    folder.mkdir()
+
+    def storescp(name: str) -> subprocess.Popen[bytes]:
+        keys = ["+tls", f"{name}.key", f"{name}.pem", "+cf", "outpost.pem", "-rc"]
+        program = ["/usr/bin/storescp", *keys, "-od", str(folder), "+xa", str(port)]
+        process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        STARTED.append(process)
+        wait_for(lambda: answers(port), 10, "storescp listens")
+        return process
+
+    ours = Tls(certificate=tmp_path / "outpost.pem", key=tmp_path / "outpost.key", ca=tmp_path / "pacs.pem")
+    study = sender.put()
+    results = sender.results(study)
+    stranger = storescp("stranger")
+    sender.start(_dimse(port).model_copy(update={"tls": ours}))
+    wait_for(lambda: sender.journal.deliveries(study.row), 20, "an attempt fails")
+    assert sender.is_delivering(study)
+    stranger.kill()
+    stranger.wait()
+    pacs = storescp("pacs")
+    try:
+        sender.wait_delivered(study)
+    finally:
+        pacs.kill()
+        pacs.wait()
+    (received,) = folder.iterdir()
+    assert str(dcmread(received).SOPInstanceUID) == results[0]

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from outpost.health.verdict import Health
+from outpost.pipeline import Pipeline
 from outpost.records.journal import Journal, utc_now
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
@@ -19,9 +20,10 @@ _BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
 class _Journalled(Collector):
-    def __init__(self, journal: Journal, health: Health) -> None:
+    def __init__(self, journal: Journal, health: Health, pipeline: Pipeline) -> None:
         self._journal = journal
         self._health = health
+        self._pipeline = pipeline
 
     def describe(self) -> list[Metric]:
         return []  # registering must not need a collection: the service has not started then
@@ -51,6 +53,14 @@ class _Journalled(Collector):
         for labels, count in sorted(self._journal.computed().items()):
             rungs.add_metric(labels, count)
         yield rungs
+        rung = self._pipeline.rung
+        present = GaugeMetricFamily(
+            "outpost_rung",
+            "1 for the rung that the next study begins on",
+            labels=["rung", "engine", "precision", "device"],
+        )
+        present.add_metric([rung.name, rung.engine, rung.precision, rung.device], 1.0)
+        yield present
         failures = CounterMetricFamily(
             "outpost_inference_failures", "Failures of studies and golden cases, by cause", labels=["cause"]
         )
@@ -94,6 +104,6 @@ class Metrics:
             registry=self.registry,
         )
 
-    def follow(self, journal: Journal, health: Health) -> None:
+    def follow(self, journal: Journal, health: Health, pipeline: Pipeline) -> None:
         """Report what these know, too."""
-        self.registry.register(_Journalled(journal, health))
+        self.registry.register(_Journalled(journal, health, pipeline))
