@@ -222,6 +222,8 @@ class Pipeline:
         """Whether this lane may have a worker now."""
         if self._only_receiving and not (lane == 0 and time.monotonic() >= self._retry_at):
             return False
+        if self._optimiser.before_all:
+            return False
         rung = self.rung
         if lane >= min(rung.parallel - self._lent, self.gate.limit or rung.parallel):
             return False

@@ -272,7 +272,7 @@ class Ladder:
     def _resting(self, known: KnownFailure) -> bool:
         age = self._clock() - known.failed_at
         # A clock set back says nothing about how long ago it was: then the rung is tried again.
-        rest = min(self._rest * 2 ** min(known.failures - 1, 20), _LONGEST_REST)
+        rest = min(self._rest * float(2 ** min(known.failures - 1, 20)), _LONGEST_REST)
         return timedelta(0) <= age < rest
 
     def _read(self) -> list[KnownFailure]:

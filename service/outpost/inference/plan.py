@@ -34,13 +34,14 @@ class Plan:
     Attributes:
         bundle: None when it cannot be read: the service then receives and holds.
         ladder: its first rung is the fullest.
-        fresh: whether the engine was chosen by measurement on this very host, bundle and engines; also true
-            where it cannot be measured beside the worker, for want of memory.
+        fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
+        room_to_measure: whether this system's memory lets engines be measured beside a worker.
     """
 
     bundle: Bundle | None
     ladder: Ladder
     fresh: bool
+    room_to_measure: bool = True
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -73,8 +74,8 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     )
     need = manifest.resources.memory_mib
     workers = _workers(config, need, journal)
-    if workers == 1 and (_limit_mib(config) or 1 << 30) < _PARENT_MIB + 2 * need:
-        fresh = True  # `outpost optimise` in a maintenance window is what is left
+    limit = _limit_mib(config)
+    room = limit is None or limit >= _PARENT_MIB + max(workers, 2) * need
     return Plan(
         bundle,
         Ladder(
@@ -85,6 +86,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
             settings.ladder.climb_after_seconds,
         ),
         fresh,
+        room,
     )
 
 
