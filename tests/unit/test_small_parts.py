@@ -55,6 +55,21 @@ def test_pauses_double_up_to_their_limit_and_never_end() -> None:
     assert [pause_seconds(config, n) for n in (1, 2, 3, 6, 7, 8, 10_000)] == [5, 10, 20, 160, 300, 300, 300]
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({}, "ae_title and host and port missing"),
+        ({"ae_title": "PACS", "host": "pacs"}, "port missing"),
+        ({"stow_url": "https://pacs/studies", "port": 104}, "stow_url and port"),
+        ({"stow_url": "https://pacs/studies", "commitment": True}, "stow_url and commitment"),
+        ({"ae_title": "PACS", "host": "pacs", "port": 104, "stow_token": "x"}, "C-STORE knows no tokens"),
+    ],
+)
+def test_a_destination_is_a_dicom_node_or_a_dicomweb_server(keys: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Destination.model_validate({"name": "pacs", **keys})
+
+
 def test_every_reason_a_study_can_end_with_is_explained() -> None:
     for code in [*PipelineCode, *Code]:
         reason = explain(code)
