@@ -13,8 +13,7 @@ from outpost.config import Delivery, Destination
 from outpost.delivery.courier import pause_seconds
 from outpost.filter import ACCEPTED, judge
 from outpost.health import CHECKS, CheckCode
-from outpost.health.verdict import Verdict
-from outpost.health.verdict import check, golden_check
+from outpost.health.verdict import Verdict, check, golden_check
 from outpost.inference import Code
 from outpost.pipeline import Golden
 from outpost.reasons import PipelineCode, explain
