@@ -57,14 +57,14 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 
 def test_each_of_ten_thousand_files_is_taken_known_or_refused_with_its_bytes_kept() -> None:
-    """In a process of limited memory; a file that takes more than 10 s ends it. Replay: mutated_dicom.py."""
+    """In a process of limited memory; a file that takes more than 5 s of CPU ends it. Replay: mutated_dicom.py."""
     count = 10_000
     print(f"seed {SEED}, numbers 0 to {count - 1}")
     run = subprocess.run(
         [sys.executable, SCRIPT, str(SEED), "0", str(count)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     last = run.stderr.splitlines()[-1] if run.stderr else ""

@@ -10,10 +10,12 @@ import hashlib
 from pathlib import Path
 from typing import IO, Protocol
 
-from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+
+from outpost.intake.header import read_attributes
 
 _CHUNK = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -42,10 +44,11 @@ def content_digest(path: Path, dataset_offset: int) -> str:
 def _digest_of_values(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        dataset = dcmread(file, stop_before_pixels=True)
-        syntax = dataset.file_meta.TransferSyntaxUID
+        # Before anything is walked: what a few deflated bytes unfold to can take minutes.
+        syntax = read_file_meta_info(path).TransferSyntaxUID
         if syntax.is_deflated or not syntax.is_little_endian:
             raise ValueError("the values are not in the file as they are")
+        dataset = read_attributes(file)
         _add(digest, dataset)
         if syntax.is_compressed:
             digest.update(syntax.encode())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from outpost.intake.refusal import InstanceRefused, Refusal
@@ -20,8 +24,12 @@ _TAGS = [
     "Modality",
     "SeriesDescription",
 ]
-# A deflated data set can unfold a thousandfold, and pydicom holds all of it; no image sent so is this large.
-_INFLATED_LIMIT = 256 << 20
+# A deflated data set can unfold a thousandfold, and pydicom holds and walks all of it: images unfold less.
+_INFLATED_LIMIT = 16 << 20
+_INFLATED_TIMES = 50
+# Top-level elements before the pixels; real objects have hundreds. Each costs microseconds, however empty.
+_MOST_ELEMENTS = 100_000
+_PIXEL_DATA = 0x7FE00008  # Float Pixel Data, the first of the three kinds
 _CHUNK = 1 << 20
 
 
@@ -51,7 +59,8 @@ def read_header(path: Path) -> Header:
     """Read a Part 10 file. Raises `InstanceRefused` (NOT_DICOM, UID_MISSING, UID_UNSAFE)."""
     try:
         _require_modest_inflation(path)
-        dataset = dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        with path.open("rb") as file:
+            dataset = read_attributes(file, _TAGS)
         transfer_syntax = str(dataset.file_meta.TransferSyntaxUID)
         values = [str(dataset.get(tag) or "") for tag in _TAGS]
     except Exception:
@@ -74,6 +83,24 @@ def read_header(path: Path) -> Header:
     )
 
 
+def read_attributes(file: BinaryIO, keywords: Sequence[str] = ()) -> FileDataset:
+    """Read what stands before the pixels, all or only some attributes; the file is left at the pixels.
+
+    Raises many types on malformed data sets, `ValueError` on endless ones.
+    """
+    left = _MOST_ELEMENTS
+
+    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {_MOST_ELEMENTS} elements")
+        return tag in (_PIXEL_DATA, _PIXEL_DATA + 1, _PIXEL_DATA + 8)
+
+    wanted: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]
+    return read_partial(file, stop_when=at_pixels, specific_tags=wanted or None)
+
+
 def dataset_offset(path: Path) -> int:
     """Where the data set of a Part 10 file begins, in bytes. Raises `InstanceRefused` (NOT_DICOM).
 
@@ -92,6 +119,7 @@ def _require_modest_inflation(path: Path) -> None:
         meta = file.read(offset)
         if DeflatedExplicitVRLittleEndian.encode() not in meta:
             return
+        allowed = _INFLATED_LIMIT + _INFLATED_TIMES * path.stat().st_size
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         inflated = 0
         pending = b""
@@ -99,5 +127,5 @@ def _require_modest_inflation(path: Path) -> None:
         while not inflate.eof and (pending or (pending := file.read(_CHUNK))):
             inflated += len(inflate.decompress(pending, _CHUNK))
             pending = inflate.unconsumed_tail
-            if inflated > _INFLATED_LIMIT:
+            if inflated > allowed:
                 raise InstanceRefused(Refusal.NOT_DICOM)
