@@ -67,6 +67,10 @@ molecule: $(SCENARIOS:%=molecule-%) ## all scenarios
 $(SCENARIOS:%=molecule-%): molecule-%: release
 	lab/scenario $*
 
+.PHONY: bench-engines
+bench-engines: .venv/tests.stamp ## engines on one CPU thread against torch eager
+	@.venv/bin/python benchmarks/engines.py
+
 .PHONY: cold
 cold: ## prove `make demo` on a bare Debian container
 	lab/prove-cold
