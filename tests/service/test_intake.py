@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CANARY
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID, generate_uid
@@ -365,6 +366,58 @@ def test_sigterm_in_the_middle_of_a_transfer_ends_within_seconds(tmp_path: Path)
     assert time.monotonic() - begun < 10
     assert not answers(service.dicom_port)
     opened.abort()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_refused_and_malformed_instances_leave_nothing_of_the_patient_in_log_or_replies(
+    service: Service, tmp_path: Path
+) -> None:
+    """The canary stands wherever a value can: UIDs, descriptions, broken VRs, raw bytes, the protocol itself."""
+    values = {
+        "PatientName": CANARY,
+        "PatientID": CANARY,
+        "SeriesDescription": CANARY,
+        "StudyDescription": CANARY,
+    }
+    replies = []
+
+    def send(image: Dataset, name: str) -> None:
+        image.save_as(tmp_path / name)
+        sent = service.storescu(tmp_path / name, options=["-d"])
+        replies.extend(line for line in (sent.stdout + sent.stderr).splitlines() if "Error Comment" in line)
+        replies.append(service.stow(tmp_path / name).text)
+
+    known = copy_of("CT_small.dcm", tmp_path / "known.dcm", **values)
+    send(known, "known.dcm")
+    known.PatientComments = f"{CANARY} other content"
+    send(known, "conflict.dcm")
+    send(copy_of("CT_small.dcm", tmp_path / "x", **values, StudyInstanceUID=f"1.2.{CANARY}"), "unsafe.dcm")
+    send(copy_of("CT_small.dcm", tmp_path / "x", **values, SeriesInstanceUID=""), "missing.dcm")
+    # Values that pydicom warns about and quotes: a date, a number and an age that are none; a foreign charset.
+    whole = (tmp_path / "known.dcm").read_bytes()
+    for old, new in (
+        (b"19970430", b"KANAREY1"),
+        (b"ISO_IR 100", b"KANAREYKA!"),
+        (b"CS", b"DS"),
+        (b"UI", b"US"),
+    ):
+        (tmp_path / "broken.dcm").write_bytes(whole[:132] + whole[132:].replace(old, new))
+        replies.append(service.stow(tmp_path / "broken.dcm").text)
+    for cut in (200, 400, 700, 1000):
+        (tmp_path / "torn.dcm").write_bytes(whole[:cut] + CANARY.encode() * 20)
+        replies.append(service.stow(tmp_path / "torn.dcm").text)
+    boundary = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={CANARY}'}
+    replies.append(service.http.post("/dicom-web/studies", content=CANARY * 9, headers=boundary).text)
+    for head in (b"\x01\0\0\0\0\x44", b"\x04\0\0\0\0\x44", b"\x09\0\0\0\0\x44", b"\x01\0\xff\xff\xff\xff"):
+        with socket.create_connection(("127.0.0.1", service.dicom_port)) as connection:
+            connection.sendall(head + CANARY.encode() * 20)
+    wait_for(lambda: answers(service.dicom_port), 5, "the listener lives")
+    said = service.log
+    for code in ("CONTENT_CONFLICT", "UID_UNSAFE", "UID_MISSING", "NOT_DICOM"):
+        assert code in said, "or the canary would prove nothing"
+    assert CANARY not in said
+    assert "KANAREY" not in said
+    assert not [reply for reply in replies if CANARY in reply]
 
 
 # --- the listener alone, in this process: what needs no service around it ---
