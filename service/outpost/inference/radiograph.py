@@ -1,8 +1,8 @@
 """The task `radiograph_classification`: radiographs of a study enter, a report on how they lie leaves.
 
 The network says of each image what it shows (a frontal chest, a lateral chest, something else), by how many
-quarter turns it is turned, whether it is mirrored, and whether its grey values are reversed. See
-docs/models.md for what that is worth.
+quarter turns it is turned, and whether its grey values are reversed. Its answer on mirroring is computed but not
+reported: docs/models.md says why, and what the others are worth.
 """
 
 from __future__ import annotations
@@ -194,8 +194,11 @@ def probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
 
 
 def finding(answers: NDArray[np.float32]) -> str:
-    """The answers to one image as a sentence; of how it lies, nothing where it shows no chest."""
-    view, rotation, mirrored, inverted = _by_head(answers)
+    """The answers to one image as a sentence; of how it lies, nothing where it shows no chest.
+
+    Whether it is mirrored is not told: on the real chest radiograph that answer was no better than chance.
+    """
+    view, rotation, _, inverted = _by_head(answers)
     shown = int(view.argmax())
     words = {
         "chest_frontal": "Chest, frontal",
@@ -208,10 +211,6 @@ def finding(answers: NDArray[np.float32]) -> str:
     turn = int(rotation.argmax())
     turned = "upright" if turn == 0 else f"turned by {TURNS[turn]} degrees counterclockwise"
     told.append(f"{turned} ({rotation[turn]:.2f})")
-    if VIEWS[shown] == "chest_frontal":
-        told.append(
-            f"{'mirrored' if mirrored[0] >= 0.5 else 'not mirrored'} ({max(mirrored[0], 1 - mirrored[0]):.2f})"
-        )
     told.append(
         f"grey values {'reversed' if inverted[0] >= 0.5 else 'as usual'} ({max(inverted[0], 1 - inverted[0]):.2f})"
     )
@@ -223,7 +222,7 @@ def _by_head(answers: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _named(answers: NDArray[np.float32]) -> tuple[Probability, ...]:
-    view, rotation, mirrored, inverted = (part.tolist() for part in _by_head(answers))
+    view, rotation, _, inverted = (part.tolist() for part in _by_head(answers))
     return (
         *(
             Probability(name.upper(), f"Probability: {name.replace('_', ', ')}", value)
@@ -233,7 +232,6 @@ def _named(answers: NDArray[np.float32]) -> tuple[Probability, ...]:
             Probability(f"TURNED_{turn}", f"Probability: turned by {turn} degrees counterclockwise", value)
             for turn, value in zip(TURNS, rotation, strict=True)
         ),
-        Probability("MIRRORED", "Probability: mirrored", mirrored[0]),
         Probability("INVERTED", "Probability: grey values reversed", inverted[0]),
     )
 
