@@ -56,6 +56,21 @@ test-python: .venv/tests.stamp ## unit and service tests, with real peers
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab
 
+# Peers live in a virtual environment of their own, over .venv's packages: one torch for both sides.
+.venv-bench/setup.stamp: .venv/tests.stamp benchmarks/requirements.txt benchmarks/setup
+	@benchmarks/setup && touch $@
+
+.PHONY: bench-setup
+bench-setup: .venv-bench/setup.stamp ## install the benchmarks' peers into .venv-bench
+
+.PHONY: bench-throughput
+bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofline and peers; on a quiet machine
+	@.venv-bench/bin/python benchmarks/throughput.py $(ARGS)
+
+.PHONY: bench-faults
+bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost and six peers; as root
+	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)
+
 .PHONY: release
 release: bootstrap .venv/controller.stamp ## build the release of this checkout into dist/releases
 	@service/build-release
