@@ -4,7 +4,7 @@
     pip install --no-deps -r service/training/radiograph/requirements.txt
     nice -n 15 python service/training/radiograph/train.py --out DIR
 
-One thread, seeded; a quarter of an hour. Writes into DIR: network.pt (state_dict), network.ts, network.onnx,
+One thread, seeded; ten to twenty minutes. Writes into DIR: network.pt (state_dict), network.ts, network.onnx,
 metrics.json (errors on pictures and on real radiographs it was never trained on), pools.npz (the pictures,
 kept so that a second run need not make them). What it can and cannot: README.md beside this file.
 """
