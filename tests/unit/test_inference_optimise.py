@@ -130,13 +130,13 @@ def test_a_configured_engine_that_is_wrong_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_hanging_and_greedy_engines_are_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
-    bundle = bundle_of(tmp_path / "bundle", {OPENVINO: "hang", ONNX: "memory"}, {"CPU": 5.0})
-    evidence = optimise(bundle, tmp_path, trial_seconds=15)
+    bundle = bundle_of(tmp_path / "bundle", {OPENVINO: "hang", ONNX: "memory"}, {})
+    evidence = optimise(bundle, tmp_path, trial_seconds=40)
     found = verdicts(evidence)
     assert (found["openvino/float32"], found["onnxruntime/float32"]) == ("failed", "failed")
-    assert found["torchscript/float32"] == "chosen"
+    assert "chosen" in found.values()
     reasons = " ".join(row["reason"] for row in evidence["rows"])
-    assert "no answer in 15 s" in reasons
+    assert "no answer in 40 s" in reasons
     assert "OUT_OF_MEMORY" in reasons
 
 
