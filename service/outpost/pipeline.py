@@ -249,7 +249,7 @@ class Pipeline:
         now = time.monotonic()
         for row in [row for row, until in self._claimed.items() if until <= now]:
             del self._claimed[row]
-        waiting = self._journal.in_state("complete", limit=len(self._claimed) + 1)
+        waiting = self._journal.queued(limit=len(self._claimed) + 1)
         return next((study for study in waiting if study.row not in self._claimed), None)
 
     def put_down(self, study: StudyRecord, hold_seconds: float = 0.0) -> None:
@@ -386,10 +386,9 @@ class Pipeline:
     def _take_back_interrupted(self) -> None:
         """Studies that are `inferring` while no lane has them were interrupted."""
         with self._condition:
-            claimed = set(self._claimed)
-        for study in self._journal.in_state("inferring"):
-            if study.row in claimed:
-                continue
+            # At one moment: a lane that takes a study, or puts one down, between the two would seem dead.
+            interrupted = [s for s in self._journal.in_state("inferring") if s.row not in self._claimed]
+        for study in interrupted:
             number = self._journal.note_failure(
                 study.row, PipelineCode.SERVICE_DIED, "", "the service ended in the middle of it"
             )

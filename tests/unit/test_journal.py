@@ -143,6 +143,22 @@ def test_unshipped_rows_come_in_the_order_of_their_last_change(journal: Journal)
     assert [r.row for r in journal.unshipped(1)] == [second]
 
 
+def test_a_revision_is_computed_only_after_the_one_before_it(journal: Journal) -> None:
+    first = received(journal).row
+    journal.complete(first)
+    other = received(journal, study="1.2.4").row
+    journal.complete(other)
+    journal.begin_inference(first)
+    late = received(journal, 2).row
+    journal.complete(late)
+    assert [study.row for study in journal.queued()] == [other]
+    journal.return_to_queue(first, forget_attempt=True)
+    assert [study.row for study in journal.queued()] == [first, other]
+    journal.begin_inference(first)
+    journal.finish(first, "rejected", "NO_SERIES_FOR_BUNDLE")
+    assert [study.row for study in journal.queued()] == [other, late]
+
+
 def test_all_is_there_after_closing_and_opening(journal: Journal) -> None:
     study = delivering(journal)
     journal.note_delivery(study.row, "a.dcm", "pacs", "no route")

@@ -618,6 +618,15 @@ class Journal:
         sql = f"SELECT {_RECORD_COLUMNS} FROM studies WHERE state = ? ORDER BY id LIMIT ?"
         return [self._record(r) for r in self._rows(sql, (state, limit))]
 
+    def queued(self, limit: int = -1) -> list[StudyRecord]:
+        """Complete studies, oldest first; a revision waits until the one before it has its result or its end."""
+        sql = (
+            f"SELECT {_RECORD_COLUMNS} FROM studies s WHERE state = 'complete' AND NOT EXISTS (SELECT 1"
+            " FROM studies o WHERE o.study_uid = s.study_uid AND o.revision < s.revision"
+            " AND o.state IN ('receiving', 'complete', 'inferring')) ORDER BY id LIMIT ?"
+        )
+        return [self._record(r) for r in self._rows(sql, (limit,))]
+
     def newest(self, state: str | None = None, limit: int = 100) -> list[StudyRecord]:
         """Studies for a person to look at, newest first."""
         sql = (
