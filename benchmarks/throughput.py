@@ -7,7 +7,9 @@ Counted is a study that is done, between the end of the warm-up and the end of t
 way that no process ever waits for one:
 - roofline: as many processes as cores, one thread each, computing one decoded study again and again;
 - bare: the same with reading before and writing DICOM after, each time; the limit of a service that costs nothing;
-- peers: the study's DICOM files posted over HTTP as one tar; done is the JSON answer;
+- peers: the study's DICOM files posted over HTTP as one tar, read and computed by Outpost's own code and made a
+  DICOM result, in memory only; done is the answer with the result. `NAME-output` answers a few numbers about the
+  model's output and makes no DICOM result, which is less than any of the others does;
 - Outpost: the study sent by STOW-RS, fsynced and journalled, computed, its DICOM result journalled and sent on;
   done is the result's file in the PACS (DCMTK's storescp). Client and PACS run on the same cores.
 """
@@ -42,6 +44,7 @@ from running import Service, StoreScp  # noqa: E402
 from studies import Studies  # noqa: E402
 
 ROOFLINE, BARE, OUTPOST = "roofline", "bare", "outpost"
+OUTPUT_ONLY = "-output"
 LIMIT_BAR, PEER_BAR, NAMED_PEER = 0.95, 1.0, "mosec"
 WORKERS = len(os.sched_getaffinity(0))
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -137,8 +140,9 @@ def _say(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def peer_rate(name: str, load: Workload) -> float:
+def peer_rate(side: str, load: Workload) -> float:
     """Studies a second of a peer, clients asking again as soon as they are answered."""
+    name = side.removesuffix(OUTPUT_ONLY)
     if PEERS[name].missing:
         raise CannotRun(f"{name} is not installed: make bench-setup")
     clients = 2 * WORKERS + 1
@@ -152,7 +156,7 @@ def peer_rate(name: str, load: Workload) -> float:
         PEERS[name],
         folder,
         WORKERS,
-        f"bundle:{load.bundle}",
+        f"{'output' if side.endswith(OUTPUT_ONLY) else 'bundle'}:{load.bundle}",
         _STUCK_SECONDS,
         {"BENCH_RAY_FOLDER": str(folder / "ray")},
     )
@@ -313,7 +317,7 @@ def main() -> int:
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="default: %(default)s")
     parser.add_argument(
         "--servers",
-        default="outpost,mosec,litserve,bentoml,fastapi,fastapi-workers",
+        default="outpost,mosec,mosec-output,litserve,bentoml,fastapi,fastapi-workers",
         help="default: %(default)s; ray too",
     )
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
