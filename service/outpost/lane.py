@@ -43,6 +43,7 @@ _WAIT_SECONDS = 0.25
 # The golden case may take this share of a lane's time.
 _GOLDEN_SHARE = 0.02
 _GOLDEN_OFTENEST_SECONDS = 2.0
+_GOLDEN_PATIENCE_SECONDS = 10.0
 _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 1.0, 60.0
 # Beyond the limits of its worker: then it is the lane itself that hangs.
 _GRACE_SECONDS = 60.0
@@ -211,9 +212,11 @@ class Lane(threading.Thread):
 
     def _compute_golden(self, asked: Sequence[Future[Golden]]) -> None:
         rung = self._worker.rung
+        # Ten times as long as it took is slow, and judged so by health; longer than that it hangs.
+        usual = self._golden.seconds if self._golden is not None and self._golden.seconds else 0.0
         try:
             with self._at_work("golden"):
-                verdict = self._worker.golden()
+                verdict = self._worker.golden(_GOLDEN_PATIENCE_SECONDS + 12 * usual)
         except InferenceFailed as failure:
             self._host_failed(rung, failure)
         else:
@@ -331,6 +334,7 @@ class Lane(threading.Thread):
                 self._floor.make_room(self.number)
             with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
                 self._worker.extend(waited)
+                self._busy_since = time.monotonic()  # waiting in line is no sign of a worker that hangs
                 return self._worker.compute(rung, work, study.revision)
 
     def _choose(self, study: StudyRecord, shape: tuple[int, ...]) -> Rung | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -197,4 +198,6 @@ def test_the_command_line_sends_and_tests_itself(
         [*outpost, "selftest", "--json", "--config", str(service.config_file)], capture_output=True, text=True
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert '"status": "ok"' in tested.stdout
+    verdict = json.loads(tested.stdout)
+    # All is well but for one thing: nobody has measured the engines on this host yet.
+    assert [check["code"] for check in verdict["checks"] if not check["ok"]] == ["ENGINE_MEASURED"]

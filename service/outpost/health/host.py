@@ -31,6 +31,7 @@ from outpost.health.certificate import Validity, validities
 from outpost.health.codes import CheckCode
 from outpost.health.verdict import Check, check
 from outpost.inference import memory
+from outpost.inference.plan import PARENT_MIB
 from outpost.records.journal import utc_now
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ _RENEW = timedelta(days=30)
 # Clocks are set back by seconds all the time (NTP, leap seconds): only more says that the date is lost.
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _NEWEST_ROWS = 1000
-_PARENT_MIB = 400  # the service itself beside its workers, as the plan reckons
 _PORT_SECONDS = 5.0
 
 
@@ -141,8 +141,8 @@ def newest_in_journal(journal: Path) -> datetime | None:
 def memory_share(workers: int, need_mib: int, share_mib: int, limit_mib: int | None) -> Check:
     """Whether all workers fit. `share_mib` is what the configuration gives this system, 0 for no limit."""
     limits = [limit for limit in (share_mib, limit_mib) if limit]
-    need = workers * need_mib + _PARENT_MIB
-    wanted = f">= {need} MiB ({workers} workers of {need_mib} MiB, {_PARENT_MIB} MiB for the service)"
+    need = workers * need_mib + PARENT_MIB
+    wanted = f">= {need} MiB ({workers} workers of {need_mib} MiB, {PARENT_MIB} MiB for the service)"
     if not limits:
         return check(CheckCode.MEMORY_SHARE, True, "no limit known", wanted)
     return check(CheckCode.MEMORY_SHARE, min(limits) >= need, f"{min(limits)} MiB", wanted)

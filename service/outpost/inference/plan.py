@@ -21,8 +21,8 @@ from outpost.records.journal import Journal
 
 log = logging.getLogger(__name__)
 
-# The parent with its threads, the journal's cache and what is being received.
-_PARENT_MIB = 400
+# The service itself beside its workers: its threads, the journal's cache, what is being received.
+PARENT_MIB = 400
 _NVIDIA = Path("/dev/nvidiactl")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -75,7 +75,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     need = manifest.resources.memory_mib
     workers = _workers(config, need, journal)
     limit = _limit_mib(config)
-    room = limit is None or limit >= _PARENT_MIB + max(workers, 2) * need
+    room = limit is None or limit >= PARENT_MIB + max(workers, 2) * need
     return Plan(
         bundle,
         Ladder(
@@ -117,7 +117,7 @@ def _workers(config: Config, need_mib: int, journal: Journal) -> int:
     limit = _limit_mib(config)
     if limit is None or not need_mib:
         return wanted
-    fit = max(1, (limit - _PARENT_MIB) // need_mib)
+    fit = max(1, (limit - PARENT_MIB) // need_mib)
     if fit < wanted:
         told = f"{fit} of {wanted}: {limit} MiB, {need_mib} MiB a worker"
         log.warning("inference.workers reduced to %s", told)

@@ -141,14 +141,20 @@ class InferenceWorker:
         self.read(files)
         return self.compute(self._rung, output_dir, revision)
 
-    def golden(self) -> GoldenVerdict:
+    def golden(self, seconds: float | None = None) -> GoldenVerdict:
         """Compute the golden case now. A wrong answer is a verdict; no answer raises.
+
+        Args:
+            seconds: longest time for it; left out, as long as a start may take.
 
         Raises:
             InferenceFailed: no answer came; there is no child then.
         """
         return GoldenVerdict(
-            **self._ask({"command": "golden", "rung": self._rung.as_json()}, self._start_seconds)
+            **self._ask(
+                {"command": "golden", "rung": self._rung.as_json()},
+                self._start_seconds if seconds is None else seconds,
+            )
         )
 
     @property
