@@ -23,7 +23,7 @@ from running import STARTED, StoreScp, answers, wait_for
 from switchable import HERE, SwitchableService
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RELEASE = REPOSITORY / "dist" / "releases" / "current"
+RELEASES = REPOSITORY / "dist" / "releases"
 
 pytestmark = pytest.mark.skipif(not shutil.which("docker"), reason="the release is an image; no docker here")
 
@@ -62,7 +62,8 @@ class ContainedService(SwitchableService):
         for parent in (self.root, *self.root.parents):
             if parent.stat().st_uid == 0 and parent.is_relative_to("/tmp"):  # noqa: S108 - pytest's own folders
                 parent.chmod(0o755)
-        manifest = json.loads((RELEASE / "manifest.json").read_text())
+        current = (RELEASES / "current").read_text().strip()
+        manifest = json.loads((RELEASES / current / "manifest.json").read_text())
         image = manifest["image"]["id"]
         os.environ["OUTPOST_CORES"], os.environ["OUTPOST_MEMORY_MIB"] = "2", str(self._memory_mib)
         command = run.command_line(self.name, ["serve"], image, manifest["version"])
@@ -80,8 +81,7 @@ class ContainedService(SwitchableService):
 
     def stop(self) -> int:
         subprocess.run(["docker", "rm", "-f", f"outpost-{self.name}"], capture_output=True, check=False)
-        assert self.process is not None
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=30) if self.process is not None else -1
 
     def inspect(self) -> Any:
         done = subprocess.run(
@@ -97,8 +97,8 @@ class ContainedService(SwitchableService):
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[ContainedService]:
-    if not RELEASE.exists():
-        pytest.fail(f"{RELEASE} is not there: run `make release` first")
+    if not (RELEASES / "current").exists():
+        pytest.fail(f"{RELEASES / 'current'} is not there: run `make release` first")
     pacs = StoreScp(tmp_path / "pacs").start()
     service = ContainedService(tmp_path / "service", [("PACS", pacs.port)], memory_mib=1100)
     yield service
