@@ -359,7 +359,7 @@ def main() -> int:
         and not any(found["cannot"] for found in results.values()),
         details=results,
         packages=["outpost", "torch", *(PEERS[peer].package for peer in servers if peer in PEERS), "uvicorn"],
-        keep=bool(reached),
+        keep=complete and options.repeats >= 3,
     )
 
 
