@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import threading
 import time
@@ -398,6 +399,16 @@ def test_a_later_revision_waits_until_the_one_before_it_is_proven(sender: Sender
     pacs.report(pacs.asked[0][0], [*of_first, *of_other], [])
     wait_for(lambda: len(pacs.asked) == 2, 20, "the second revision follows")
     assert pacs.stored == [*of_first, *of_other, *of_second]
+
+
+def test_a_study_whose_results_are_lost_is_computed_again_and_not_called_delivered(
+    sender: Sender, pacs: Pacs
+) -> None:
+    study = sender.put()
+    shutil.rmtree(sender.outbox.files(study)[0].parent)
+    sender.start(_dimse(pacs.start().port))
+    wait_for(lambda: sender.journal.study(study.row).state != "delivering", 10, "the loss is seen")
+    assert sender.journal.study(study.row).state == "complete"
 
 
 def test_a_refused_result_holds_up_its_own_study_and_no_other(sender: Sender, pacs: Pacs) -> None:

@@ -282,8 +282,13 @@ class Courier:
             deliveries = self._journal.deliveries(study.row)
             confirmed = {(d.file, d.destination) for d in deliveries if self._proves(d)}
             destinations = [destination.name for destination in self._config.destinations]
-            wanted = {(file.name, name) for file in self._outbox.files(study) for name in destinations}
-            if wanted <= confirmed:
+            files = self._outbox.files(study)
+            if not files:
+                # Only a disk that loses files brings this about: nothing was proven.
+                log.error("study %d: its results are gone from the outbox, computing them again", study.row)
+                self._journal.recompute(study.row)
+                return
+            if {(file.name, name) for file in files for name in destinations} <= confirmed:
                 self._journal.finish(study.row, "delivered")
                 self._outbox.remove(study)
                 log.info("study %d delivered to %s", study.row, ", ".join(destinations))

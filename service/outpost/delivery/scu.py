@@ -91,7 +91,7 @@ def store(opened: Association, file: Path) -> None:
         ) from None
     except RuntimeError:
         raise PeerUnreachable("the peer ended the association") from None
-    _require_stored(status)
+    _require_stored(status, opened)
 
 
 def echo(peer: Peer) -> None:
@@ -102,8 +102,10 @@ def echo(peer: Peer) -> None:
             raise PeerUnreachable(f"{peer.ae_title} at {peer.host}:{peer.port} does not answer C-ECHO")
 
 
-def _require_stored(status: Dataset) -> None:
+def _require_stored(status: Dataset, opened: Association) -> None:
     if "Status" not in status:
+        if not opened.is_established:
+            raise PeerUnreachable("the peer ended the association without an answer to C-STORE")
         raise PeerUnreachable(f"no answer to C-STORE within {_ANSWER_SECONDS} s")
     if status.Status not in _STORED:
         raise NotSent(f"the peer answered C-STORE with status 0x{status.Status:04X}: see its log")
