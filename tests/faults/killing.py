@@ -11,6 +11,7 @@ and `outpost.durable`, counts as its step.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -97,9 +98,10 @@ def arm(killer: Killer) -> None:
     for name in ("fsync", "link", "rename", "unlink", "rmdir", "mkdir"):
         setattr(os, name, killer.around(name, getattr(os, name)))
 
+    from pynetdicom.association import Association
+
     from outpost.inference import worker
     from outpost.records.recorder import Recorder
-    from pynetdicom.association import Association
 
     Association.send_c_store = killer.around("c-store", Association.send_c_store)  # type: ignore[method-assign]
     Recorder._upsert = killer.around("upsert", Recorder._upsert)  # type: ignore[method-assign]
@@ -140,11 +142,14 @@ def _spawn_light_children() -> None:
 
 def nursery() -> None:
     """Fork a service for each line of JSON on standard input and answer its pid; or wait for one, its status."""
-    import outpost.inference.child  # noqa: F401 - for `_die_with`
-    import outpost.serve
-    import uvicorn.loops.auto
-    import uvicorn.protocols.http.auto  # noqa: F401 - what the service would import when it starts
-
+    # All that a service imports when it starts.
+    for name in (
+        "outpost.inference.child",
+        "outpost.serve",
+        "uvicorn.loops.auto",
+        "uvicorn.protocols.http.auto",
+    ):
+        importlib.import_module(name)
     parent = os.getpid()
     print(json.dumps(parent), flush=True)
     for line in sys.stdin:
@@ -260,7 +265,14 @@ class Nursery:
         self._answer()
 
     def start(
-        self, config: Path, log: Path, told: Path, step: str | None = None, count: int = 1, *, light: bool = True
+        self,
+        config: Path,
+        log: Path,
+        told: Path,
+        step: str | None = None,
+        count: int = 1,
+        *,
+        light: bool = True,
     ) -> int:
         """Fork a service; returns its pid. `told` is the file that names the step it died at."""
         return self._ask(

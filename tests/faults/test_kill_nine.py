@@ -290,7 +290,7 @@ class Scene:
             delivery={"retry_first_seconds": 0.1, "retry_max_seconds": 0.4},
             inference={
                 "bundle": str(bundle),
-                "workers": 1,
+                "workers": self.chance.choice((1, 2)),
                 "optimise_after_idle_seconds": 0,
                 # The test kills the service in the start of its worker more often than any host does.
                 "ladder": {
@@ -597,7 +597,10 @@ def plan_of(chance: random.Random, kills: int) -> list[tuple[Step | None, int]]:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster("killing", "127.78.0.31", "region").start()
+    # An address of this very run: another may go on beside it.
+    cluster = Cluster(
+        "killing", f"127.79.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}", "region"
+    ).start()
     make_region_database(cluster, "chita")
     yield cluster
     cluster.destroy()
