@@ -60,7 +60,6 @@ BUNDLE = HERE / "bundles" / "faulty"
 WORKERS = 2
 RATE = 2.0  # studies a second
 HEALTHY_SECONDS = 5.0
-GIVE_UP_SECONDS = 60.0
 LINGER_SECONDS = 3.0  # the fault stays this long after it was noticed
 ANSWER_SECONDS = 30.0
 SETTLE_SECONDS = 120.0
@@ -316,14 +315,14 @@ class Stream:
             thread.join()
 
 
-def measure(subject: Subject, fault: str, order: Path) -> Cell:
-    """One cell. `order` is the file the network reads its fault from."""
+def measure(subject: Subject, fault: str, order: Path, give_up: float) -> Cell:
+    """One cell. `order` is the file the network reads its fault from, `give_up` the seconds after which it is never."""
     stream = Stream(subject)
     try:
         time.sleep(HEALTHY_SECONDS)
         began = time.monotonic()
         lift = _inject(subject, fault, order)
-        noticed = _wait(lambda: not subject.ready(), began, GIVE_UP_SECONDS, twice=True)
+        noticed = _wait(lambda: not subject.ready(), began, give_up, twice=True)
         if fault == "kill":
             ended = began  # nothing to lift
         else:
@@ -337,14 +336,14 @@ def measure(subject: Subject, fault: str, order: Path) -> Cell:
             )
             return proven and subject.ready()
 
-        back = _wait(works, ended, time.monotonic() - ended + GIVE_UP_SECONDS)
+        back = _wait(works, ended, time.monotonic() - ended + give_up)
     finally:
         stream.stop()
     subject.settle(stream.sent)
     before = [sent.end for sent in stream.sent if sent.at < began - 2]
     if any(end != "right" for end in before):
         return Cell(cannot=f"not healthy before the fault: {dict(Counter(before))}")
-    until = began + (noticed if noticed is not None else GIVE_UP_SECONDS)
+    until = began + (noticed if noticed is not None else give_up)
     hole = [sent for sent in stream.sent if began <= sent.at < until]
     # Outpost answers for all it took; a peer only for what a balancer would still have sent it, and for what it
     # had in work as the fault began.
@@ -426,7 +425,7 @@ def file_system(label: str) -> Iterator[Path]:
         Path(f"{folder}.log").unlink(missing_ok=True)
 
 
-def cell(server: str, fault: str) -> Cell:
+def cell(server: str, fault: str, give_up: float) -> Cell:
     """Start the server, measure, stop it."""
     if server != "outpost" and PEERS[server].missing:
         return Cell(cannot=f"{server} is not installed: make bench-setup")
@@ -441,7 +440,7 @@ def cell(server: str, fault: str) -> Cell:
         except CannotRun as error:
             return Cell(cannot=str(error))
         try:
-            found = measure(subject, fault, order)
+            found = measure(subject, fault, order, give_up)
             if log := os.environ.get("BENCH_KEEP_LOGS"):
                 _keep_log(Path(log), server, fault, folder, Path(aside))
             return found
@@ -492,6 +491,7 @@ def main() -> int:
     )
     parser.add_argument("--faults", default=",".join(FAULTS), help="default: %(default)s")
     parser.add_argument("--servers", default=",".join(["outpost", *PEERS]), help="default: %(default)s")
+    parser.add_argument("--give-up", type=float, default=60, help="seconds, default: %(default)s")
     options = parser.parse_args()
     faults, servers = options.faults.split(","), options.servers.split(",")
     if os.geteuid() != 0:
@@ -508,12 +508,10 @@ def main() -> int:
     matrix: dict[str, dict[str, Cell]] = {}
     for fault in faults:
         print(f"{fault}: {FAULTS[fault]}", flush=True)
-        # Peers beside each other: a cell of theirs is mostly waiting. Outpost by itself, as it has a limit to keep.
-        with ThreadPoolExecutor(max(len(peers), 1)) as pool:
-            running = {peer: pool.submit(cell, peer, fault) for peer in peers}
-            matrix[fault] = {peer: future.result() for peer, future in running.items()}
-        if "outpost" in servers:
-            matrix[fault]["outpost"] = cell("outpost", fault)
+        # All beside each other: a cell is mostly waiting. It is no advantage to the one with a limit to keep.
+        with ThreadPoolExecutor(len(servers)) as pool:
+            running = {server: pool.submit(cell, server, fault, options.give_up) for server in servers}
+            matrix[fault] = {server: future.result() for server, future in running.items()}
         for server in servers:
             found = matrix[fault][server]
             print(f"  {server}: {found.cannot or asdict(found)}", flush=True)
@@ -541,6 +539,7 @@ def main() -> int:
         ok=reached and could_run == peers and bool(ours),
         details={
             "faults": {fault: FAULTS[fault] for fault in faults},
+            "give_up_seconds": options.give_up,
             "cells": {fault: {s: asdict(by[s]) for s in servers} for fault, by in matrix.items()},
         },
         packages=["outpost", "torch", *(PEERS[peer].package for peer in peers), "uvicorn"],
