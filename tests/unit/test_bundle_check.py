@@ -87,7 +87,7 @@ def test_a_released_bundle_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
             "engines",
             "torchscript weights",
         ),
-        (replace_in("outpost.yaml", "format: torchscript", "format: onnx"), "networks load", "onnx"),
+        (replace_in("outpost.yaml", "format: torchscript", "format: onnx"), "engines", "onnx"),
         (
             replace_in("configs/inference.json", "BrainExtraction", "BrainExtracton"),
             "networks load",

@@ -128,10 +128,12 @@ def test_an_archive_cut_short_is_not_released(release: ModuleType, saved_image: 
         release.image_id(archive)
 
 
-def test_the_bundle_in_the_manifest_names_its_weights(release: ModuleType) -> None:
-    (bundle,) = release.bundles()
-    assert bundle["name"] == "brain_extraction"
-    assert set(bundle["weights_sha256"]) == {"data/models/bbox_model.pt", "data/models/model.pt"}
+def test_the_bundles_in_the_manifest_name_their_weights(release: ModuleType) -> None:
+    weights = {bundle["name"]: set(bundle["weights_sha256"]) for bundle in release.bundles()}
+    assert weights == {
+        "brain_extraction": {"data/models/bbox_model.pt", "data/models/model.pt"},
+        "radiograph_orientation": {"models/network.pt"},
+    }
 
 
 def test_builds_of_the_checkout_are_named_by_content_and_only_two_are_kept(
