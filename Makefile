@@ -82,6 +82,13 @@ molecule: $(SCENARIOS:%=molecule-%) ## all scenarios
 $(SCENARIOS:%=molecule-%): molecule-%: release
 	lab/scenario $*
 
+.PHONY: bench-intake bench-decode bench-health
+bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
+bench-decode: .venv/tests.stamp ## decoders by transfer syntax
+bench-health: .venv/tests.stamp ## the light health check against its millisecond
+bench-intake bench-decode bench-health: bench-%:
+	@.venv/bin/python benchmarks/$*.py $(ARGS)
+
 .PHONY: bench-engines
 bench-engines: .venv/tests.stamp ## engines on one CPU thread against torch eager
 	@.venv/bin/python benchmarks/engines.py
