@@ -44,6 +44,8 @@ _WAIT_SECONDS = 0.25
 _GOLDEN_SHARE = 0.02
 _GOLDEN_OFTENEST_SECONDS = 2.0
 _GOLDEN_PATIENCE_SECONDS = 10.0
+# A study whose result found no room on the disk is left alone that long.
+_FULL_SECONDS = 10.0
 _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 1.0, 60.0
 # Beyond the limits of its worker: then it is the lane itself that hangs.
 _GRACE_SECONDS = 60.0
@@ -112,6 +114,8 @@ class Lane(threading.Thread):
         self._not_before = 0.0
         self._pauses = 0
         self._next_golden = 0.0
+        self._rung_proven: Rung | None = None
+        self._fastest = 0.0  # golden case at the present rung, seconds
         self._tried: tuple[Rung, tuple[int, ...]] = (worker.rung, ())
 
     # --- for other threads ---
@@ -130,8 +134,8 @@ class Lane(threading.Thread):
     @property
     def golden_period(self) -> float:
         """Seconds between two golden cases: often where they are cheap, never oftener than the share allows."""
-        seconds = self._golden.seconds if self._golden is not None else None
-        wanted = (seconds or 0.0) / _GOLDEN_SHARE
+        # By the fastest: a host that has slowed down must be looked at no more seldom for it.
+        wanted = self._fastest / _GOLDEN_SHARE
         return min(max(wanted, _GOLDEN_OFTENEST_SECONDS), self._longest_period)
 
     def hangs(self, now: float) -> bool:
@@ -240,6 +244,10 @@ class Lane(threading.Thread):
             metric=verdict.metric,
             seconds=verdict.seconds,
         )
+        if rung == self._rung_proven and self._fastest:
+            self._fastest = min(self._fastest, verdict.seconds)
+        else:
+            self._rung_proven, self._fastest = rung, verdict.seconds
         self._pauses, self._not_before = 0, 0.0
         self._next_golden = time.monotonic() + self.golden_period
         if self._floor.ladder.succeeded(rung):
@@ -388,6 +396,10 @@ class Lane(threading.Thread):
         if failure.code == Code.WORKER_CLOSED:
             self._journal.return_to_queue(study.row, forget_attempt=True)
             return 0.0
+        if failure.code == Code.STORAGE_FULL:
+            self._journal.return_to_queue(study.row, forget_attempt=True)
+            log.error("study %d: %s; held until there is room", study.row, failure.message)
+            return _FULL_SECONDS
         rung, shape = self._tried
         cause = cause_of(failure.code)
         ladder = self._floor.ladder

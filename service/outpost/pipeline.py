@@ -46,7 +46,8 @@ _HOUSEKEEPING_SECONDS = 30.0
 _RESULT_ROOM_BYTES = 64 * MIB
 _WARM_UP_SECONDS = 60.0  # asked of systemd again and again while a lane is proving itself
 _FINISH_SECONDS = 5.0  # at the end of the service: a study in work may still end by itself
-_STALL_FIRST_SECONDS = 5.0
+# A study unusually large for this host may pass this and still end well: the verdict says so, nothing is stopped.
+_STALL_FIRST_SECONDS, _STALL_FACTOR = 5.0, 1.5
 _LONGEST_RECEIVE_ONLY_SECONDS = 4 * 3600.0
 _MEAN_WEIGHT = 0.2  # of the newest study in the running mean of their times
 
@@ -145,7 +146,7 @@ class Pipeline:
     @property
     def stall_seconds(self) -> float:
         """How long a study or golden case may be in work before it counts as not getting on."""
-        return _STALL_FIRST_SECONDS + 3 * max(self.golden_fastest or 0.0, self._typical or 0.0)
+        return _STALL_FIRST_SECONDS + _STALL_FACTOR * max(self.golden_fastest or 0.0, self._typical or 0.0)
 
     def ask_golden(self) -> Future[Golden]:
         """Have the golden case computed by the next free lane, before its next study."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import json
 import os
@@ -144,6 +145,8 @@ def classify(error: Exception) -> Code:
     # RuntimeError from "DefaultCPUAllocator" (c10/core/impl/alloc_cpu.cpp); onnxruntime and OpenVINO let
     # std::bad_alloc through as text.
     text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Code.STORAGE_FULL
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

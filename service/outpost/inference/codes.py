@@ -38,6 +38,7 @@ class Code(StrEnum):
     WORKER_OUT_OF_MEMORY = "WORKER_OUT_OF_MEMORY"
     NO_KERNEL_IMAGE = "NO_KERNEL_IMAGE"
     DEVICE_LOST = "DEVICE_LOST"
+    STORAGE_FULL = "STORAGE_FULL"
 
     # The worker may not serve at all until this is put right.
     BUNDLE_INVALID = "BUNDLE_INVALID"
@@ -139,6 +140,10 @@ REASONS: Final[dict[Code, Reason]] = {
     Code.DEVICE_LOST: Reason(
         "The GPU failed in the middle of computing; its context is poisoned and the process was ended.",
         "Look at `dmesg` for Xid messages and at the GPU's temperature; the CPU computes meanwhile.",
+    ),
+    Code.STORAGE_FULL: Reason(
+        "There was no room on the disk for the result; the study waits and is computed again.",
+        "Free space on the file system of storage.root; see the runbook, the disk is full.",
     ),
     Code.BUNDLE_INVALID: Reason(
         "The model bundle is incomplete or its configuration is wrong.",

@@ -51,6 +51,7 @@ _CAUSES = {
     Code.BUNDLE_INVALID: Cause.SYSTEM,
     Code.WEIGHTS_MISMATCH: Cause.SYSTEM,
     Code.ASSERTION_FAILED: Cause.SYSTEM,
+    Code.STORAGE_FULL: Cause.SYSTEM,
 }
 # How often a rung may fail of a cause before it is left. A lost device or a dead process may be an accident.
 _STRIKES = {Code.DEVICE_LOST: 2, Code.WORKER_DIED: 2}
