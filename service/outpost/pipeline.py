@@ -103,6 +103,7 @@ class Pipeline:
                     plan.ladder.rung_for() or plan.ladder.rungs[-1],
                     config.inference.timeout_seconds,
                     config.storage.root,
+                    vram_mib=config.inference.vram_mib // plan.ladder.top.parallel,
                 ),
                 journal,
                 spool,

@@ -73,7 +73,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
         reference=(manifest.engines.reference.engine, manifest.engines.reference.precision),
     )
     need = manifest.resources.memory_mib
-    workers = _workers(config, need, journal)
+    workers = _workers(config, need, manifest.resources.vram_mib if device != "cpu" else 0, journal)
     limit = _limit_mib(config)
     room = limit is None or limit >= PARENT_MIB + max(workers, 2) * need
     return Plan(
@@ -111,15 +111,18 @@ def _limit_mib(config: Config) -> int | None:
     return min(limits, default=None)
 
 
-def _workers(config: Config, need_mib: int, journal: Journal) -> int:
-    """As many as configured, unless this system's memory holds fewer."""
-    wanted = config.inference.workers
-    limit = _limit_mib(config)
-    if limit is None or not need_mib:
-        return wanted
-    fit = max(1, (limit - PARENT_MIB) // need_mib)
-    if fit < wanted:
-        told = f"{fit} of {wanted}: {limit} MiB, {need_mib} MiB a worker"
+def _workers(config: Config, need_mib: int, need_vram_mib: int, journal: Journal) -> int:
+    """As many as configured, unless this system's share of memory, or of the GPU's, holds fewer."""
+    wanted = fit = config.inference.workers
+    shares = [
+        (_limit_mib(config), PARENT_MIB, need_mib, "memory"),
+        (config.inference.vram_mib or None, 0, need_vram_mib, "of the GPU's memory"),
+    ]
+    for limit, taken, need, what in shares:
+        if limit is None or not need or (limit - taken) // need >= fit:
+            continue
+        fit = max(1, (limit - taken) // need)
+        told = f"{fit} of {wanted}: {limit} MiB {what}, {need} MiB a worker"
         log.warning("inference.workers reduced to %s", told)
         journal.note_event(EventCode.WORKERS_REDUCED, told)
-    return min(wanted, fit)
+    return fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ class Predictor:
         torch.set_num_threads(1)
         if torch.get_num_interop_threads() != 1:  # may be set once in a process
             torch.set_num_interop_threads(1)
+        _share_gpu(rung.device, int(os.environ.get("OUTPOST_VRAM_MIB") or 0))
         self._bundle = bundle
         self._process = rung.process
         self._task = make_task(bundle)
@@ -182,3 +184,10 @@ def _wrong(bundle: Bundle, error: Exception) -> InferenceFailed:
     return InferenceFailed(
         Code.BUNDLE_INVALID, f"{bundle.path}/configs/inference.json: {type(error).__name__}: {error}"
     )
+
+
+def _share_gpu(device: str, vram_mib: int) -> None:
+    """Have torch take no more of a GPU than this process's share: other systems compute on it too."""
+    if vram_mib and device.startswith("cuda"):
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (vram_mib << 20) / total), device)

@@ -48,6 +48,7 @@ class InferenceWorker:
         timeout_seconds: longest time for one study; then the child is killed.
         storage: folder of the system; engines keep converted models below it.
         start_seconds: longest time to load the bundle and compute the golden case.
+        vram_mib: what the child may take of a GPU; 0 is all of it.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class InferenceWorker:
         timeout_seconds: float,
         storage: Path,
         start_seconds: float = _START_SECONDS,
+        vram_mib: int = 0,
     ) -> None:
         self._bundle_path = bundle_path
         self._rung = rung
         self._timeout_seconds = timeout_seconds
         self._storage = storage
         self._start_seconds = start_seconds
+        self._vram_mib = vram_mib
         self._lock = threading.RLock()
         # The kernel takes the death of the *thread* that started a child for the death of its parent
         # (prctl(2), PR_SET_PDEATHSIG): children are started by one thread that lives as long as the worker.
@@ -244,6 +247,7 @@ class InferenceWorker:
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 # One setting for every library that starts threads of its own.
                 **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+                "OUTPOST_VRAM_MIB": str(self._vram_mib),
             },
             # Its own session: a Ctrl-C at the terminal is for the service, which closes its children.
             start_new_session=True,
