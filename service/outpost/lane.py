@@ -40,10 +40,11 @@ TIMEOUTS_ALLOWED = 3
 DEVICE_FAILURES_ALLOWED = 5
 
 _WAIT_SECONDS = 0.25
-# The golden case may take this share of a lane's time.
-_GOLDEN_SHARE = 0.02
+# The golden case may take this share of a lane's time while studies wait, and that while none does.
+_GOLDEN_SHARE, _GOLDEN_SHARE_IDLE = 0.02, 0.05
 _GOLDEN_OFTENEST_SECONDS = 2.0
 _GOLDEN_PATIENCE_SECONDS = 10.0
+_SUSPICIOUS, _SURE, _GOLDEN_AGAIN_SECONDS = 3.0, 6.0, 0.5
 # A study whose result found no room on the disk is left alone that long.
 _FULL_SECONDS = 10.0
 _PAUSE_FIRST_SECONDS, _PAUSE_LAST_SECONDS = 1.0, 60.0
@@ -72,8 +73,8 @@ class Floor(Protocol):
     def make_room(self, lane: int) -> None:
         """Have every other idle lane end its process."""
 
-    def computed(self, result: InferenceResult) -> None:
-        """A result lies in the outbox."""
+    def computed(self, result: InferenceResult) -> bool:
+        """A result lies in the outbox; returns whether it took suspiciously long."""
 
     def proven(self) -> None:
         """A golden case has passed, or a study was computed: this host can compute."""
@@ -115,6 +116,7 @@ class Lane(threading.Thread):
         self._pauses = 0
         self._next_golden = 0.0
         self._rung_proven: Rung | None = None
+        self._seconds_before: float | None = None  # of the golden case before the last
         self._fastest = 0.0  # golden case at the present rung, seconds
         self._tried: tuple[Rung, tuple[int, ...]] = (worker.rung, ())
 
@@ -135,8 +137,10 @@ class Lane(threading.Thread):
     def golden_period(self) -> float:
         """Seconds between two golden cases: often where they are cheap, never oftener than the share allows."""
         # By the fastest: a host that has slowed down must be looked at no more seldom for it.
-        wanted = self._fastest / _GOLDEN_SHARE
-        return min(max(wanted, _GOLDEN_OFTENEST_SECONDS), self._longest_period)
+        return self._period(_GOLDEN_SHARE)
+
+    def _period(self, share: float) -> float:
+        return min(max(self._fastest / share, _GOLDEN_OFTENEST_SECONDS), self._longest_period)
 
     def hangs(self, now: float) -> bool:
         """Whether the lane itself, not its worker, has been silent for longer than any limit allows."""
@@ -184,7 +188,11 @@ class Lane(threading.Thread):
             self._compute_golden(asked)
             return
         study = self._floor.next_study(_WAIT_SECONDS)
-        if study is not None:
+        if study is None:
+            early = self._period(_GOLDEN_SHARE) - self._period(_GOLDEN_SHARE_IDLE)
+            if time.monotonic() >= self._next_golden - early:
+                self._compute_golden([])
+        else:
             hold = 0.0
             try:
                 hold = self._process(study)
@@ -242,14 +250,23 @@ class Lane(threading.Thread):
             value=verdict.value,
             wanted=verdict.wanted,
             metric=verdict.metric,
-            seconds=verdict.seconds,
+            # The better of two, as one may have met another busy moment of the host; not where it is far too slow.
+            seconds=verdict.seconds
+            if verdict.seconds > _SURE * self._fastest
+            else min(verdict.seconds, self._seconds_before or verdict.seconds),
         )
+        # One slow run is looked at again at once: whether the host has become slow shall not take two periods.
+        suspicious = verdict.seconds > _SUSPICIOUS * self._fastest and (self._seconds_before or 0.0) < (
+            _SUSPICIOUS * self._fastest
+        )
+        self._seconds_before = verdict.seconds
         if rung == self._rung_proven and self._fastest:
             self._fastest = min(self._fastest, verdict.seconds)
         else:
-            self._rung_proven, self._fastest = rung, verdict.seconds
+            self._rung_proven, self._fastest, self._seconds_before = rung, verdict.seconds, None
         self._pauses, self._not_before = 0, 0.0
-        self._next_golden = time.monotonic() + self.golden_period
+        pause = _GOLDEN_AGAIN_SECONDS if suspicious else self.golden_period
+        self._next_golden = time.monotonic() + pause
         if self._floor.ladder.succeeded(rung):
             self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} passes its golden case again")
         self._floor.proven()
@@ -389,7 +406,8 @@ class Lane(threading.Thread):
         if ladder.succeeded(rung, shape):
             self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} works again")
         self._floor.proven()
-        self._floor.computed(result)
+        if self._floor.computed(result):
+            self._next_golden = 0.0  # a large study, or a host that has become slow? The golden case tells
 
     def _failed(self, study: StudyRecord, failure: InferenceFailed) -> float:
         """No result: whose fault it was decides what happens to the study."""

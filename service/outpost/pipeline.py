@@ -48,6 +48,7 @@ _WARM_UP_SECONDS = 60.0  # asked of systemd again and again while a lane is prov
 _FINISH_SECONDS = 5.0  # at the end of the service: a study in work may still end by itself
 # A study unusually large for this host may pass this and still end well: the verdict says so, nothing is stopped.
 _STALL_FIRST_SECONDS, _STALL_FACTOR = 5.0, 1.5
+_SUSPICIOUS = 3.0  # times as long as studies usually take
 _LONGEST_RECEIVE_ONLY_SECONDS = 4 * 3600.0
 _MEAN_WEIGHT = 0.2  # of the newest study in the running mean of their times
 
@@ -275,14 +276,16 @@ class Pipeline:
             if other.number != lane:
                 other.rest()
 
-    def computed(self, result: InferenceResult) -> None:
-        """A result lies in the outbox."""
+    def computed(self, result: InferenceResult) -> bool:
+        """A result lies in the outbox; returns whether it took suspiciously long."""
         seconds = result.seconds
+        slow = self._typical is not None and seconds > _SUSPICIOUS * self._typical
         self._typical = (
             seconds if self._typical is None else self._typical + _MEAN_WEIGHT * (seconds - self._typical)
         )
         self._observed(seconds)
         self._published()
+        return slow
 
     def proven(self) -> None:
         """This host can compute: it is ready, and no longer only receives."""

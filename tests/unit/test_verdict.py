@@ -112,7 +112,7 @@ def test_a_service_that_works_is_ok(config: Config, running: threading.Thread) -
         ),
         ({"golden": None}, {"GOLDEN_PASSED"}, "failed"),
         ({"golden": golden(ok=False, value=0.4)}, {"GOLDEN_PASSED"}, "failed"),
-        ({"golden_fastest": 0.18}, {"GOLDEN_SPEED"}, "degraded"),
+        ({"golden_fastest": 0.3}, {"GOLDEN_SPEED"}, "degraded"),
         ({"golden_fastest": 0.1}, {"GOLDEN_SPEED", "GOLDEN_CRAWLS"}, "failed"),
         ({"golden_fastest": None}, set(), "ok"),
         ({"queue": {"complete": (1, utc_now() - timedelta(hours=1))}}, {"QUEUE_AGE"}, "degraded"),

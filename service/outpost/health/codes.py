@@ -101,12 +101,12 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
         "A study may be taking long: see INFERENCE_PROGRESS; compare inference.golden_period_seconds.",
     ),
     CheckCode.GOLDEN_SPEED: CheckKind(
-        "The golden case takes no more than 5 times the fastest seen on this host.",
+        "Of its last two runs, the golden case's better one took at most 3 times the fastest seen on this host.",
         "See what else uses the processor (`top`), whether it is throttled by heat, and the host's limits.",
         critical=False,
     ),
     CheckCode.GOLDEN_CRAWLS: CheckKind(
-        "The golden case takes no more than 8 times the fastest seen on this host.",
+        "Of its last two runs, the golden case's better one took at most 4 times the fastest seen on this host.",
         "As for GOLDEN_SPEED; so slow a host keeps studies waiting: send them elsewhere meanwhile.",
     ),
     CheckCode.INFERENCE_PROGRESS: CheckKind(

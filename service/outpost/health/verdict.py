@@ -27,7 +27,7 @@ _QUEUE_LIMIT_SECONDS = 1800.0
 _OUTBOX_LIMIT_SECONDS = 3600.0
 _RECORDS_LIMIT_SECONDS = 900.0
 # How many times the fastest golden case: a busy host reaches two or three, one that is throttled more.
-_SLOW, _CRAWLING = 5.0, 8.0
+_SLOW, _CRAWLING = 3.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
