@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pydicom.valuerep import DSfloat
 
 from outpost import __version__
 from outpost.delivery.provenance import with_remark
+from outpost.durable import write_durably
 from outpost.inference.bundle import CodedConcept, Segment
 
 MANUFACTURER = "Outpost"
@@ -142,7 +142,7 @@ def write_segmentation(
         specific_character_set="ISO_IR 192",
     )
     target = output_dir / f"{dataset.SOPInstanceUID}.dcm"
-    _write_durably(dataset, target)
+    write_durably(target, lambda stream: dataset.save_as(stream, enforce_file_format=True))
     return target
 
 
@@ -169,17 +169,3 @@ def _complete_thickness(images: Sequence[Dataset]) -> None:
     for image in images:
         if not image.get("SliceThickness"):
             image.SliceThickness = DSfloat(distance, auto_format=True)
-
-
-def _write_durably(dataset: Dataset, target: Path) -> None:
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        dataset.save_as(stream, enforce_file_format=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
