@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "service"), str(ROOT / "benchmarks")]
 
-import report  # noqa: E402
+import report  # noqa: E402 - not installed
 
 BAR_FLOAT32, BAR_BFLOAT16 = 1.6, 3.0
 SAME = 1e-5

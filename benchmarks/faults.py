@@ -40,10 +40,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "tests" / "service"))  # the service and a PACS as processes
 
-import report  # noqa: E402
-import studies  # noqa: E402
-from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402
-from running import Service, StoreScp  # noqa: E402
+import report  # noqa: E402 - not installed
+import studies  # noqa: E402 - not installed
+from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402 - not installed
+from running import Service, StoreScp  # noqa: E402 - not installed
 
 FAULTS = {
     "raise": 'every call raises "no kernel image is available"',

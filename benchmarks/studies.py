@@ -7,8 +7,10 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
@@ -98,7 +100,7 @@ def ball() -> Studies:
     return Studies.of([_slice(pixels, index) for index, pixels in enumerate(volume)])
 
 
-def _slice(pixels: np.ndarray, index: int) -> Dataset:  # type: ignore[type-arg]
+def _slice(pixels: NDArray[Any], index: int) -> Dataset:
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

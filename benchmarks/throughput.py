@@ -37,11 +37,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "tests" / "service"))  # the service and a PACS as processes
 
-import report  # noqa: E402
-import studies  # noqa: E402
-from peers import PEERS, CannotRun, PeerServer  # noqa: E402
-from running import Service, StoreScp  # noqa: E402
-from studies import Studies  # noqa: E402
+import report  # noqa: E402 - not installed
+import studies  # noqa: E402 - not installed
+from peers import PEERS, CannotRun, PeerServer  # noqa: E402 - not installed
+from running import Service, StoreScp  # noqa: E402 - not installed
+from studies import Studies  # noqa: E402 - not installed
 
 ROOFLINE, BARE, OUTPOST = "roofline", "bare", "outpost"
 OUTPUT_ONLY = "-output"

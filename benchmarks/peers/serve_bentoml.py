@@ -45,6 +45,6 @@ class Inference:
 
         self._model = load()
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator] # bentoml is untyped
     def infer(self, study: Path) -> dict[str, Any]:
         return self._model(study.read_bytes())

@@ -10,7 +10,7 @@ from arguments import parse
 from served import load
 
 
-class Inference(litserve.LitAPI):  # type: ignore[misc]
+class Inference(litserve.LitAPI):  # type: ignore[misc] # litserve is untyped
     """Takes base64 in JSON, answers JSON."""
 
     def setup(self, device: str) -> None:

@@ -10,7 +10,7 @@ from mosec import Server, Worker
 from served import load
 
 
-class Inference(Worker):  # type: ignore[misc]
+class Inference(Worker):  # type: ignore[misc] # mosec is untyped
     """Takes the body as it came, answers JSON."""
 
     def __init__(self) -> None:
