@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import running
 from running import StoreScp
 
 
@@ -16,12 +15,3 @@ def pacs(tmp_path: Path) -> Iterator[StoreScp]:
     pacs = StoreScp(tmp_path / "pacs").start()
     yield pacs
     pacs.stop()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_outlives_the_tests() -> Iterator[None]:
-    yield
-    for process in running.STARTED:
-        if process.poll() is None:
-            process.kill()
-            process.wait()

@@ -18,6 +18,8 @@ import httpx
 import yaml
 from pydicom import dcmread
 
+# Stands in every name and identifier of the test patient; it may appear in no log.
+CANARY = "KANAREYKA"
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "service" / "bundles" / "brain_extraction"
 # Every process started here: what a failed test leaves running ends with the session (conftest.py).

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import CANARY
-from running import Service, wait_for
+from running import CANARY, Service, wait_for
 
 from outpost.api.security import digest
 

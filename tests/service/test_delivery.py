@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CANARY
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
-from running import STARTED, Orthanc, answers, free_port, wait_for
+from running import CANARY, STARTED, Orthanc, answers, free_port, wait_for
 
 from outpost.config import Delivery, Destination, Intake, Tls
 from outpost.delivery.commitment import Reports

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CANARY
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
-from running import Service, answers, free_port, wait_for
+from running import CANARY, Service, answers, free_port, wait_for
 
 from outpost.config import Intake, Tls
 from outpost.delivery.scu import NotSent, Peer, association, store

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CANARY
 from pydicom import dcmread
 from pydicom.uid import generate_uid
-from running import ROOT, Orthanc, Service, StoreScp, wait_for
+from running import CANARY, ROOT, Orthanc, Service, StoreScp, wait_for
 
 SEG_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 
