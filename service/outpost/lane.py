@@ -134,6 +134,11 @@ class Lane(threading.Thread):
         )
 
     @property
+    def golden(self) -> Golden | None:
+        """Its last golden case; None while it is not proven."""
+        return self._golden
+
+    @property
     def golden_period(self) -> float:
         """Seconds between two golden cases: often where they are cheap, never oftener than the share allows."""
         # By the fastest: a host that has slowed down must be looked at no more seldom for it.
@@ -170,7 +175,7 @@ class Lane(threading.Thread):
 
     def _turn(self) -> None:
         if not self._floor.may_work(self.number):
-            self._unproven(rest=True)
+            self._unproven()
             self._stopping.wait(_WAIT_SECONDS)
             return
         wanted = self._floor.ladder.rung_for()
@@ -297,8 +302,8 @@ class Lane(threading.Thread):
         self._pauses = min(self._pauses + 1, 10)
         self._floor.gave_up(failure.code, rung)
 
-    def _unproven(self, *, rest: bool) -> None:
-        if rest and self._worker.alive:
+    def _unproven(self) -> None:
+        if self._worker.alive:
             self._worker.rest()
         self._golden, self._asserts = None, ()
 
@@ -368,14 +373,13 @@ class Lane(threading.Thread):
         rung = ladder.rung_for(shape)
         if rung is None or not study.attempts:
             return rung
-        rungs = {one.name: one for one in ladder.rungs}
         deaths = 0
         for code, name in self._journal.failures_of(study.row):
             if code == PipelineCode.SERVICE_DIED:
                 deaths += 1
                 if deaths > 1:  # twice is no accident: what takes a whole service down is memory, as a rule
                     rung = ladder.alternative(rung, Code.WORKER_OUT_OF_MEMORY, shape)
-            elif name == rung.name and name in rungs:
+            elif name == rung.name:
                 rung = ladder.alternative(rung, code, shape)
         return rung
 
@@ -396,13 +400,13 @@ class Lane(threading.Thread):
         )
         ladder = self._floor.ladder
         if study.attempts:
-            rungs = {one.name: one for one in ladder.rungs}
-            for code, name in self._journal.failures_of(study.row):
-                if code == PipelineCode.SERVICE_DIED or cause_of(code) in (Cause.MEMORY, Cause.DEVICE):
-                    continue  # learnt at once
-                if name in rungs and name != rung.name:  # it works here: so it was that rung, not the study
-                    ladder.condemn(rungs[name], code, shape)
-                    self._stepped_down(rungs[name], rung, code)
+            for code, name in self._own_failures(study):
+                failed = ladder.named(name)
+                if (
+                    failed is not None and name != rung.name
+                ):  # it works here: so it was that rung, not the study
+                    ladder.condemn(failed, code, shape)
+                    self._stepped_down(failed, rung, code)
         if ladder.succeeded(rung, shape):
             self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} works again")
         self._floor.proven()
@@ -448,19 +452,19 @@ class Lane(threading.Thread):
     def _again_or_end(
         self, study: StudyRecord, code: str, detail: str, allowed: int = FAILURES_ALLOWED
     ) -> None:
-        if self._own_failures(study) < allowed:
+        if len(self._own_failures(study)) < allowed:
             self._journal.return_to_queue(study.row, forget_attempt=False)
             log.warning("study %d: %s; trying once more", study.row, code)
         else:
             self._end(study, "quarantined", code, detail)
 
-    def _own_failures(self, study: StudyRecord) -> int:
-        """Failures that the study may be to blame for; not the power's, and not those a lower rung answers."""
-        return sum(
-            1
-            for code, _ in self._journal.failures_of(study.row)
+    def _own_failures(self, study: StudyRecord) -> list[tuple[str, str]]:
+        """(code, rung) of failures the study may be to blame for: not the power's, nor those learnt at once."""
+        return [
+            (code, name)
+            for code, name in self._journal.failures_of(study.row)
             if code != PipelineCode.SERVICE_DIED and cause_of(code) not in (Cause.MEMORY, Cause.DEVICE)
-        )
+        ]
 
     def _charged(self, study: StudyRecord, code: str) -> int:
         return sum(1 for charged, _ in self._journal.failures_of(study.row) if charged == code)

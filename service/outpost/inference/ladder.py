@@ -152,6 +152,10 @@ class Ladder:
         """The fullest rung, working or not."""
         return self.rungs[0]
 
+    def named(self, name: str) -> Rung | None:
+        """The rung of this name; None for one that an earlier release or configuration had."""
+        return next((rung for rung in self.rungs if rung.name == name), None)
+
     def rung_for(self, shape: Sequence[int] = ()) -> Rung | None:
         """The fullest rung not known to fail for this input; None when every one is: hold the study.
 
