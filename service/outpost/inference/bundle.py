@@ -21,7 +21,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from outpost.inference.codes import Code, InferenceFailed
-from outpost.inference.header import read_header
+from outpost.inference.header import read_headers
 from outpost.inference.rung import Rung
 from outpost.inference.selection import choose_stack
 
@@ -317,7 +317,7 @@ class Bundle:
         """
         if not isinstance(self.manifest, VolumeManifest):
             raise InferenceFailed(Code.BUNDLE_INVALID, f"bundle {self.path} does not read volumes")
-        return list(choose_stack([read_header(file) for file in files], self.manifest.input).files)
+        return list(choose_stack(read_headers(files), self.manifest.input).files)
 
 
 def full_rung(

@@ -9,7 +9,8 @@ are as few as an empty image needs, as decoders have been seen to return zeros w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,11 +20,14 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
+from pydicom.filereader import read_dataset
 from pydicom.pixels.utils import pixel_array
 
 from outpost.inference.codes import Code, InputRejected
+from outpost.inference.header import ImageHeader
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,43 @@ def decode_file(path: Path) -> tuple[Dataset, Decoded]:
         InputRejected: PIXELS_UNREADABLE where no decoder can, PIXELS_ALL_ZERO where each gives only zeros for
             encoded bytes that hold more.
     """
-    dataset, syntax, decoders = _opened(path)
+    with _describing(path):
+        dataset = pydicom.dcmread(path)
+    return dataset, _decode(path, dataset)
+
+
+def decode_image(image: ImageHeader) -> Decoded:
+    """Decode the pixels of a file whose header is read already: nothing of it is parsed again.
+
+    Raises:
+        InputRejected: as `decode_file` does.
+    """
+    with _describing(image.path):
+        pixels = _pixels(image)
+    image.dataset.add(pixels)
+    try:
+        return _decode(image.path, image.dataset)
+    finally:
+        image.dataset.pop(pixels.tag, None)
+
+
+def _pixels(image: ImageHeader) -> DataElement:
+    """The Pixel Data of a file, from where its header ends."""
+    syntax = image.dataset.file_meta.TransferSyntaxUID
+    if syntax == uid.DeflatedExplicitVRLittleEndian:  # then no place in the file is a place in the data set
+        found: Dataset = pydicom.dcmread(image.path, specific_tags=["PixelData"])
+    else:
+        implicit, little = image.dataset.original_encoding
+        assert implicit is not None and little is not None  # of every data set that was read from a file
+        with image.path.open("rb") as file:
+            file.seek(image.pixels_at)
+            found = read_dataset(file, implicit, little)
+    return found["PixelData"]
+
+
+def _decode(path: Path, dataset: Dataset) -> Decoded:
+    """Decode and remove the Pixel Data of a data set; raises as `decode_file` does."""
+    syntax, decoders = _decoders_for(path, dataset)
     failures: list[str] = []
     zeros = 0
     for number, decoder in enumerate(decoders):
@@ -102,7 +142,7 @@ def decode_file(path: Path) -> tuple[Dataset, Decoded]:
         if number:
             log.warning("pixels decoded by %s after %s", decoder, "; ".join(failures))
         del dataset.PixelData
-        return dataset, Decoded(pixels, decoder, tuple(decoders[:number]))
+        return Decoded(pixels, decoder, tuple(decoders[:number]))
     reasons = "; ".join(failures)
     if zeros:
         raise InputRejected(
@@ -112,9 +152,21 @@ def decode_file(path: Path) -> tuple[Dataset, Decoded]:
     raise InputRejected(Code.PIXELS_UNREADABLE, f"{path.name} cannot be decoded ({reasons})")
 
 
-def _opened(path: Path) -> tuple[Dataset, str, Sequence[str]]:
+@contextmanager
+def _describing(path: Path) -> Iterator[None]:
+    """Turns whatever pydicom raises while a file's description of its pixels is read into a rejection."""
     try:
-        dataset = pydicom.dcmread(path)
+        yield
+    # pydicom raises many types on broken files, also when an attribute is first looked at.
+    except Exception as error:
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE, f"{path.name} does not describe its pixels ({type(error).__name__})"
+        ) from error
+
+
+def _decoders_for(path: Path, dataset: Dataset) -> tuple[str, Sequence[str]]:
+    """The transfer syntax, and the decoders to try in order."""
+    with _describing(path):
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         size = (
             int(dataset.Rows)
@@ -123,11 +175,6 @@ def _opened(path: Path) -> tuple[Dataset, str, Sequence[str]]:
             * int(dataset.get("NumberOfFrames") or 1)
             * max(1, int(dataset.BitsAllocated) // 8)
         )
-    # pydicom raises many types on broken files, also when an attribute is first looked at.
-    except Exception as error:
-        raise InputRejected(
-            Code.PIXELS_UNREADABLE, f"{path.name} does not describe its pixels ({type(error).__name__})"
-        ) from error
     if not 0 < size <= _LARGEST_BYTES:
         raise InputRejected(
             Code.PIXELS_UNREADABLE, f"{path.name} says its pixels are {size} bytes, not 1 to {_LARGEST_BYTES}"
@@ -136,7 +183,7 @@ def _opened(path: Path) -> tuple[Dataset, str, Sequence[str]]:
         raise InputRejected(
             Code.PIXELS_UNREADABLE, f"{path.name} has the transfer syntax {syntax}, which has no decoder here"
         )
-    return dataset, syntax, DECODERS[syntax]
+    return syntax, DECODERS[syntax]
 
 
 def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:

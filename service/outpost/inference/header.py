@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
 
 from outpost.inference.codes import Code, InputRejected
-
-_TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Modality",
-    "ImageType",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "FrameOfReferenceUID",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "PixelSpacing",
-]
+from outpost.intake.header import read_attributes
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
     """One image file. Lengths are millimetres in the patient coordinate system (LPS, PS3.3 C.7.6.2.1.1).
 
+    `dataset` holds every attribute that stands before the pixels, each decoded when it is first looked at, and
+    `pixels_at` is where in the file they begin (bytes), so that a file is parsed once a study.
     `orientation` holds the six direction cosines, `position` the centre of the first pixel, `pixel_spacing`
     the distance between rows, then between columns; each is None where the attribute is absent or malformed.
     """
@@ -58,6 +42,13 @@ class ImageHeader:
     orientation: NDArray[np.float64] | None
     position: NDArray[np.float64] | None
     pixel_spacing: NDArray[np.float64] | None
+    dataset: FileDataset = field(repr=False, compare=False)
+    pixels_at: int
+
+
+def read_headers(paths: Sequence[Path]) -> list[ImageHeader]:
+    """Read all files of a study. Raises as `read_header` does, at the first that is broken."""
+    return [read_header(path) for path in paths]
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -67,7 +58,9 @@ def read_header(path: Path) -> ImageHeader:
         InputRejected: HEADER_UNREADABLE if the file is not DICOM or is broken.
     """
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        with path.open("rb") as file:
+            dataset = read_attributes(file)
+            pixels_at = file.tell()
         number = dataset.get("SeriesNumber")
         return ImageHeader(
             path=path,
@@ -87,6 +80,8 @@ def read_header(path: Path) -> ImageHeader:
             orientation=_floats(dataset.get("ImageOrientationPatient"), 6),
             position=_floats(dataset.get("ImagePositionPatient"), 3),
             pixel_spacing=_floats(dataset.get("PixelSpacing"), 2),
+            dataset=dataset,
+            pixels_at=pixels_at,
         )
     # pydicom reports broken files by many types: its own, OSError, EOFError, ValueError, struct.error,
     # NotImplementedError. A hostile file must not end the worker, so all of them mean one thing here.

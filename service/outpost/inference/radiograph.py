@@ -22,8 +22,8 @@ from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.delivery.seg import Provenance
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
-from outpost.inference.decode import decode_file
-from outpost.inference.header import ImageHeader, read_header
+from outpost.inference.decode import decode_image
+from outpost.inference.header import ImageHeader, read_headers
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -92,19 +92,19 @@ class RadiographClassification:
         unread: list[tuple[Dataset, Code]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
-        headers = [read_header(file) for file in files]
-        headers.sort(key=lambda header: (header.series_number or 0, header.sop_instance_uid))
+        headers = sorted(
+            read_headers(files), key=lambda header: (header.series_number or 0, header.sop_instance_uid)
+        )
         for header in headers:
             if lack := _lacks(header, self._manifest.input):
                 refused.append(f"{header.path.name}: {lack}")
                 continue
-            dataset, found = _read_image(header.path)
-            if isinstance(found, InputRejected):
-                first_rejection = first_rejection or found
-                unread.append((dataset, found.code))
-            else:
-                pixels.append(found)
-                images.append(dataset)
+            try:
+                pixels.append(_read_pixels(header))
+                images.append(header.dataset)
+            except InputRejected as rejection:
+                first_rejection = first_rejection or rejection
+                unread.append((header.dataset, rejection.code))
         if not pixels:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
@@ -255,32 +255,24 @@ def _lacks(header: ImageHeader, rules: RadiographRules) -> str | None:
     return None
 
 
-def _read_image(file: Path) -> tuple[Dataset, torch.Tensor | InputRejected]:
-    """The attributes of an image, and its pixels as displayed (512 x 512) or why there are none.
+def _read_pixels(image: ImageHeader) -> torch.Tensor:
+    """The pixels of an image as displayed, (512, 512).
 
     Neither rescale nor window changes what is seen but for its contrast, which `standardise` takes away; a
     rescale that falls reverses it, and is applied.
     """
-    from pydicom import dcmread
-
-    try:
-        dataset, decoded = decode_file(file)
-    except InputRejected as rejection:
-        return dcmread(file, stop_before_pixels=True), rejection
-    stored = decoded.pixels
-    dataset.pop("PixelData", None)
+    stored = decode_image(image).pixels
+    name = image.path.name
     if stored.ndim != 2:
-        return dataset, InputRejected(
-            Code.PIXELS_UNREADABLE, f"{file.name} decodes to {stored.shape}, not to rows and columns"
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE, f"{name} decodes to {stored.shape}, not to rows and columns"
         )
     if stored.min() == stored.max():
-        return dataset, InputRejected(
-            Code.PIXELS_CONSTANT, f"every pixel of {file.name} is {stored.flat[0]:g}"
-        )
+        raise InputRejected(Code.PIXELS_CONSTANT, f"every pixel of {name} is {stored.flat[0]:g}")
     pixels = torch.from_numpy(np.ascontiguousarray(stored, dtype=np.float32))
     small = functional.adaptive_avg_pool2d(pixels[None, None], _KEPT)[0, 0]
-    falls = _slope(dataset) < 0
-    return dataset, -small if falls != (dataset.PhotometricInterpretation == "MONOCHROME1") else small
+    falls = _slope(image.dataset) < 0
+    return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
 
 
 def _slope(dataset: Dataset) -> float:

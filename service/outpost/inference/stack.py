@@ -28,14 +28,19 @@ class Stack:
     """Slices of one volume, sorted along the slice normal.
 
     Attributes:
-        files: one file a slice.
+        images: one header a slice.
         affine: 4x4, maps (column, row, slice) indices to patient millimetres (LPS).
         shape: number of columns, rows and slices.
     """
 
-    files: tuple[Path, ...]
+    images: tuple[ImageHeader, ...]
     affine: NDArray[np.float64]
     shape: tuple[int, int, int]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """One file a slice."""
+        return tuple(image.path for image in self.images)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -96,7 +101,7 @@ def stack_slices(headers: Sequence[ImageHeader]) -> Stack:
     affine[:3, 2] = (positions[-1] - positions[0]) / (len(headers) - 1)
     affine[:3, 3] = positions[0]
     return Stack(
-        files=tuple(headers[index].path for index in order),
+        images=tuple(headers[index] for index in order),
         affine=affine,
         shape=(first.columns, first.rows, len(headers)),
     )

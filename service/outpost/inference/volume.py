@@ -15,11 +15,11 @@ from outpost.delivery.seg import Provenance, write_segmentation
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed
 from outpost.inference.golden import dice, read_golden, write_golden
-from outpost.inference.header import read_header
+from outpost.inference.header import read_headers
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.selection import choose_stack
-from outpost.inference.series import read_slices
+from outpost.inference.series import read_volume
 
 Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 
@@ -52,10 +52,10 @@ class VolumeSegmentation:
         self._manifest = bundle.manifest
 
     def read(self, files: Sequence[Path]) -> VolumeCase:
-        stack = choose_stack([read_header(file) for file in files], self._manifest.input)
+        stack = choose_stack(read_headers(files), self._manifest.input)
         view = ras_view(stack.affine)
-        volume, images = read_slices(stack)
-        return VolumeCase(view.apply(volume), view, images)
+        images = tuple(image.dataset for image in stack.images)
+        return VolumeCase(view.apply(read_volume(stack)), view, images)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from outpost.inference.header import read_header
 from outpost.inference.radiograph import (
     HEADS,
     VIEWS,
     RadiographNetwork,
-    _read_image,
+    _read_pixels,
     chest_phantoms,
     probabilities,
 )
@@ -52,8 +53,7 @@ def real_images(network: torch.nn.Module, side: int) -> dict[str, Any]:
     inferer = RadiographNetwork(network, side, "cpu")
     told: dict[str, Any] = {}
     for name, (package, file, view) in REAL.items():
-        _, pixels = _read_image(Path(str(distribution(package).locate_file(file))))
-        assert isinstance(pixels, torch.Tensor)
+        pixels = _read_pixels(read_header(Path(str(distribution(package).locate_file(file)))))
         shown, wanted = [], []
         for turns in range(4):
             for mirrored in (False, True):
