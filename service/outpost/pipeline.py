@@ -105,6 +105,7 @@ class Pipeline:
                     config.inference.timeout_seconds,
                     config.storage.root,
                     vram_mib=config.inference.vram_mib // plan.ladder.top.parallel,
+                    keep_memory=plan.keep_memory,
                 ),
                 journal,
                 spool,

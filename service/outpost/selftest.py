@@ -77,7 +77,11 @@ def engine_measured(plan: Plan) -> Check:
 def _worker(config: Config, plan: Plan) -> Iterator[Check]:
     inference = config.inference
     worker = InferenceWorker(
-        inference.bundle, plan.ladder.top, inference.timeout_seconds, config.storage.root
+        inference.bundle,
+        plan.ladder.top,
+        inference.timeout_seconds,
+        config.storage.root,
+        keep_memory=plan.keep_memory,
     )
     try:
         started = worker.start()

@@ -79,7 +79,7 @@ def test_a_released_bundle_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
             "selection rules",
             "Verification",
         ),
-        (replace_in("outpost.yaml", "memory_mib: 1500", "memory_mib: 5"), "resources", "weights alone"),
+        (replace_in("outpost.yaml", "memory_mib: 1600", "memory_mib: 5"), "resources", "weights alone"),
         (
             replace_in(
                 "outpost.yaml", "engine: onnxruntime, precision: float32", "engine: torch, precision: float32"

@@ -142,7 +142,7 @@ def test_hanging_and_greedy_engines_are_ended_and_the_rest_goes_on(tmp_path: Pat
 
 def test_an_engine_that_needs_more_memory_than_declared_is_not_kept(tmp_path: Path) -> None:
     settings = bundle_of(tmp_path / "bundle", {}).path / "outpost.yaml"
-    settings.write_text(settings.read_text().replace("memory_mib: 1500", "memory_mib: 150"))
+    settings.write_text(settings.read_text().replace("memory_mib: 1600", "memory_mib: 150"))
     evidence = optimise(load_bundle(tmp_path / "bundle"), tmp_path)
     assert evidence["chosen"] is None
     assert "needs too much memory" in verdicts(evidence).values()

@@ -203,3 +203,21 @@ def test_the_child_dies_with_its_parent_but_not_with_the_thread_that_started_it(
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def faults_of(worker: InferenceWorker) -> int:
+    """Pages that the kernel had to give the child so far (proc(5), stat: minflt)."""
+    return int(Path(f"/proc/{worker.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[7])
+
+
+def test_a_worker_keeps_its_memory_from_study_to_study_only_where_it_may(tmp_path: Path) -> None:
+    pages = {}
+    for keep in (True, False):
+        with InferenceWorker(
+            BUNDLE, full_rung(load_bundle(BUNDLE)), 60, tmp_path, keep_memory=keep
+        ) as worker:
+            worker.golden()
+            before = faults_of(worker)
+            worker.golden()
+            pages[keep] = faults_of(worker) - before
+    assert pages[True] < 0.2 * pages[False]

@@ -14,14 +14,16 @@ import errno
 import faulthandler
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outpost.inference import heap
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.rung import Rung
@@ -58,9 +60,28 @@ def main() -> int:
     answer(desk.load)
     if not desk.loaded:
         return 1
-    for line in sys.stdin:
+    for line in _requests(sys.stdin.fileno()):
         answer(partial(desk.serve, json.loads(line)))
+        if heap.resident_mib() > desk.declared_mib:
+            heap.give_back()
     return 0
+
+
+def _requests(stream: int) -> Iterator[bytes]:
+    """Lines as they come, until the input ends; in a long pause the heap is given back, once."""
+    received, kept = b"", True
+    while True:
+        ready, _, _ = select.select([stream], [], [], heap.IDLE_SECONDS if kept else None)
+        if not ready:
+            heap.give_back()
+            kept = False
+            continue
+        chunk = os.read(stream, 1 << 16)
+        if not chunk:
+            return
+        *lines, received = (received + chunk).split(b"\n")
+        yield from lines
+        kept = kept or bool(lines)
 
 
 class _Desk:
@@ -70,6 +91,7 @@ class _Desk:
         self._bundle_path = bundle_path
         self._rung = rung
         self._storage = storage
+        self._declared_mib = 0
         self._predictor: Predictor | None = None
         self._case: Case | None = None
         self._proven: set[tuple[str, int]] = set()  # (size, batch) whose golden case passed here
@@ -78,12 +100,18 @@ class _Desk:
     def loaded(self) -> bool:
         return self._predictor is not None
 
+    @property
+    def declared_mib(self) -> int:
+        """Memory that the bundle declares for one process."""
+        return self._declared_mib
+
     def load(self) -> dict[str, Any]:
         # Imported here, not above: torch takes seconds, and nothing may run before `_die_with` did.
         from outpost.inference.asserts import observed_golden, run_asserts
         from outpost.inference.predictor import Predictor
 
         bundle = load_bundle(self._bundle_path)
+        self._declared_mib = bundle.manifest.resources.memory_mib
         self._predictor = Predictor(bundle, self._rung, self._storage)
         golden, seen = observed_golden(bundle, self._predictor, self._rung)
         if golden.ok:

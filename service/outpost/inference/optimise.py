@@ -22,7 +22,7 @@ from typing import Any
 
 from outpost import __version__
 from outpost.durable import sync_folder
-from outpost.inference import engines
+from outpost.inference import engines, heap
 from outpost.inference.bundle import Bundle, EngineChoice, full_rung
 from outpost.inference.choice import FORMAT, current_key, evidence_file, named
 from outpost.inference.memory import MIB
@@ -184,7 +184,7 @@ def _try(
             timeout=trial_seconds,
             check=False,
             env={
-                **os.environ,
+                **heap.keeping(os.environ),  # as the workers do
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
             },

@@ -36,12 +36,14 @@ class Plan:
         ladder: its first rung is the fullest.
         fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
         room_to_measure: whether this system's memory lets engines be measured beside a worker.
+        keep_memory: whether it holds all workers at once with what each keeps between studies.
     """
 
     bundle: Bundle | None
     ladder: Ladder
     fresh: bool
     room_to_measure: bool = True
+    keep_memory: bool = False
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -87,6 +89,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
         ),
         fresh,
         room,
+        keep_memory=limit is None or limit >= PARENT_MIB + workers * need,
     )
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from outpost.inference import memory
+from outpost.inference import heap, memory
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
@@ -49,6 +49,8 @@ class InferenceWorker:
         storage: folder of the system; engines keep converted models below it.
         start_seconds: longest time to load the bundle and compute the golden case.
         vram_mib: what the child may take of a GPU; 0 is all of it.
+        keep_memory: whether the child keeps the memory of one study for the next (`outpost.inference.heap`):
+            faster, where the host's memory holds what the bundle declares.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class InferenceWorker:
         storage: Path,
         start_seconds: float = _START_SECONDS,
         vram_mib: int = 0,
+        keep_memory: bool = True,
     ) -> None:
         self._bundle_path = bundle_path
         self._rung = rung
@@ -66,6 +69,7 @@ class InferenceWorker:
         self._storage = storage
         self._start_seconds = start_seconds
         self._vram_mib = vram_mib
+        self._keep_memory = keep_memory
         self._lock = threading.RLock()
         # The kernel takes the death of the *thread* that started a child for the death of its parent
         # (prctl(2), PR_SET_PDEATHSIG): children are started by one thread that lives as long as the worker.
@@ -243,7 +247,7 @@ class InferenceWorker:
             stdout=subprocess.PIPE,
             bufsize=0,
             env={
-                **os.environ,
+                **(heap.keeping(os.environ) if self._keep_memory else os.environ),
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 # One setting for every library that starts threads of its own.
                 **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
