@@ -7,6 +7,7 @@ Counted is a study that is done, between the end of the warm-up and the end of t
 way that no process ever waits for one:
 - roofline: as many processes as cores, one thread each, computing one decoded study again and again;
 - bare: the same with reading before and writing DICOM after, each time; the limit of a service that costs nothing;
+- roofline-kept and bare-kept: the same again, with the heap settings of Outpost's workers (`outpost.inference.heap`);
 - peers: the study's DICOM files posted over HTTP as one tar, read and computed by Outpost's own code and made a
   DICOM result, in memory only; done is the answer with the result. `NAME-output` answers a few numbers about the
   model's output and makes no DICOM result, which is less than any of the others does;
@@ -43,7 +44,10 @@ from peers import PEERS, CannotRun, PeerServer  # noqa: E402 - not installed
 from running import Service, StoreScp  # noqa: E402 - not installed
 from studies import Studies  # noqa: E402 - not installed
 
+from outpost.inference import heap  # noqa: E402 - behind what changes the path
+
 ROOFLINE, BARE, OUTPOST = "roofline", "bare", "outpost"
+KEPT = "-kept"
 OUTPUT_ONLY = "-output"
 LIMIT_BAR, PEER_BAR, NAMED_PEER = 0.95, 1.0, "mosec"
 WORKERS = len(os.sched_getaffinity(0))
@@ -101,8 +105,9 @@ def _task(bundle: Path) -> str:
 WORKLOADS: dict[str, Callable[[int], Workload]] = {"brain": brain, "radiograph": radiograph}
 
 
-def raw_rate(load: Workload, *, whole: bool) -> float:
+def raw_rate(load: Workload, *, whole: bool, kept: bool = False) -> float:
     """Studies a second of `WORKERS` one-thread processes without a service."""
+    environment = os.environ | _ONE_THREAD
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         load.studies.write(1, Path(folder))
         count = math.ceil(load.count / WORKERS)
@@ -114,7 +119,7 @@ def raw_rate(load: Workload, *, whole: bool) -> float:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env=os.environ | _ONE_THREAD,
+                env=heap.keeping(environment) if kept else environment,
             )
             for _ in range(WORKERS)
         ]
@@ -278,6 +283,8 @@ def run(load: Workload, servers: list[str], repeats: int, engine: str) -> dict[s
     sides: dict[str, Callable[[], float]] = {
         ROOFLINE: lambda: raw_rate(load, whole=False),
         BARE: lambda: raw_rate(load, whole=True),
+        ROOFLINE + KEPT: lambda: raw_rate(load, whole=False, kept=True),
+        BARE + KEPT: lambda: raw_rate(load, whole=True, kept=True),
     }
     for name in servers:
         sides[name] = (
@@ -345,7 +352,8 @@ def main() -> int:
             reached[name] = ours / rates[ROOFLINE].median, ours / rates[NAMED_PEER].median
             print(
                 f"{name}: {reached[name][0]:.2f} of the roofline, {reached[name][1]:.2f} of {NAMED_PEER}, "
-                f"{ours / rates[BARE].median:.2f} of bare\n"
+                f"{ours / rates[BARE].median:.2f} of bare, {ours / rates[ROOFLINE + KEPT].median:.2f} of "
+                f"{ROOFLINE + KEPT}, {ours / rates[BARE + KEPT].median:.2f} of {BARE + KEPT}\n"
             )
     complete = set(reached) == set(WORKLOADS)
     return report.finish(

@@ -67,7 +67,7 @@ def _around(area: str, name: str, **values: Any) -> list[Step]:
 
 
 STEPS = [
-    *_around("journal", "Journal.add:commit", most=4),
+    *_around("journal", "Journal.add_all:commit", most=4),
     *_around("journal", "Journal.complete:commit"),
     *_around("journal", "Journal.begin_inference:commit"),
     *_around("journal", "Journal.begin_delivery:commit"),
@@ -76,7 +76,7 @@ STEPS = [
     *_around("journal", "Journal.note_failure:commit", after="worker:read:after"),
     *_around("journal", "Journal.keep_fact:commit"),
     *_around("journal", "Journal.refuse:commit", load="garbage"),
-    *_around("spool", "Spool.take:fsync", most=4),
+    *_around("spool", "Spool._examined:fsync", most=4),
     *_around("spool", "Spool._place:mkdir"),
     *_around("spool", "Spool._place:link", most=4),
     *_around("spool", "Spool._place:fsync", most=5),

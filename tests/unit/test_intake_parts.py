@@ -238,7 +238,7 @@ def test_an_instance_is_on_the_disk_before_it_is_in_the_journal(
     spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, link, add = os.fsync, os.link, journal.add
+    fsync, link, add = os.fsync, os.link, journal.add_all
 
     def noting(name: str, function: object) -> object:
         def call(*arguments: object) -> object:
@@ -251,7 +251,7 @@ def test_an_instance_is_on_the_disk_before_it_is_in_the_journal(
 
     monkeypatch.setattr(os, "fsync", noting("fsync", fsync))
     monkeypatch.setattr(os, "link", noting("link", link))
-    monkeypatch.setattr(journal, "add", noting("journal", add))
+    monkeypatch.setattr(journal, "add_all", noting("journal", add))
     file = arrived(spool, "1.2.3", 1)
     spool.take(file, "TEST")
     assert steps == [f"fsync {file.name}", "fsync spool", "link", "fsync 1.2.3", "journal"]
@@ -328,7 +328,7 @@ def test_an_instance_whose_journalling_failed_is_refused_and_taken_when_it_comes
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal, "add", full)
+        patched.setattr(journal, "add_all", full)
         with pytest.raises(InstanceRefused, match="OUT_OF_SPACE"):
             spool.take(arrived(spool, "1.2.3", 1, name="torn"), "TEST")
     again = arrived(spool, "1.2.3", 1, name="whole")
@@ -374,7 +374,7 @@ def test_whatever_fails_inside_one_instance_is_an_answer_and_the_next_one_is_tak
 
     with monkeypatch.context() as patched:
         if failing == "journal":
-            patched.setattr(journal, "add", broken)
+            patched.setattr(journal, "add_all", broken)
             wanted, file = Refusal.INTERNAL, arrived(spool, "1.2.3", 1)
         else:
             full = OSError(errno.ENOSPC, "no space")
@@ -388,6 +388,48 @@ def test_whatever_fails_inside_one_instance_is_an_answer_and_the_next_one_is_tak
     if failing == "journal":
         assert len(list((spool.quarantine / "INTERNAL").iterdir())) == 1
     taken(spool, "1.2.3", 2)
+
+
+def test_files_that_came_together_share_one_transaction_and_each_has_its_answer(
+    spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    add_all = journal.add_all
+    monkeypatch.setattr(journal, "add_all", lambda batch: (batches.append(len(batch)), add_all(batch))[1])
+    taken(spool, "1.2.3", 9)
+    torn = spool.incoming / "torn.dcm"
+    torn.write_bytes(b"torn")
+    files = [
+        arrived(spool, "1.2.3", 1),
+        torn,
+        arrived(spool, "1.2.3", 9, name="another"),  # a known UID with other content
+        arrived(spool, "1.2.4", 1),
+        arrived(spool, "1.2.3", 9),  # known as it is
+        arrived(spool, "1.2.3", 1),  # as the first of this batch
+    ]
+    found = [
+        one.refusal.name if isinstance(one, InstanceRefused) else one[1] and one[1].study_uid
+        for one in spool.take_all(files, "TEST")
+    ]
+    assert found == ["1.2.3", "NOT_DICOM", "CONTENT_CONFLICT", "1.2.4", None, None]
+    assert batches == [1, 3, 2]
+    assert {path.name for path in spool.folder("1.2.3").iterdir()} == {"1.2.3.9.dcm", "1.2.3.1.dcm"}
+    assert journal.study(1).instances == 2
+
+
+def test_one_instance_that_cannot_be_placed_is_not_refused_to_those_beside_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def one_fails(source: Path, target: Path) -> None:
+        if target.name == "1.2.3.2.dcm":
+            raise OSError(errno.EIO, "a bad block")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", one_fails)
+    found = spool.take_all([arrived(spool, "1.2.3", number) for number in (1, 2, 3)], "TEST")
+    assert [isinstance(one, InstanceRefused) for one in found] == [False, True, False]
 
 
 # --- room ---

@@ -12,10 +12,17 @@ from typing import IO, Protocol
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_file_meta_info
 
-from outpost.intake.header import read_attributes
+from outpost.intake.header import (
+    Header,
+    dataset_offset,
+    header_of,
+    read_attributes,
+    read_header,
+    require_modest_inflation,
+)
 
 _CHUNK = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -28,20 +35,35 @@ class _Digest(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
 
-def content_digest(path: Path, dataset_offset: int) -> str:
-    """SHA-256 in hex over the values of a Part 10 file whose data set begins at `dataset_offset` (bytes).
+def content_digest(path: Path, offset: int) -> str:
+    """SHA-256 in hex over the values of a Part 10 file whose data set begins at `offset` (bytes).
 
     Little-endian encodings of one object give one digest. Where the data set cannot be walked (deflated, or
     malformed) it is the digest of its bytes: then only the very same bytes count as the same object.
     """
     try:
-        return "v:" + _digest_of_values(path)
+        return _digest_of_values(path)[1]
     except Exception:
         # pydicom raises many types on malformed data sets; intake keeps those all the same.
-        return "b:" + _digest_of_bytes(path, dataset_offset)
+        return "b:" + _digest_of_bytes(path, offset)
 
 
-def _digest_of_values(path: Path) -> str:
+def examine(path: Path) -> tuple[Header, str]:
+    """Header and `content_digest` of a received Part 10 file, where possible in one pass over it.
+
+    Raises `InstanceRefused` as `read_header` does.
+    """
+    offset = dataset_offset(path)
+    require_modest_inflation(path)
+    try:
+        dataset, digest = _digest_of_values(path)
+    except Exception:
+        return read_header(path), "b:" + _digest_of_bytes(path, offset)
+    return header_of(dataset), digest
+
+
+def _digest_of_values(path: Path) -> tuple[FileDataset, str]:
+    """What stands before the pixels, and the digest; raises many types where the values cannot be walked."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         # Before anything is walked: what a few deflated bytes unfold to can take minutes.
@@ -53,7 +75,7 @@ def _digest_of_values(path: Path) -> str:
         if syntax.is_compressed:
             digest.update(syntax.encode())
         _add_pixels(digest, file, implicit_vr=syntax.is_implicit_VR)
-    return digest.hexdigest()
+    return dataset, "v:" + digest.hexdigest()
 
 
 def _digest_of_bytes(path: Path, offset: int) -> str:

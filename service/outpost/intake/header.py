@@ -58,13 +58,22 @@ def is_uid(text: str) -> bool:
 def read_header(path: Path) -> Header:
     """Read a Part 10 file. Raises `InstanceRefused` (NOT_DICOM, UID_MISSING, UID_UNSAFE)."""
     try:
-        _require_modest_inflation(path)
+        require_modest_inflation(path)
         with path.open("rb") as file:
             dataset = read_attributes(file, _TAGS)
+    except Exception:
+        # pydicom raises many types on hostile bytes, and their texts quote the data set.
+        raise InstanceRefused(Refusal.NOT_DICOM) from None
+    return header_of(dataset)
+
+
+def header_of(dataset: FileDataset) -> Header:
+    """The header of a data set that was read from a Part 10 file. Raises as `read_header` does."""
+    try:
         transfer_syntax = str(dataset.file_meta.TransferSyntaxUID)
         values = [str(dataset.get(tag) or "") for tag in _TAGS]
     except Exception:
-        # pydicom raises many types on hostile bytes, and their texts quote the data set.
+        # Values are decoded when they are first looked at.
         raise InstanceRefused(Refusal.NOT_DICOM) from None
     sop_class, sop_uid, study_uid, series_uid, modality, description = values
     uids = (sop_class, sop_uid, study_uid, series_uid)
@@ -113,7 +122,8 @@ def dataset_offset(path: Path) -> int:
     return 144 + int.from_bytes(head[140:144], "little")
 
 
-def _require_modest_inflation(path: Path) -> None:
+def require_modest_inflation(path: Path) -> None:
+    """Raises `InstanceRefused` (NOT_DICOM) for a deflated data set that unfolds to far more than images do."""
     offset = dataset_offset(path)
     with path.open("rb") as file:
         meta = file.read(offset)

@@ -19,15 +19,16 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from outpost.durable import sync_file, sync_folder
-from outpost.intake.content import content_digest
-from outpost.intake.header import Header, dataset_offset, is_uid, read_header
+from outpost.intake.content import examine
+from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB, Room, disk_of
 from outpost.records.journal import Added, Instance, Journal, StudyRecord
@@ -38,6 +39,16 @@ log = logging.getLogger(__name__)
 
 # Longer than any association may be idle: by then whoever wrote to a file is gone.
 _ABANDONED_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A received file whose bytes are on the disk; `number` is its place among those that came with it."""
+
+    number: int
+    path: Path
+    header: Header
+    instance: Instance
 
 
 class FilesMissing(Exception):
@@ -88,63 +99,108 @@ class Spool:
         nothing changed (a duplicate). Raises `InstanceRefused`; the bytes are then in quarantine, except when
         there is no room for them.
         """
+        [taken] = self.take_all([arrived], source, announced_uid)
+        if isinstance(taken, InstanceRefused):
+            raise taken
+        return taken
+
+    def take_all(
+        self, arrived: Sequence[Path], source: str, announced_uid: str | None = None
+    ) -> list[tuple[Header, StudyRecord | None] | InstanceRefused]:
+        """`take` for each file, in order, with one sync of a folder and one transaction for all of them.
+
+        What `take` raises stands in the place of the file it is about; this raises nothing of it.
+        """
+        taken: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused] = {}
+        ready: dict[str, _Ready] = {}
+        for number, path in enumerate(arrived):
+            try:
+                one = self._examined(number, path, source, announced_uid)
+            except Exception as error:
+                taken[number] = self._refusal(error, path, source)
+                continue
+            if (
+                one.instance.sop_uid in ready
+            ):  # the same instance twice: the second meets the first in the journal
+                taken |= self._admit(list(ready.values()))
+                ready.clear()
+            ready[one.instance.sop_uid] = one
+        taken |= self._admit(list(ready.values()))
+        return [taken[number] for number in range(len(arrived))]
+
+    def _examined(self, number: int, path: Path, source: str, announced_uid: str | None) -> _Ready:
+        """A file whose bytes are on the disk and which says what it is. Raises `InstanceRefused`, or anything."""
+        if self.below_reserve():
+            raise InstanceRefused(Refusal.OUT_OF_SPACE)
+        header, digest = examine(path)
+        if announced_uid is not None and announced_uid != header.sop_uid:
+            raise InstanceRefused(Refusal.UID_MISMATCH)
+        sync_file(path)
+        return _Ready(number, path, header, _instance(path, header, digest, source))
+
+    def _refusal(self, error: Exception, path: Path, source: str) -> InstanceRefused:
+        """What becomes of an instance for which something went wrong: its sender gets an answer."""
+        if isinstance(error, InstanceRefused):
+            refused = error
+        else:
+            refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
+            refused.__cause__ = error
+        if refused.refusal is not Refusal.OUT_OF_SPACE:
+            self._put_aside_if_possible(path, refused.refusal, source)
+        return refused
+
+    def _admit(
+        self, ready: Sequence[_Ready]
+    ) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
+        """Place and journal files of different instances; by their numbers what became of them."""
+        if not ready:
+            return {}
+        found: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused] = {}
         try:
-            if self.below_reserve():
-                raise InstanceRefused(Refusal.OUT_OF_SPACE)
-            header = read_header(arrived)
-            if announced_uid is not None and announced_uid != header.sop_uid:
-                raise InstanceRefused(Refusal.UID_MISMATCH)
-            sync_file(arrived)
-            instance = self._instance(arrived, header, source)
-            added, study = self._admit(arrived, instance)
-        except InstanceRefused as refused:
-            if refused.refusal is not Refusal.OUT_OF_SPACE:
-                self._put_aside_if_possible(arrived, refused.refusal, source)
-            raise
+            with self._lock:
+                unknown = [one for one in ready if self._journal.lookup(one.instance.sop_uid) is None]
+                for one in unknown:
+                    # What lies there without a row was never acknowledged: its own journalling had failed.
+                    self._path(one.instance).unlink(missing_ok=True)
+                self._place(unknown)
+                results = self._journal.add_all([one.instance for one in ready])
+                for one, (added, study) in zip(ready, results, strict=True):
+                    if added is Added.CONFLICT:
+                        continue
+                    # A known instance whose file had been removed, sent again because its study needs it.
+                    if (
+                        added is not Added.NEW
+                        and study is not None
+                        and study.state in ("receiving", "complete")
+                    ):
+                        with suppress(FileExistsError):
+                            self._place([one])
+                    found[one.number] = (
+                        one.header,
+                        study if added in (Added.NEW, Added.RESTORED) else None,
+                    )
         except Exception as error:
-            # Whatever goes wrong with one instance, its sender gets an answer and the next one a chance.
-            refusal = Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL
-            if refusal is Refusal.INTERNAL:
-                self._put_aside_if_possible(arrived, refusal, source)
-            raise InstanceRefused(refusal) from error
-        return header, study if added in (Added.NEW, Added.RESTORED) else None
+            if len(ready) > 1:  # what one of them does not bear shall not be refused to the others
+                return {number: one for each in ready for number, one in self._admit([each]).items()}
+            return {ready[0].number: self._refusal(error, ready[0].path, ready[0].instance.source)}
+        for one in ready:
+            if one.number not in found:
+                conflict = InstanceRefused(Refusal.CONTENT_CONFLICT)
+                found[one.number] = self._refusal(conflict, one.path, one.instance.source)
+        return found
 
-    def _instance(self, path: Path, header: Header, source: str) -> Instance:
-        return Instance(
-            sop_uid=header.sop_uid,
-            study_uid=header.study_uid,
-            series_uid=header.series_uid,
-            sop_class=header.sop_class,
-            transfer_syntax=header.transfer_syntax,
-            modality=header.modality,
-            digest=content_digest(path, dataset_offset(path)),
-            bytes=path.stat().st_size,
-            source=source,
-        )
-
-    def _admit(self, arrived: Path, instance: Instance) -> tuple[Added, StudyRecord | None]:
-        with self._lock:
-            if self._journal.lookup(instance.sop_uid) is None:
-                # What lies there without a row was never acknowledged: its own journalling had failed.
-                self._path(instance).unlink(missing_ok=True)
-                self._place(arrived, instance)
-            added, study = self._journal.add(instance)
-            if added is Added.CONFLICT:
-                raise InstanceRefused(Refusal.CONTENT_CONFLICT)
-            # A known instance whose file had been removed, sent again because its study needs it.
-            if added is not Added.NEW and study is not None and study.state in ("receiving", "complete"):
-                with suppress(FileExistsError):
-                    self._place(arrived, instance)
-            return added, study
-
-    def _place(self, arrived: Path, instance: Instance) -> None:
+    def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
-        folder = self.folder(instance.study_uid)
-        if not folder.exists():
+        folders = {self.folder(one.instance.study_uid) for one in ready}
+        made = [folder for folder in folders if not folder.exists()]
+        for folder in made:
             folder.mkdir()
+        if made:
             sync_folder(self.studies)
-        os.link(arrived, self._path(instance))
-        sync_folder(folder)
+        for one in ready:
+            os.link(one.path, self._path(one.instance))
+        for folder in folders:
+            sync_folder(folder)
 
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
@@ -257,8 +313,7 @@ class Spool:
             if self._journal.lookup(path.stem) is not None:
                 continue
             try:
-                header = read_header(path)
-                instance = self._instance(path, header, "reconciled")
+                instance = _instance(path, *examine(path), "reconciled")
                 if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
                     raise InstanceRefused(Refusal.UID_MISMATCH)
                 self._journal.add(instance)
@@ -271,6 +326,20 @@ class Spool:
             if revisions and revisions[-1].state in ("rejected", "quarantined"):
                 self.remove_study(revisions[-1])  # the crash came between its end and this
         return adopted
+
+
+def _instance(path: Path, header: Header, digest: str, source: str) -> Instance:
+    return Instance(
+        sop_uid=header.sop_uid,
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        sop_class=header.sop_class,
+        transfer_syntax=header.transfer_syntax,
+        modality=header.modality,
+        digest=digest,
+        bytes=path.stat().st_size,
+        source=source,
+    )
 
 
 def _means_full(error: Exception) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterable
 from contextlib import ExitStack
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
+from anyio import CancelScope, move_on_after
 from starlette.concurrency import run_in_threadpool
 
 from outpost.intake.assembly import Assembly
@@ -20,6 +23,10 @@ log = logging.getLogger(__name__)
 
 _PART_TYPE = "application/dicom"
 _LOOK_AT_DISK_EVERY = 64 * MIB
+# Taken together: one transaction and one sync of the folder for all.
+_BATCH_FILES = 64
+_BATCH_BYTES = 64 * MIB
+_BATCH_SECONDS = 0.5
 # Tags of the reply as DICOM JSON names them (PS3.18 10.5.3.2).
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
@@ -56,8 +63,12 @@ class StowRequest:
         self._assembly = assembly
         self._stored: list[tuple[str, str]] = []
         self._failed: list[Refusal] = []
-        self._part = ExitStack()
+        self._part = ExitStack()  # the file of the part that is arriving
         self._file: IO[bytes] | None = None
+        self._batch: list[tuple[Path, ExitStack]] = []  # whole parts that are not taken yet
+        self._batch_bytes, self._batch_began = 0, 0.0
+        self._turn = asyncio.Lock()  # one thread at a time handles what came
+        self._full: InstanceRefused | None = None
 
     async def read(self, boundary: bytes, body: AsyncIterable[bytes]) -> None:
         """Store part after part as the body arrives.
@@ -67,16 +78,40 @@ class StowRequest:
         """
         reader = MultipartReader(boundary)
         unseen = _LOOK_AT_DISK_EVERY
+        ended = asyncio.Event()
+        stalled = asyncio.create_task(self._take_when_stalled(ended))
         with self._part:
-            async for chunk in body:
-                unseen += len(chunk)
-                if unseen >= _LOOK_AT_DISK_EVERY:
-                    unseen = 0
-                    if self._spool.below_reserve():
-                        raise InstanceRefused(Refusal.OUT_OF_SPACE)
-                # Writing and fsync block: in a thread, so that health answers meanwhile.
-                await run_in_threadpool(self._handle, reader.feed(chunk))
-            reader.close()
+            try:
+                async for chunk in body:
+                    unseen += len(chunk)
+                    if unseen >= _LOOK_AT_DISK_EVERY:
+                        unseen = 0
+                        if self._spool.below_reserve():
+                            raise InstanceRefused(Refusal.OUT_OF_SPACE)
+                    # Writing and fsync block: in a thread, so that health answers meanwhile.
+                    async with self._turn:
+                        await run_in_threadpool(self._handle, reader.feed(chunk))
+                    if self._full is not None:
+                        break
+                else:
+                    reader.close()
+            finally:
+                ended.set()
+                # Also of a body that broke off what is whole: a sender over a bad link comes further each time.
+                with CancelScope(shield=True):
+                    await stalled
+                    await run_in_threadpool(self._take_batch)
+        if self._full is not None:
+            raise self._full
+
+    async def _take_when_stalled(self, ended: asyncio.Event) -> None:
+        """Over a slow link each part by itself: it is the sign that its study is still arriving."""
+        while not ended.is_set():
+            with move_on_after(_BATCH_SECONDS):
+                await ended.wait()
+            async with self._turn:
+                if self._batch and time.monotonic() - self._batch_began >= _BATCH_SECONDS:
+                    await run_in_threadpool(self._take_batch)
 
     def reply(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and DICOM JSON body (PS3.18 10.5.3): 200 all stored, 202 some, 409 none."""
@@ -105,24 +140,38 @@ class StowRequest:
             elif isinstance(event, PartEnds):
                 if self._file is not None:
                     self._file.flush()
-                    self._take(Path(self._file.name))
+                    self._add_to_batch(self._file)
                 self._file = None
                 self._part.close()
             elif self._file is not None:
                 self._file.write(event)
 
-    def _take(self, arrived: Path) -> None:
-        try:
-            header, study = self._spool.take(arrived, source="stow")
-        except InstanceRefused as refused:
-            if refused.refusal is Refusal.OUT_OF_SPACE:
-                raise
-            log.warning("STOW-RS: %s, %s", refused.refusal.name, refused.refusal.comment)
-            self._failed.append(refused.refusal)
-            return
-        self._stored.append((header.sop_class, header.sop_uid))
-        if study is not None:
-            self._assembly.instance_taken(study.row, header)
+    def _add_to_batch(self, file: IO[bytes]) -> None:
+        if not self._batch:
+            self._batch_bytes, self._batch_began = 0, time.monotonic()
+        self._batch.append((Path(file.name), self._part.pop_all()))
+        self._batch_bytes += file.tell()
+        if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
+            self._take_batch()
+
+    def _take_batch(self) -> None:
+        """Take what came since the last time: the sender waits for one answer to all, and so may the disk."""
+        with ExitStack() as files:
+            batch, self._batch = self._batch, []
+            for _, file in batch:
+                files.push(file)
+            for taken in self._spool.take_all([path for path, _ in batch], source="stow"):
+                if isinstance(taken, InstanceRefused):
+                    if taken.refusal is Refusal.OUT_OF_SPACE:
+                        self._full = taken
+                        continue
+                    log.warning("STOW-RS: %s, %s", taken.refusal.name, taken.refusal.comment)
+                    self._failed.append(taken.refusal)
+                    continue
+                header, study = taken
+                self._stored.append((header.sop_class, header.sop_uid))
+                if study is not None:
+                    self._assembly.instance_taken(study.row, header)
 
 
 def _value(vr: str, value: str | int) -> dict[str, Any]:

@@ -365,51 +365,58 @@ class Journal:
         A study not yet handed to inference takes it in (and waits again); otherwise revision n+1 opens, which
         counts everything the earlier revisions had.
         """
+        return self.add_all([instance])[0]
+
+    def add_all(self, instances: Sequence[Instance]) -> list[tuple[Added, StudyRecord | None]]:
+        """`add` for each, in order and in one transaction: all of them are journalled, or none."""
         now = _text(utc_now())
         with self._write() as db:
-            held = db.execute("SELECT * FROM instances WHERE sop_uid = ?", (instance.sop_uid,)).fetchone()
-            latest = db.execute(
-                "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
-                (instance.study_uid,),
-            ).fetchone()
-            if held is not None:
-                same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
-                if not same:
-                    return Added.CONFLICT, None
-                wanted_again = latest is not None and latest["reason"] == PipelineCode.INSTANCES_REMOVED
-                if not wanted_again:
-                    return Added.DUPLICATE, self._record(latest) if latest is not None else None
-                study = self._open_revision(db, instance, latest, now)
-                return Added.RESTORED, self.study(study)
-            if latest is not None and latest["state"] in ("receiving", "complete"):
-                study, revision = int(latest["id"]), int(latest["revision"])
-                if latest["state"] == "complete":
-                    self._move(db, study, ("complete",), "receiving", completed_at=None)
-            else:
-                study = self._open_revision(db, instance, latest, now)
-                revision = int(latest["revision"]) + 1 if latest is not None else 1
-            db.execute(
-                "INSERT INTO instances (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, modality,"
-                " digest, bytes, revision, source, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    instance.sop_uid,
-                    instance.study_uid,
-                    instance.series_uid,
-                    instance.sop_class,
-                    instance.transfer_syntax,
-                    instance.modality,
-                    instance.digest,
-                    instance.bytes,
-                    revision,
-                    instance.source,
-                    now,
-                ),
-            )
-            db.execute(
-                "UPDATE studies SET instances = instances + 1, bytes = bytes + ? WHERE id = ?",
-                (instance.bytes, study),
-            )
-            return Added.NEW, self.study(study)
+            return [self._add(db, instance, now) for instance in instances]
+
+    def _add(self, db: sqlite3.Connection, instance: Instance, now: str) -> tuple[Added, StudyRecord | None]:
+        held = db.execute("SELECT * FROM instances WHERE sop_uid = ?", (instance.sop_uid,)).fetchone()
+        latest = db.execute(
+            "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
+            (instance.study_uid,),
+        ).fetchone()
+        if held is not None:
+            same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
+            if not same:
+                return Added.CONFLICT, None
+            wanted_again = latest is not None and latest["reason"] == PipelineCode.INSTANCES_REMOVED
+            if not wanted_again:
+                return Added.DUPLICATE, self._record(latest) if latest is not None else None
+            study = self._open_revision(db, instance, latest, now)
+            return Added.RESTORED, self.study(study)
+        if latest is not None and latest["state"] in ("receiving", "complete"):
+            study, revision = int(latest["id"]), int(latest["revision"])
+            if latest["state"] == "complete":
+                self._move(db, study, ("complete",), "receiving", completed_at=None)
+        else:
+            study = self._open_revision(db, instance, latest, now)
+            revision = int(latest["revision"]) + 1 if latest is not None else 1
+        db.execute(
+            "INSERT INTO instances (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, modality,"
+            " digest, bytes, revision, source, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                instance.sop_uid,
+                instance.study_uid,
+                instance.series_uid,
+                instance.sop_class,
+                instance.transfer_syntax,
+                instance.modality,
+                instance.digest,
+                instance.bytes,
+                revision,
+                instance.source,
+                now,
+            ),
+        )
+        db.execute(
+            "UPDATE studies SET instances = instances + 1, bytes = bytes + ? WHERE id = ?",
+            (instance.bytes, study),
+        )
+        return Added.NEW, self.study(study)
 
     def _open_revision(
         self, db: sqlite3.Connection, instance: Instance, latest: sqlite3.Row | None, now: str
