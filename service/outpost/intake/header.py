@@ -58,7 +58,7 @@ def is_uid(text: str) -> bool:
 def read_header(path: Path) -> Header:
     """Read a Part 10 file. Raises `InstanceRefused` (NOT_DICOM, UID_MISSING, UID_UNSAFE)."""
     try:
-        require_modest_inflation(path)
+        _require_modest_inflation(path)
         with path.open("rb") as file:
             dataset = read_attributes(file, _TAGS)
     except Exception:
@@ -122,8 +122,7 @@ def dataset_offset(path: Path) -> int:
     return 144 + int.from_bytes(head[140:144], "little")
 
 
-def require_modest_inflation(path: Path) -> None:
-    """Raises `InstanceRefused` (NOT_DICOM) for a deflated data set that unfolds to far more than images do."""
+def _require_modest_inflation(path: Path) -> None:
     offset = dataset_offset(path)
     with path.open("rb") as file:
         meta = file.read(offset)
