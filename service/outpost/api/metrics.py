@@ -67,6 +67,14 @@ class _Journalled(Collector):
         for cause, count in sorted(self._journal.failures_by_cause().items()):
             failures.add_metric([cause], count)
         yield failures
+        left_out = CounterMetricFamily(
+            "outpost_instances_left_out",
+            "Instances that the filter left out of studies that were computed, by reason, since the start",
+            labels=["reason"],
+        )
+        for code, count in sorted(self._pipeline.instances_left_out.items()):
+            left_out.add_metric([code], count)
+        yield left_out
         pending = GaugeMetricFamily(
             "outpost_studies_pending", "Studies on their way, by state", labels=["state"]
         )

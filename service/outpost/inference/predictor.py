@@ -12,9 +12,12 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from outpost.delivery.seg import Provenance
+from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
+from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.header import read_headers
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.task import Case, make_task
@@ -31,6 +34,7 @@ class Predictor:
     Attributes:
         networks: by their names in outpost.yaml.
         engine_facts: engine, version, and what really computes: provider, precision, device.
+        verdict: what the filter said of the study that was read last.
 
     Raises:
         InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH or ENGINE_UNAVAILABLE.
@@ -44,8 +48,13 @@ class Predictor:
         self._bundle = bundle
         self._process = rung.process
         self._task = make_task(bundle)
+        try:
+            self._judge = Judge(rules_of(source_of(bundle.path, None)))
+        except RulesInvalid as invalid:
+            raise InferenceFailed(Code.BUNDLE_INVALID, str(invalid)) from invalid
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
+        self.verdict: HeaderVerdict | None = None
         config = self._config()
         self.networks: dict[str, engines.Network] = {
             name: engines.load(
@@ -65,14 +74,19 @@ class Predictor:
         }
         self.inferer(bundle.manifest.sizes[0].name)  # a wrong configuration shows now, not at a study
 
-    def read(self, files: Sequence[Path]) -> Case:
-        """Choose and decode the images of a study.
+    def read(self, files: Sequence[Path], judge: Judge | None = None) -> Case:
+        """Judge the headers of a study, then choose and decode the images among those that are left.
+
+        Args:
+            files: of one study; each is parsed once.
+            judge: by which rule set; left out, by the bundle's own.
 
         Raises:
             InputRejected: the study is not one for this model.
         """
         started = time.monotonic()
-        case = self._task.read(files)
+        self.verdict = (judge or self._judge)(read_headers(files))
+        case = self._task.read(self.verdict.require())
         self._seconds_reading = time.monotonic() - started
         return case
 

@@ -23,7 +23,7 @@ from outpost.delivery.seg import Provenance
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.decode import decode_image
-from outpost.inference.header import ImageHeader, read_headers
+from outpost.inference.header import ImageHeader
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -86,16 +86,15 @@ class RadiographClassification:
         assert isinstance(bundle.manifest, RadiographManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> RadiographCase:
+    def read(self, headers: Sequence[ImageHeader]) -> RadiographCase:
         pixels: list[torch.Tensor] = []
         images: list[Dataset] = []
         unread: list[tuple[Dataset, str]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
-        headers = sorted(
-            read_headers(files), key=lambda header: (header.series_number or 0, header.sop_instance_uid)
-        )
-        for header in headers:
+        for header in sorted(
+            headers, key=lambda header: (header.series_number or 0, header.sop_instance_uid)
+        ):
             if lack := _lacks(header, self._manifest.input):
                 refused.append(f"{header.path.name}: {lack}")
                 continue

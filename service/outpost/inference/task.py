@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from outpost.delivery.seg import Provenance
     from outpost.inference.bundle import Bundle
+    from outpost.inference.header import ImageHeader
 
 # Name in outpost.yaml -> module and class. The class is called with the bundle.
 _TASKS: Final = {
@@ -34,8 +35,8 @@ class Case(Protocol):
 class Task(Protocol):
     """What a bundle's task does. Made once for a bundle; holds no networks and no study."""
 
-    def read(self, files: Sequence[Path]) -> Case:
-        """Choose the images that the model reads and decode them.
+    def read(self, headers: Sequence[ImageHeader]) -> Case:
+        """Of the images that the filter has left, choose those that the model reads, and decode them.
 
         Raises:
             InputRejected: the study is not one for this model; the code says why.

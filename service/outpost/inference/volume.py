@@ -15,7 +15,7 @@ from outpost.delivery.seg import Provenance, write_segmentation
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed
 from outpost.inference.golden import dice, read_golden, write_golden
-from outpost.inference.header import read_headers
+from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.selection import choose_stack
@@ -51,8 +51,8 @@ class VolumeSegmentation:
         assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> VolumeCase:
-        stack = choose_stack(read_headers(files), self._manifest.input)
+    def read(self, headers: Sequence[ImageHeader]) -> VolumeCase:
+        stack = choose_stack(headers, self._manifest.input)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         return VolumeCase(view.apply(read_volume(stack)), view, images)
