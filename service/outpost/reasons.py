@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from outpost.filter.codes import FILTER_REASONS
+from outpost.filter.codes import FILTER_REASONS, SITE_PREFIX, SITE_REASON
 from outpost.inference.codes import REASONS, Reason
 
 
@@ -46,4 +46,4 @@ _REASONS: Final[dict[str, Reason]] = {
 
 def explain(code: str) -> Reason | None:
     """Meaning and remedy of a reason code; None for a code that no longer, or not yet, exists."""
-    return _REASONS.get(code)
+    return SITE_REASON if code.startswith(SITE_PREFIX) else _REASONS.get(code)

@@ -10,6 +10,7 @@ from filter_headers import write
 from pydicom.data import get_testdata_file
 
 from outpost.cli import main
+from outpost.filter.page import page
 
 BUNDLE = Path(__file__).resolve().parents[2] / "service" / "bundles" / "brain_extraction"
 
@@ -140,3 +141,8 @@ def test_the_rules_of_a_system_are_those_its_configuration_names(
     )
     assert main(["filter", "explain", str(study), "--config", str(config)]) == 0
     assert "4 of 5 instances left" in capsys.readouterr().out  # the dose report is still a structured report
+
+
+def test_the_page_of_the_language_is_what_the_code_says() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert (docs / "filter-rules.md").read_text(encoding="utf-8") == page()

@@ -10,7 +10,7 @@ import pytest
 from filter_headers import header, judged, rule, rules, series
 from pydicom.dataset import Dataset
 
-from outpost.filter.codes import FILTER_REASONS, FilterCode
+from outpost.filter.codes import FILTER_REASONS, SITE_REASON, FilterCode
 from outpost.filter.conditions import ready
 from outpost.filter.rulefile import RulesInvalid, known_classes, load_rules
 from outpost.filter.rules import OPERATORS, Condition
@@ -463,6 +463,7 @@ def test_every_reason_says_what_it_means_and_what_to_do_in_both_languages() -> N
         assert reason.meaning.endswith("."), code
         assert all((reason.remedy, reason.meaning_ru, reason.remedy_ru)), code
         assert explain(code) == reason
+    assert explain("SITE_NOT_OURS") == SITE_REASON
 
 
 def test_each_kind_known_by_name_has_a_code_of_its_own() -> None:

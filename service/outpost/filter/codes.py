@@ -66,6 +66,15 @@ _COMPARE_RU: Final = (
     "Ничего, если исследование другого рода; иначе сравните значения из `outpost filter explain`."
 )
 
+# Rules of a site's own file may count under codes of its own, which begin so.
+SITE_PREFIX: Final = "SITE_"
+SITE_REASON: Final = Reason(
+    "A rule of this site's own rule file left it out; the message names the rule.",
+    "Compare the values shown by `outpost filter explain`; correct the rule in the file that filter.rules names.",
+    "Отсеяно правилом из собственного файла правил площадки; сообщение называет правило.",
+    "Сравните значения из `outpost filter explain`; исправьте правило в файле, заданном в filter.rules.",
+)
+
 FILTER_REASONS: Final[dict[FilterCode, Reason]] = {
     FilterCode.PHANTOM: Reason(
         "The images show a phantom or belong to quality control.",
@@ -95,10 +104,10 @@ FILTER_REASONS: Final[dict[FilterCode, Reason]] = {
     ),
     FilterCode.SECONDARY_CAPTURE: Reason(
         "A secondary capture: a screen, a scanned film or another copy without the modality's attributes.",
-        "Have the sender route the original images; if copies are all there is, set known.secondary_capture "
+        "Have the sender route the original images; if copies are all there is, set known.secondary-capture "
         "to keep.",
         "Вторичный захват: снимок экрана, скан плёнки или иная копия без атрибутов аппарата.",
-        "Настройте отправку исходных снимков; если есть только копии, задайте known.secondary_capture: keep.",
+        "Настройте отправку исходных снимков; если есть только копии, задайте known.secondary-capture: keep.",
     ),
     FilterCode.PRESENTATION_STATE: Reason(
         "A presentation state: how images shall be shown, no image itself.",

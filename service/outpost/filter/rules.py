@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag, tag_f
 from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # public by its documentation
 
 from outpost.config import Section
-from outpost.filter.codes import FilterCode
+from outpost.filter.codes import SITE_PREFIX, FilterCode
 from outpost.filter.facts import FACTS
 from outpost.filter.pixel_policy import PixelPolicy
 
@@ -83,9 +83,9 @@ def _plain(value: Any) -> Any:
 
 
 def _code(code: str) -> str:
-    if code not in FilterCode.__members__ and not re.fullmatch(r"SITE_[A-Z0-9_]{2,40}", code):
+    if code not in FilterCode.__members__ and not re.fullmatch(SITE_PREFIX + r"[A-Z0-9_]{2,40}", code):
         near = _nearest(code.upper(), FilterCode.__members__) or "; see docs/filter-rules.md"
-        raise ValueError(f"this is no reason code, and a code of your own begins with SITE_{near}")
+        raise ValueError(f"this is no reason code, and a code of your own begins with {SITE_PREFIX}{near}")
     return code
 
 
