@@ -182,9 +182,9 @@ FILTER_REASONS: Final[dict[FilterCode, Reason]] = {
         _SEND_IMAGES_RU,
     ),
     FilterCode.NOT_AN_IMAGE: Reason(
-        "The object describes no pixels (no Rows, no Columns, no BitsAllocated) and is of no kind known by name.",
+        "The object describes no pixels (no Rows, no Columns) and is of no kind known by name.",
         "Look at it with `outpost filter explain`; have the sender route images only.",
-        "Объект не описывает пикселей (нет Rows, Columns, BitsAllocated) и не относится к известным видам.",
+        "Объект не описывает пикселей (нет Rows и Columns) и не относится к известным видам.",
         "Посмотрите его командой `outpost filter explain`; настройте отправителя присылать только снимки.",
     ),
     FilterCode.MODALITY_UNWANTED: Reason(

@@ -43,10 +43,10 @@ _OF_SERIES: Final = frozenset(
 )
 # What a header holds decoded already.
 _DECODED: Final = {
-    Tag("SOPClassUID"): attrgetter("sop_class_uid"),
-    Tag("ImageType"): attrgetter("image_type"),
-    Tag("Rows"): attrgetter("rows"),
-    Tag("Columns"): attrgetter("columns"),
+    Tag("SOPClassUID"): "sop_class_uid",
+    Tag("ImageType"): "image_type",
+    Tag("Rows"): "rows",
+    Tag("Columns"): "columns",
 }
 
 
@@ -96,15 +96,16 @@ class Fingerprint:
     def __init__(self, paths: Iterable[str]) -> None:
         tags = {Tag(path.split(".")[0]) for path in paths} - _OF_SERIES
         self._tags = sorted(tag for tag in tags - _DECODED.keys() if tag.group != _PATIENT_GROUP)
-        self._decoded = [_DECODED[tag] for tag in sorted(tags & _DECODED.keys())]
+        decoded = [_DECODED[tag] for tag in sorted(tags & _DECODED.keys())]
+        self._decoded = attrgetter("series_instance_uid", "sop_class_uid", *decoded)
 
     def __call__(self, header: ImageHeader) -> tuple[Any, ...]:
-        held = _held(header.dataset)
-        return (
-            header.series_instance_uid,
-            *[get(header) for get in self._decoded],
-            *[None if (element := held.get(tag)) is None else _raw(element) for tag in self._tags],
-        )
+        get = _held(header.dataset).get
+        key: tuple[Any, ...] = self._decoded(header)
+        for tag in self._tags:
+            element = get(tag)
+            key += (None if element is None else _raw(element),)
+        return key
 
 
 def that_differ(headers: Sequence[ImageHeader], path: str) -> Iterable[ImageHeader]:
@@ -115,7 +116,7 @@ def that_differ(headers: Sequence[ImageHeader], path: str) -> Iterable[ImageHead
     if tag in _OF_SERIES or tag.group == _PATIENT_GROUP:
         return {header.series_instance_uid: header for header in reversed(headers)}.values()
     if tag in _DECODED:
-        get = _DECODED[tag]
+        get = attrgetter(_DECODED[tag])
         return {get(header): header for header in headers}.values()
     return headers
 
