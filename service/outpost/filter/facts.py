@@ -21,6 +21,7 @@ Value = float | str | None
 _DOMINANT: Final = 0.8
 _PLANES: Final = ("sagittal", "coronal", "axial")  # by the axis of LPS that the normal is closest to
 _SAME_PLACE_MM: Final = 0.01
+_SAME_COSINE: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def _orientation(headers: Sequence[ImageHeader]) -> Value:
     if not cosines:
         return None
     rows = np.array(cosines)
+    if np.abs(rows - rows[0]).max() < _SAME_COSINE:  # as in most series: one is enough
+        rows = rows[:1]
     normals = np.abs(np.cross(rows[:, :3], rows[:, 3:]))
     planes = {
         _PLANES[int(normal.argmax())] if normal.max() >= _DOMINANT * np.linalg.norm(normal) else "oblique"
@@ -105,7 +108,7 @@ def _places(headers: Sequence[ImageHeader]) -> NDArray[np.float64] | None:
     if not placed:
         return None
     orientations = np.array([header.orientation for header in placed])
-    if np.abs(orientations - orientations[0]).max() > 0.01:
+    if np.abs(orientations - orientations[0]).max() > _SAME_COSINE:
         return None
     normal = np.cross(orientations[0, :3], orientations[0, 3:])
     along = np.sort(np.array([header.position for header in placed]) @ normal)
