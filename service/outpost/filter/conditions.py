@@ -172,7 +172,7 @@ class _OfTag(Test):
 
     def trace(self, headers: Headers, *, descriptions: bool) -> Iterator[Seen]:
         path = self._attribute.path
-        several = sorted({self._picked(header) for header in headers}, key=str)
+        several = sorted({self._picked(header) for header in that_differ(headers, path)}, key=str)
         found = "; ".join(
             dict.fromkeys(shown(path, values, descriptions=descriptions) for values in several[:5])
         )
