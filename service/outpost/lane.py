@@ -337,7 +337,8 @@ class Lane(threading.Thread):
         except FilesMissing as missing:
             self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
         except InputRejected as rejection:
-            self._end(study, "rejected", rejection.code, rejection.message)
+            outcome = "quarantined" if rejection.hold else "rejected"
+            self._end(study, outcome, rejection.code, rejection.message)
         except InferenceFailed as failure:
             return self._failed(study, failure)
         except Exception as error:

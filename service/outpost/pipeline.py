@@ -70,9 +70,9 @@ class Pipeline:
         optimiser: IdleOptimiser,
         notifier: Notifier,
         published: Callable[[], None],
-        observed: Callable[[float], None],
+        observed: Callable[[InferenceResult], None],
     ) -> None:
-        """`published` is called when results lie in the outbox, `observed` with a study's seconds."""
+        """`published` is called when results lie in the outbox, `observed` with each."""
         self._optimiser = optimiser
         self._config = config
         self._journal = journal
@@ -299,7 +299,7 @@ class Pipeline:
         self._typical = (
             seconds if self._typical is None else self._typical + _MEAN_WEIGHT * (seconds - self._typical)
         )
-        self._observed(seconds)
+        self._observed(result)
         self._published()
         return slow
 

@@ -121,7 +121,7 @@ def serve(config: Config, config_file: Path) -> int:
             ),
             notifier,
             published=wake_couriers,
-            observed=metrics.inference_seconds.observe,
+            observed=metrics.observe,
         )
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:

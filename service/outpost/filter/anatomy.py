@@ -1,4 +1,4 @@
-"""What a small grey picture shows: a tiny convolutional network in numpy, trained by service/training/anatomy.
+"""What a small grey picture shows: tiny convolutional networks, trained by service/training/anatomy.
 
 Three networks of the same shape, trained from different seeds, look at the picture and at its mirror image; what
 they say is averaged, so that pictures unlike those they learnt from, on which they disagree, get no high
@@ -16,7 +16,9 @@ from importlib import resources
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 CLASSES: Final = ("chest_frontal", "chest_lateral", "limb", "head_slice", "body_slice", "other")
 SIDE: Final = 96  # pixels a side that the networks see
@@ -26,7 +28,7 @@ WEIGHTS_SHA256: Final = ""
 LAYERS: Final = ((12, 5, 2), (16, 3, 2), (16, 3, 1), (24, 3, 2), (24, 3, 1), (32, 3, 2))
 
 Grey = NDArray[np.float32]
-Network = dict[str, Grey]
+Network = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class Shown:
         """Of any of these classes."""
         return sum(self.probabilities[CLASSES.index(name)] for name in names)
 
+    @classmethod
+    def mean(cls, several: Sequence[Shown]) -> Shown:
+        """Of several pictures of one thing."""
+        answers = np.mean([(*one.probabilities, one.inverted) for one in several], axis=0).tolist()
+        return cls(tuple(answers[:-1]), answers[-1])
+
 
 class AnatomyWeightsError(Exception):
     """The weights file is not the one this release was made with."""
@@ -61,9 +69,10 @@ def classify(grey: Grey, networks: Sequence[Network] | None = None) -> Shown:
         AnatomyWeightsError: the weights are not those of this release.
     """
     picture = standardised(resized(grey, SIDE))
-    both = np.stack((picture, picture[:, ::-1]))[:, None]
-    answers = np.mean([_answers(network, both) for network in networks or _released()], axis=(0, 1))
-    return Shown(tuple(float(value) for value in answers[:-1]), float(answers[-1]))
+    with torch.inference_mode():
+        both = torch.from_numpy(np.stack((picture, picture[:, ::-1]))[:, None])
+        answers = torch.stack([_answers(one, both) for one in networks or _released()]).mean((0, 1)).tolist()
+    return Shown(tuple(answers[:-1]), answers[-1])
 
 
 def resized(grey: Grey, side: int) -> Grey:
@@ -94,7 +103,7 @@ def read_networks(content: bytes) -> tuple[Network, ...]:
         count = 1 + max(int(name.partition("/")[0]) for name in archive.files)
         return tuple(
             {
-                name.partition("/")[2]: archive[name].astype(np.float32)
+                name.partition("/")[2]: torch.from_numpy(archive[name].astype(np.float32))
                 for name in archive.files
                 if name.startswith(f"{number}/")
             }
@@ -113,26 +122,13 @@ def _released() -> tuple[Network, ...]:
     return read_networks(content)
 
 
-def _answers(network: Network, pictures: Grey) -> Grey:
+def _answers(network: Network, pictures: torch.Tensor) -> torch.Tensor:
     """(picture, class and inverted) as probabilities, of pictures (picture, 1, row, column)."""
     value = pictures
-    for number, (_, _, stride) in enumerate(LAYERS):
-        value = np.maximum(
-            _convolved(value, network[f"kernel{number}"], network[f"bias{number}"], stride), np.float32(0)
+    for number, (_, size, stride) in enumerate(LAYERS):
+        value = functional.conv2d(
+            value, network[f"kernel{number}"], network[f"bias{number}"], stride, size // 2
         )
-    logits = value.mean(axis=(2, 3)) @ network["answers"].T + network["answers_bias"]
-    classes = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
-    inverted = 1 / (1 + np.exp(-logits[:, -1:]))
-    return np.concatenate((classes / classes.sum(axis=1, keepdims=True), inverted), axis=1)
-
-
-def _convolved(value: Grey, kernel: Grey, bias: Grey, stride: int) -> Grey:
-    """2-D convolution with zeros around, as torch's conv2d with padding of half the kernel."""
-    half = kernel.shape[-1] // 2
-    padded = np.pad(value, ((0, 0), (0, 0), (half, half), (half, half)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[-2:], axis=(2, 3))
-    windows = windows[:, :, ::stride, ::stride]
-    count, _, rows, columns = windows.shape[:4]
-    flat = windows.transpose(0, 2, 3, 1, 4, 5).reshape(count * rows * columns, -1)
-    out = flat @ kernel.reshape(kernel.shape[0], -1).T + bias
-    return np.ascontiguousarray(out.reshape(count, rows, columns, -1).transpose(0, 3, 1, 2))
+        value = value.relu_()
+    logits = value.mean((2, 3)) @ network["answers"].T + network["answers_bias"]
+    return torch.cat((logits[:, :-1].softmax(dim=1), logits[:, -1:].sigmoid()), dim=1)

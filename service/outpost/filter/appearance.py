@@ -145,7 +145,8 @@ def look(grey: Grey, fine: Grey, colours: Grey | None = None) -> Appearance:
         return Appearance(side, least)
     share = (grey - least) / (greatest - least)
     at_least, at_greatest = share <= _AT, share >= 1 - _AT
-    low, high = (float(value) for value in np.percentile(share, (_DARKEST, _BRIGHTEST)))
+    # Every second pixel tells the hundredths as well, in a quarter of the time.
+    low, high = (float(value) for value in np.percentile(share[::2, ::2], (_DARKEST, _BRIGHTEST)))
     seen = np.clip((share - low) / max(high - low, 1e-6), 0, 1)
     correlation, residual = _structure(seen)
     inside, clipped = _inside(at_least, at_greatest)
@@ -164,7 +165,7 @@ def look(grey: Grey, fine: Grey, colours: Grey | None = None) -> Appearance:
         panel_share=panel_share,
         colour=0.0 if colours is None else _colour(colours),
         bright_border=float((border >= 0.98).mean()),
-        lines=_lines(fine),
+        lines=_lines(fine, (greatest - least) * max(high - low, 0.5 * (1 - low))),
     )
 
 
@@ -192,6 +193,8 @@ def _inside(at_least: NDArray[np.bool_], at_greatest: NDArray[np.bool_]) -> tupl
     """
     outside = np.zeros(at_least.shape, dtype=np.bool_)
     for extreme in (at_least, at_greatest):
+        if not extreme[0].any() and not extreme[-1].any() and not extreme[:, (0, -1)].any():
+            continue
         labels, count = ndimage.label(extreme)
         if count:
             touching = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
@@ -231,22 +234,17 @@ def _colour(colours: Grey) -> float:
     return float((spread > _COLOUR * span).mean())
 
 
-def _lines(fine: Grey) -> int:
-    """Runs of blocks in which rows change suddenly and often, as letters do."""
-    low, high = (float(value) for value in np.percentile(fine[::2, ::2], (_DARKEST, _BRIGHTEST)))
-    top = max(
-        high, float(fine.max()) * 0.5
-    )  # thin white writing on black is rarer than one pixel in a hundred
-    steps = np.abs(np.diff(fine, axis=1)) > _STEP * max(top - low, 1e-6)
-    rows, columns = (size // _BLOCK for size in steps.shape)
+def _lines(fine: Grey, span: float) -> int:
+    """Runs of blocks in which rows change suddenly and often, as letters do; `span` is the range of the image."""
+    rows, columns = fine.shape[0] // _BLOCK, (fine.shape[1] - 1) // _BLOCK
     if not rows or not columns:
         return 0
-    blocks = (
-        steps[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3))
-    )
-    labels, count = ndimage.label(blocks >= _STEPS_A_BLOCK)
+    steps = np.abs(np.diff(fine[: rows * _BLOCK, : columns * _BLOCK + 1], axis=1)) > _STEP * max(span, 1e-6)
+    # Eight booleans are one word of 64 bits, whose ones are counted at once.
+    counts = np.bitwise_count(np.ascontiguousarray(steps).view(np.uint64)).reshape(rows, _BLOCK, columns)
+    labels, _ = ndimage.label(counts.sum(axis=1) >= _STEPS_A_BLOCK)
     lines = 0
-    for box in ndimage.find_objects(labels)[:count]:
+    for box in ndimage.find_objects(labels):
         tall, wide = (part.stop - part.start for part in box)
         if tall <= _LINE_TALL and wide >= max(_LINE_WIDE, tall):
             lines += 1

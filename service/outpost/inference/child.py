@@ -179,7 +179,7 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"ok": question()}
     except InputRejected as rejection:
-        return {"rejected": [rejection.code, rejection.message]}
+        return {"rejected": [rejection.code, rejection.message, rejection.hold]}
     except InferenceFailed as failure:
         return {"failed": [failure.code, failure.message]}
     except Exception as error:

@@ -176,12 +176,14 @@ class InputRejected(Exception):
     Attributes:
         code: why, as `outpost.reasons.explain` knows it: a `Code`, a code of the filter, or a site's own.
         message: one sentence with the value found and the value wanted, without patient data.
+        hold: a person shall look at the study: it goes to quarantine instead of being rejected.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, hold: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.hold = hold
 
 
 class InferenceFailed(Exception):

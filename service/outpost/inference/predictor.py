@@ -75,7 +75,7 @@ class Predictor:
         self.inferer(bundle.manifest.sizes[0].name)  # a wrong configuration shows now, not at a study
 
     def read(self, files: Sequence[Path], judge: Judge | None = None) -> Case:
-        """Judge the headers of a study, then choose and decode the images among those that are left.
+        """Judge the headers of a study, choose and decode the images among those left, judge what they show.
 
         Args:
             files: of one study; each is parsed once.
@@ -85,8 +85,9 @@ class Predictor:
             InputRejected: the study is not one for this model.
         """
         started = time.monotonic()
-        self.verdict = (judge or self._judge)(read_headers(files))
-        case = self._task.read(self.verdict.require())
+        judge = judge or self._judge
+        self.verdict = judge(read_headers(files))
+        case = self._task.read(self.verdict.require(), judge.file.rules.pixels)
         self._seconds_reading = time.monotonic() - started
         return case
 
@@ -117,6 +118,7 @@ class Predictor:
             rung=provenance.rung,
             device=provenance.device,
             seconds=self._seconds_reading + time.monotonic() - started,
+            noted=case.noted,
         )
 
     def golden(self, rung: Rung) -> GoldenVerdict:

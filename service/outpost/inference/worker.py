@@ -127,11 +127,11 @@ class InferenceWorker:
             return self._ready_child().found
 
     def read(self, files: Sequence[Path], rules: RuleFile | None = None) -> Reading:
-        """Judge the headers of a study, choose and decode its images. The study's time begins.
+        """Judge the headers of a study, choose its images, decode them and judge their pixels. Its time begins.
 
         Args:
             files: of one study.
-            rules: by which the headers are judged; left out, the bundle's own.
+            rules: by which headers and pixels are judged; left out, the bundle's own.
 
         Raises:
             InputRejected: the study is not one for this model.
@@ -164,6 +164,7 @@ class InferenceWorker:
         }
         answer = self._ask(request, self._deadline - time.monotonic())
         answer["files"] = tuple(Path(file) for file in answer["files"])
+        answer["noted"] = tuple(answer["noted"])
         return InferenceResult(**answer)
 
     def extend(self, seconds: float) -> None:
@@ -314,8 +315,7 @@ class _Child:
         """Wait for one answer; raises what the child says, or that it said nothing in time."""
         outcome = json.loads(self._line(seconds))
         if "rejected" in outcome:
-            code, message = outcome["rejected"]
-            raise InputRejected(code, message)
+            raise InputRejected(*outcome["rejected"])
         if "failed" in outcome:
             code, message = outcome["failed"]
             raise InferenceFailed(Code(code), message)
