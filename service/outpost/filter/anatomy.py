@@ -2,7 +2,8 @@
 
 Three networks of the same shape, trained from different seeds, look at the picture and at its mirror image; what
 they say is averaged, so that pictures unlike those they learnt from, on which they disagree, get no high
-probability. What they were trained on, and how often they are wrong: docs/models.md.
+probability. Answers are divided by a temperature that was fitted
+to pictures held back from training. What they were trained on, and how often they are wrong: docs/models.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn import functional
 CLASSES: Final = ("chest_frontal", "chest_lateral", "limb", "head_slice", "body_slice", "other")
 SIDE: Final = 96  # pixels a side that the networks see
 WEIGHTS: Final = "anatomy.npz"
-WEIGHTS_SHA256: Final = ""
+WEIGHTS_SHA256: Final = "a0ec6cf82d7805ceb2ea1f931f3363fa50b3c2b970c116a62a580097318401ae"
 # (output channels, kernel size, stride) of each convolution.
 LAYERS: Final = ((12, 5, 2), (16, 3, 2), (16, 3, 1), (24, 3, 2), (24, 3, 1), (32, 3, 2))
 
@@ -50,12 +51,6 @@ class Shown:
     def probability(self, *names: str) -> float:
         """Of any of these classes."""
         return sum(self.probabilities[CLASSES.index(name)] for name in names)
-
-    @classmethod
-    def mean(cls, several: Sequence[Shown]) -> Shown:
-        """Of several pictures of one thing."""
-        answers = np.mean([(*one.probabilities, one.inverted) for one in several], axis=0).tolist()
-        return cls(tuple(answers[:-1]), answers[-1])
 
 
 class AnatomyWeightsError(Exception):
@@ -131,4 +126,7 @@ def _answers(network: Network, pictures: torch.Tensor) -> torch.Tensor:
         )
         value = value.relu_()
     logits = value.mean((2, 3)) @ network["answers"].T + network["answers_bias"]
-    return torch.cat((logits[:, :-1].softmax(dim=1), logits[:, -1:].sigmoid()), dim=1)
+    classes, inverted = network["temperature"].tolist()
+    return torch.cat(
+        ((logits[:, :-1] / classes).softmax(dim=1), (logits[:, -1:] / inverted).sigmoid()), dim=1
+    )

@@ -32,23 +32,32 @@ _RAMP_RESIDUAL: Final = (
     0.015  # deviation left by a smooth shade, as a share of the range; good images: 0.13 and more
 )
 _SATURATED_SHARE: Final = 0.98  # a leg between shutters: 0.41; a drawn line on a page: 0.95
-_CLIPPED_SHARE: Final = 0.6  # of what lies inside the outline; CT in a lung window: below 0.45
-_CLIPPED_INSIDE: Final = 0.02
+_CLIPPED_ENDS: Final = 0.5  # share at the two ends
+_CLIPPED_END: Final = 0.05  # at each of them: a page has ink at none
+_CLIPPED_SOLID: Final = (
+    0.45  # of what lies between them, thicker than a line; good images 0.60 and more, bad 0.32
+)
+_BETWEEN: Final = 0.01  # of the range: nearer to an end than this is the end
 _PANEL_LEAST: Final = 0.0015  # of the picture
 _PANEL_FILL: Final = 0.7  # of its bounding box
 _PANELS: Final = 3  # good images: none
 _PANEL_SHARE: Final = 0.02
+_PAINT_SHARE: Final = 0.008  # of the picture in exactly one grey
+_PAINTS: Final = 3  # such greys between black and white; good images: 1 at most
 _COLOUR: Final = 0.08  # difference of colours, as a share of the range
 _COLOUR_SHARE: Final = 0.05
 _BRIGHT_BORDER: Final = 0.6  # of the border's pixels at the bright end; good slices: none
 
-# Writing: blocks of 8 x 8 pixels with this many sudden changes along rows, in runs one to three blocks tall.
+# Writing: patches of blocks of 8 x 8 pixels with many sudden changes along rows; in a patch, rows of pixels with
+# changes between rows without.
 _BLOCK: Final = 8
 _STEP: Final = 0.25  # of the range
 _STEPS_A_BLOCK: Final = 8
-_LINE_TALL: Final = 3  # blocks
-_LINE_WIDE: Final = 3
-_LINES: Final = 2
+_PATCH_WIDE: Final = 3  # blocks
+_GAP: Final = 0.15  # of the changes in the patch's busiest row
+_LEAST_TALL: Final = 4  # pixels; letters smaller than that are lost in the thumbnail
+_MOST_TALL: Final = 24
+_LINES: Final = 2  # good images: none
 _PAGE_LINES: Final = 12
 
 
@@ -62,9 +71,9 @@ class Appearance:
         least, greatest: share at the least and at the greatest value.
         correlation: of neighbouring pixels once a smooth shade is taken away: noise has none.
         residual: deviation that a smooth shade leaves, as a share of the range.
-        inside: share of what the extremes connected to the border do not take.
-        clipped: share of that which is at an extreme.
+        solid: of what lies between the extremes, the share thicker than a line: a burned-in window leaves lines.
         panels: rectangles of one value between the extremes, and the share they take.
+        paints: greys that take a share of the picture in exactly one value.
         colour: share of coloured pixels.
         bright_border: share of the border's pixels at the bright end.
         lines: runs of what looks like writing.
@@ -76,10 +85,10 @@ class Appearance:
     greatest: float = 0.0
     correlation: float = 1.0
     residual: float = 1.0
-    inside: float = 1.0
-    clipped: float = 0.0
+    solid: float = 1.0
     panels: int = 0
     panel_share: float = 0.0
+    paints: int = 0
     colour: float = 0.0
     bright_border: float = 0.0
     lines: int = 0
@@ -88,11 +97,6 @@ class Appearance:
     def too_small(self) -> bool:
         """Nothing can be said of so few pixels."""
         return self.side < LEAST_SIDE
-
-    @property
-    def zeros(self) -> bool:
-        """Every pixel is zero."""
-        return self.constant == 0
 
     @property
     def blank(self) -> bool:
@@ -108,14 +112,16 @@ class Appearance:
 
     @property
     def badly_clipped(self) -> bool:
-        """What the outline encloses is mostly at one end or the other."""
-        return self.clipped >= _CLIPPED_SHARE and self.inside >= _CLIPPED_INSIDE
+        """Black and white, with a line of greys between."""
+        ends = self.least + self.greatest >= _CLIPPED_ENDS and min(self.least, self.greatest) >= _CLIPPED_END
+        return ends and self.solid <= _CLIPPED_SOLID
 
     @property
     def screen(self) -> bool:
         """Panels of a program, a page of writing, or colours where an acquired image has none."""
         return (
             (self.panels >= _PANELS and self.panel_share >= _PANEL_SHARE)
+            or self.paints >= _PAINTS
             or self.colour >= _COLOUR_SHARE
             or self.lines >= _PAGE_LINES
         )
@@ -149,8 +155,7 @@ def look(grey: Grey, fine: Grey, colours: Grey | None = None) -> Appearance:
     low, high = (float(value) for value in np.percentile(share[::2, ::2], (_DARKEST, _BRIGHTEST)))
     seen = np.clip((share - low) / max(high - low, 1e-6), 0, 1)
     correlation, residual = _structure(seen)
-    inside, clipped = _inside(at_least, at_greatest)
-    panels, panel_share = _panels(share, seen)
+    panels, panel_share, paints = _panels(share, seen)
     border = np.concatenate((seen[0], seen[-1], seen[:, 0], seen[:, -1]))
     return Appearance(
         side=side,
@@ -159,10 +164,10 @@ def look(grey: Grey, fine: Grey, colours: Grey | None = None) -> Appearance:
         greatest=float(at_greatest.mean()),
         correlation=correlation,
         residual=residual,
-        inside=inside,
-        clipped=clipped,
+        solid=_solid(share) if at_least.mean() + at_greatest.mean() >= _CLIPPED_ENDS else 1.0,
         panels=panels,
         panel_share=panel_share,
+        paints=paints,
         colour=0.0 if colours is None else _colour(colours),
         bright_border=float((border >= 0.98).mean()),
         lines=_lines(fine, (greatest - least) * max(high - low, 0.5 * (1 - low))),
@@ -185,37 +190,21 @@ def _correlation(one: Grey, other: Grey) -> float:
     return float((one * other).mean() / np.sqrt((one * one).mean() * (other * other).mean() + 1e-12))
 
 
-def _inside(at_least: NDArray[np.bool_], at_greatest: NDArray[np.bool_]) -> tuple[float, float]:
-    """Share inside the outline, and how much of that is at an extreme.
-
-    Shutters, bare exposure and the air around a slice are at an extreme and reach the border; what is left is
-    what the image is of.
-    """
-    outside = np.zeros(at_least.shape, dtype=np.bool_)
-    for extreme in (at_least, at_greatest):
-        if not extreme[0].any() and not extreme[-1].any() and not extreme[:, (0, -1)].any():
-            continue
-        labels, count = ndimage.label(extreme)
-        if count:
-            touching = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-            reaches = np.zeros(count + 1, dtype=np.bool_)
-            reaches[touching] = True
-            reaches[0] = False
-            outside |= reaches[labels]
-    inside = ~outside
-    count = int(inside.sum())
-    return count / inside.size, float((inside & (at_least | at_greatest)).sum() / max(count, 1))
+def _solid(share: Grey) -> float:
+    """Of the pixels between the extremes, those with 5 x 5 of their kind around them."""
+    between = (share > _BETWEEN) & (share < 1 - _BETWEEN)
+    return float(ndimage.binary_erosion(between, np.ones((5, 5))).sum() / max(int(between.sum()), 1))
 
 
-def _panels(share: Grey, seen: Grey) -> tuple[int, float]:
-    """Rectangles of one value that is neither black nor white, and the share of the picture they take."""
+def _panels(share: Grey, seen: Grey) -> tuple[int, float, int]:
+    """Rectangles of one value that is neither black nor white, the share they take, and how many such values."""
     flat = np.zeros(share.shape, dtype=np.bool_)
     flat[:-1, :-1] = (np.abs(share[:-1, 1:] - share[:-1, :-1]) < _FLAT) & (
         np.abs(share[1:, :-1] - share[:-1, :-1]) < _FLAT
     )
     flat &= (seen > 0.03) & (seen < 0.97) & (share > _AT) & (share < 1 - _AT)
     if flat.mean() < _PANEL_SHARE / 2:
-        return 0, 0.0
+        return 0, 0.0, 0
     labels, count = ndimage.label(flat)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     panels, pixels = 0, 0
@@ -225,7 +214,8 @@ def _panels(share: Grey, seen: Grey) -> tuple[int, float]:
         if large and sizes[label] >= _PANEL_FILL * tall * wide:
             panels += 1
             pixels += int(sizes[label])
-    return panels, pixels / share.size
+    _, counts = np.unique(share[flat], return_counts=True)
+    return panels, pixels / share.size, int((counts >= _PAINT_SHARE * share.size).sum())
 
 
 def _colour(colours: Grey) -> float:
@@ -243,9 +233,19 @@ def _lines(fine: Grey, span: float) -> int:
     # Eight booleans are one word of 64 bits, whose ones are counted at once.
     counts = np.bitwise_count(np.ascontiguousarray(steps).view(np.uint64)).reshape(rows, _BLOCK, columns)
     labels, _ = ndimage.label(counts.sum(axis=1) >= _STEPS_A_BLOCK)
-    lines = 0
-    for box in ndimage.find_objects(labels):
-        tall, wide = (part.stop - part.start for part in box)
-        if tall <= _LINE_TALL and wide >= max(_LINE_WIDE, tall):
-            lines += 1
-    return lines
+    return sum(
+        _lines_of_patch(
+            steps[box[0].start * _BLOCK : box[0].stop * _BLOCK, box[1].start * _BLOCK : box[1].stop * _BLOCK]
+        )
+        for box in ndimage.find_objects(labels)
+        if box[1].stop - box[1].start >= _PATCH_WIDE
+    )
+
+
+def _lines_of_patch(steps: NDArray[np.bool_]) -> int:
+    """Rows of letters in a patch: they have gaps between them, which a texture has not."""
+    changes = steps.sum(axis=1)
+    busy = np.concatenate(([False], changes > max(2.0, _GAP * float(changes.max())), [False]))
+    edges = np.flatnonzero(busy[1:] != busy[:-1])
+    tall = edges[1::2] - edges[::2]
+    return int(((tall >= _LEAST_TALL) & (tall <= _MOST_TALL)).sum())

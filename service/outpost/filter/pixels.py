@@ -19,7 +19,7 @@ from outpost.filter.anatomy import Shown, classify
 from outpost.filter.appearance import Appearance, look
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
-from outpost.filter.thumbnail import LARGEST, as_displayed, reduce_frame
+from outpost.filter.thumbnail import LARGEST, as_displayed, reduce_frame, with_palette
 
 Grey = NDArray[np.float32]
 
@@ -80,7 +80,9 @@ def judge_frame(frame: NDArray[Any], dataset: Dataset, policy: PixelPolicy) -> P
         dataset: attributes of the image; malformed ones count as absent.
         policy: of the rule set.
     """
-    fine = as_displayed(reduce_frame(frame, _FINE), dataset)
+    if not frame.any() and policy.zeros != "off":
+        return _verdict(_Seen(((PixelCode.PIXELS_ZEROS, "every pixel is 0"),), None, ""), policy)
+    fine = as_displayed(reduce_frame(with_palette(frame, dataset), _FINE), dataset)
     return _verdict(_seen(fine, _modality(dataset), policy), policy)
 
 
@@ -96,7 +98,7 @@ def judge_displayed(fine: Grey, modality: str, policy: PixelPolicy) -> PixelVerd
 
 
 def judge_volume(slices: Sequence[NDArray[Any]], dataset: Dataset, policy: PixelPolicy) -> PixelVerdict:
-    """Judge slices of one volume: a finding counts when most of them show it, anatomy by their mean.
+    """Judge slices of one volume: a finding counts when most of them show it, anatomy by the middle one of them.
 
     Args:
         slices: those of `slices_to_judge`, as values of (row, column) after their rescale.
@@ -112,8 +114,10 @@ def judge_volume(slices: Sequence[NDArray[Any]], dataset: Dataset, policy: Pixel
     ]
     plain = tuple({code: (code, detail) for code, detail in reversed(most)}.values())[::-1]
     shown = [one.shown for one in seen if one.shown is not None]
-    mean = Shown.mean(shown) if shown and not plain else None
-    return _verdict(_Seen(plain, mean, seen[0].modality), policy)
+    # Not the mean: a slice between two organs, or beside one, looks like anything.
+    shown.sort(key=lambda one: one.probability(*policy.expected_anatomy))
+    middle = shown[len(shown) // 2] if shown else None
+    return _verdict(_Seen(plain, middle, seen[0].modality), policy)
 
 
 def slices_to_judge(count: int, policy: PixelPolicy) -> list[int]:
@@ -158,7 +162,6 @@ def _plain(seen: Appearance, modality: str, policy: PixelPolicy) -> list[tuple[P
     if seen.too_small:
         return [(PixelCode.PIXELS_UNSURE, f"{seen.side} pixels at the shorter side are too few to judge by")]
     checks = (
-        (PixelCode.PIXELS_ZEROS, seen.zeros, "every pixel is 0"),
         (
             PixelCode.PIXELS_BLANK,
             seen.blank,
@@ -174,12 +177,12 @@ def _plain(seen: Appearance, modality: str, policy: PixelPolicy) -> list[tuple[P
         (
             PixelCode.PIXELS_CLIPPED,
             seen.badly_clipped,
-            f"{seen.clipped:.0%} of what the outline encloses is at one end or the other",
+            f"{seen.least + seen.greatest:.0%} is at the ends, of the rest {seen.solid:.0%} is more than a line",
         ),
         (
             PixelCode.PIXELS_SCREEN_CAPTURE,
             seen.screen,
-            f"{seen.panels} panels over {seen.panel_share:.0%}, {seen.colour:.0%} coloured, "
+            f"{seen.panels} panels over {seen.panel_share:.0%}, {seen.paints} paints, {seen.colour:.0%} coloured, "
             f"{seen.lines} lines of writing",
         ),
         (
@@ -230,7 +233,7 @@ def _of_anatomy(shown: Shown, modality: str, policy: PixelPolicy) -> list[tuple[
                     f"a chest shown reversed with probability {shown.inverted:.2f}",
                 )
             ]
-        if shown.inverted > 1 - policy.sure:
+        if shown.inverted > 0.5:
             return [(PixelCode.PIXELS_UNSURE, f"a chest, perhaps shown reversed ({shown.inverted:.2f})")]
     return []
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
 
 LARGEST = 256  # pixels a side of what is looked at
 
@@ -44,6 +45,18 @@ def reduce_frame(frame: NDArray[Any], largest: int = LARGEST) -> NDArray[np.floa
     return small
 
 
+def with_palette(frame: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """A frame of palette indices as the colours they stand for; any other frame as it is."""
+    if frame.ndim != 2 or str(dataset.get("PhotometricInterpretation", "")) != "PALETTE COLOR":
+        return frame
+    # A palette may be broken in as many ways as there are attributes: its indices then show the image well enough.
+    try:
+        colours: NDArray[Any] = apply_color_lut(frame, dataset)
+    except Exception:
+        return frame
+    return colours
+
+
 def as_displayed(small: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:
     """Grey values in which more is brighter: rescale and photometric interpretation are applied, the window is not.
 
@@ -69,9 +82,11 @@ def render(frame: NDArray[Any], dataset: Dataset, largest: int = LARGEST) -> NDA
     Returns:
         (rows, columns) or, for colours, (rows, columns, 3), at most `largest` pixels a side.
     """
-    small = reduce_frame(frame, largest)
+    coloured = with_palette(frame, dataset)
+    small = reduce_frame(coloured, largest)
     if small.ndim == 3:
-        depth = max(1, int(_number(dataset, "BitsStored", 8.0)))
+        stored = _number(dataset, "BitsStored", 8.0) if coloured is frame else 8.0 * coloured.itemsize
+        depth = max(1, int(stored))
         colours: NDArray[np.uint8] = np.clip(
             small[..., :3] * np.float32(255 / ((1 << min(depth, 32)) - 1)), 0, 255
         ).astype(np.uint8)

@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "radiograph"))
 from anatomy_errors import held_back, real_images
 from pictures import KINDS, Pools, pools
 
-from outpost.filter.anatomy import CLASSES, LAYERS, SIDE
+from outpost.filter.anatomy import CLASSES, LAYERS, SIDE, _answers, read_networks
 
 SEED = 20261126
 NETWORKS = 3
@@ -198,6 +198,32 @@ def train(stock: Pools, seed: int, steps: int = STEPS) -> tuple[Network, list[fl
     return network.eval(), losses
 
 
+def temperatures(file: Path, drawer: Drawer, batches: int = 25) -> tuple[float, float]:
+    """What the logits of classes, and of reversal, are divided by: the likelihood of held back pictures decides."""
+    networks = read_networks(file.read_bytes())
+    drawn = [drawer.batch(32) for _ in range(batches)]
+    images, classes, inverted = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    both = torch.stack((images, images.flip(-1)))
+    known = inverted >= 0
+
+    def losses(temperature: float) -> tuple[float, float]:
+        scaled = [one | {"temperature": torch.tensor([temperature, temperature])} for one in networks]
+        with torch.inference_mode():
+            said = (
+                torch.stack([_answers(one, part) for one in scaled for part in both])
+                .mean(0)
+                .clamp(1e-6, 1 - 1e-6)
+            )
+        told = said[known, -1]
+        return (
+            float(functional.nll_loss(said[:, :-1].log(), classes)),
+            float(functional.binary_cross_entropy(told, inverted[known])),
+        )
+
+    tried = {float(value): losses(float(value)) for value in np.arange(0.3, 1.55, 0.05).round(2)}
+    return min(tried, key=lambda value: tried[value][0]), min(tried, key=lambda value: tried[value][1])
+
+
 def main() -> int:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -215,7 +241,16 @@ def main() -> int:
         weights |= {f"{number}/{name}": value for name, value in network.folded().items()}
         losses.append(float(np.mean(found[-50:])))
     file = arguments.out / "anatomy.npz"
-    np.savez_compressed(file, **weights)
+
+    def write(temperature: tuple[float, float]) -> None:
+        each = {
+            f"{number}/temperature": np.array(temperature, dtype=np.float32) for number in range(NETWORKS)
+        }
+        np.savez_compressed(file, **weights, **each)
+
+    write((1.0, 1.0))
+    temperature = temperatures(file, Drawer(measured, SEED + 50))
+    write(temperature)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     metrics = {
         "seed": SEED,
@@ -224,6 +259,7 @@ def main() -> int:
         "bytes": file.stat().st_size,
         "seconds": round(time.monotonic() - started),
         "loss": losses,
+        "temperature": temperature,
         "machine": {"python": platform.python_version(), "torch": torch.__version__},
         "held_back": held_back(file, Drawer(measured, SEED + 100)),
         "real": real_images(file),
