@@ -39,8 +39,15 @@ HEAD = Path("/usr/share/mricron/templates/ch2.nii.gz")
 ANY = PixelPolicy()
 CHEST = PixelPolicy(expected_anatomy=("chest_frontal", "chest_lateral"), unsure="hold")
 HEAD_SLICES = PixelPolicy(expected_anatomy=("head_slice",), unsure="hold")
+HEAD_OR_DOUBT = PixelPolicy(expected_anatomy=("head_slice",))
 NO_WRITING = PixelPolicy(burned_in_text="reject")
-_MODELS = {ANY: "any", CHEST: "chest", HEAD_SLICES: "head", NO_WRITING: "any, no writing"}
+_MODELS = {
+    ANY: "any",
+    CHEST: "chest",
+    HEAD_SLICES: "head",
+    HEAD_OR_DOUBT: "head, doubt accepted",
+    NO_WRITING: "any, no writing",
+}
 
 # What a verdict is called in the matrix when no reason code ends the image.
 ACCEPTED = "accepted"
@@ -475,6 +482,13 @@ def _good_slices() -> Iterator[Case]:
 
 
 def _heads() -> Iterator[Case]:
+    yield Case(
+        "good MR or CT",
+        "693_UNCR.dcm (CT head)",
+        frame("pydicom-data", "693_UNCR.dcm"),
+        HEAD_OR_DOUBT,
+        (ACCEPTED,),
+    )
     for axis, plane in enumerate(("sagittal", "coronal", "axial")):
         yield Case("good MR or CT", f"head ch2, {plane} series", head_series(axis), HEAD_SLICES, (ACCEPTED,))
     for name, change in (("wide field", _padded), ("noise", _noisy), ("2 mm", _coarse)):

@@ -39,7 +39,7 @@ _CLIPPED_SOLID: Final = (
 )
 _BETWEEN: Final = 0.01  # of the range: nearer to an end than this is the end
 _PANEL_LEAST: Final = 0.0015  # of the picture
-_PANEL_FILL: Final = 0.7  # of its bounding box
+_PANEL_FILL: Final = 0.85  # of its bounding box; an ellipse fills 0.79
 _PANELS: Final = 3  # good images: none
 _PANEL_SHARE: Final = 0.02
 _PAINT_SHARE: Final = 0.008  # of the picture in exactly one grey
@@ -121,7 +121,7 @@ class Appearance:
         """Panels of a program, a page of writing, or colours where an acquired image has none."""
         return (
             (self.panels >= _PANELS and self.panel_share >= _PANEL_SHARE)
-            or self.paints >= _PAINTS
+            or (self.paints >= _PAINTS and self.lines >= _LINES)
             or self.colour >= _COLOUR_SHARE
             or self.lines >= _PAGE_LINES
         )

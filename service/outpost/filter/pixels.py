@@ -27,6 +27,9 @@ Grey = NDArray[np.float32]
 _COLOURLESS: Final = frozenset("CR DX MG RG PX IO XA RF CT MR PT".split())
 # Slices: their air is dark by physics. Projections: bright or dark by convention, so a chest must be known for it.
 _SLICED: Final = frozenset("CT MR PT".split())
+# Of CT the classifier learnt one chest and simulated heads, and took the one real head it was shown for no head:
+# what it is sure of there is not enough to refuse an image.
+_LITTLE_LEARNT: Final = frozenset(("CT", "PT"))
 _FINE: Final = 2 * LARGEST
 # Slices are taken from this part of a volume: the ends are often empty, and not what the study is of.
 _FIRST_PART, _LAST_PART = 0.35, 0.65
@@ -215,7 +218,7 @@ def _of_anatomy(shown: Shown, modality: str, policy: PixelPolicy) -> list[tuple[
     wanted = shown.probability(*policy.expected_anatomy)
     told = f"{shown.best} {shown.probability(shown.best):.2f}, {' or '.join(policy.expected_anatomy)}"
     if policy.expected_anatomy and policy.anatomy != "off":
-        if 1 - wanted >= policy.sure:
+        if 1 - wanted >= policy.sure and modality not in _LITTLE_LEARNT:
             return [(PixelCode.PIXELS_ANATOMY, f"shows {told} wanted ({wanted:.2f})")]
         if wanted < policy.sure:
             return [
