@@ -40,8 +40,13 @@ def reduce_frame(frame: NDArray[Any], largest: int = LARGEST) -> NDArray[np.floa
     total: NDArray[Any] = frame[::factor].astype(wide)
     for row in range(1, factor):
         np.add(total, frame[row::factor], out=total)
-    shape = (total.shape[0], total.shape[1] // factor, factor, *total.shape[2:])
-    small: NDArray[np.float32] = (total.reshape(shape).sum(axis=2) / factor**2).astype(np.float32)
+    if factor <= 4:
+        wider, total = total, total[:, ::factor].copy()
+        for column in range(1, factor):
+            np.add(total, wider[:, column::factor], out=total)
+    else:
+        total = total.reshape(total.shape[0], total.shape[1] // factor, factor, *total.shape[2:]).sum(axis=2)
+    small: NDArray[np.float32] = np.multiply(total, 1 / factor**2, dtype=np.float32, casting="same_kind")
     return small
 
 
