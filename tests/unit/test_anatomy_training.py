@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "service/training/anatomy"))
 sys.path.append(str(Path(__file__).parents[2] / "service/training/radiograph"))
 
 from pictures import SIZE, recoloured, screen, shuttered_limb
-from train_anatomy import Drawer, Network, standardised, train
+from train_anatomy import Drawer, standardised, train
 
 from outpost.filter import anatomy
 
