@@ -16,13 +16,14 @@ from outpost.api.metrics import Metrics
 from outpost.filter import anatomy
 from outpost.filter.appearance import look
 from outpost.filter.pixel_codes import PIXEL_REASONS, PixelCode
-from outpost.filter.pixel_policy import PixelPolicy
+from outpost.filter.pixel_policy import LOOKS_AT_NOTHING, PixelPolicy
 from outpost.filter.pixels import judge_displayed, judge_frame, judge_volume, slices_to_judge
 from outpost.filter.thumbnail import reduce_frame, render
-from outpost.inference.bundle import load_bundle
+from outpost.inference.bundle import full_rung, load_bundle
 from outpost.inference.child import _outcome
-from outpost.inference.codes import InputRejected
+from outpost.inference.codes import InferenceFailed, InputRejected
 from outpost.inference.header import read_headers
+from outpost.inference.predictor import Predictor
 from outpost.inference.radiograph import RadiographClassification
 from outpost.inference.result import InferenceResult
 
@@ -54,6 +55,17 @@ def test_a_check_that_is_off_is_not_made_and_one_that_accepts_is_told_but_ends_n
     told = judge_frame(noise(), header(), PixelPolicy(blank="accept"))
     assert told.accepted
     assert [finding.code for finding in told.findings] == [PixelCode.PIXELS_BLANK]
+
+
+@pytest.mark.parametrize("name", ["RG3_UNCR.dcm", "RG1_UNCR.dcm"])
+def test_a_policy_that_looks_at_nothing_finds_nothing(name: str) -> None:
+    assert frame("pydicom-data", name)(LOOKS_AT_NOTHING).findings == ()
+    assert judge_frame(noise() * 0, header(), LOOKS_AT_NOTHING).findings == ()
+
+
+def test_numbers_that_are_none_are_no_way_past_the_verdict() -> None:
+    broken = np.full((300, 280), np.nan)
+    assert judge_frame(broken, header(), PixelPolicy()).against is not None
 
 
 @pytest.mark.parametrize(("unsure", "accepted"), [("accept", True), ("reject", False), ("hold", False)])
@@ -89,6 +101,9 @@ def test_weights_that_were_changed_are_not_used(monkeypatch: pytest.MonkeyPatch)
     anatomy._released.cache_clear()
     with pytest.raises(anatomy.AnatomyWeightsError, match="install the release again"):
         anatomy.classify(np.zeros((64, 64), dtype=np.float32))
+    bundle = load_bundle(BUNDLES / "radiograph_orientation")
+    with pytest.raises(InferenceFailed, match="WEIGHTS_MISMATCH"):
+        Predictor(bundle, full_rung(bundle))
     anatomy._released.cache_clear()
 
 

@@ -106,9 +106,21 @@ def read_networks(content: bytes) -> tuple[Network, ...]:
         )
 
 
+def check_weights() -> None:
+    """Read the released networks now, so that a broken installation shows before a study does.
+
+    Raises:
+        AnatomyWeightsError: the weights are not those of this release.
+    """
+    _released()
+
+
 @cache
 def _released() -> tuple[Network, ...]:
-    content = (resources.files("outpost.filter") / WEIGHTS).read_bytes()
+    try:
+        content = (resources.files("outpost.filter") / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise AnatomyWeightsError(f"{WEIGHTS}: {error.strerror}; install the release again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
         raise AnatomyWeightsError(

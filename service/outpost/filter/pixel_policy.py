@@ -51,3 +51,16 @@ class PixelPolicy(BaseModel):
     expected_anatomy: tuple[Anatomy, ...] = ()
     sure: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     slices_per_series: Annotated[int, Field(ge=1, le=15)] = 3
+
+
+# For a study that a person has looked at and wants computed all the same.
+LOOKS_AT_NOTHING = PixelPolicy(
+    blank="off",
+    zeros="off",
+    saturated="off",
+    clipped="off",
+    screen_capture="off",
+    photometric="off",
+    burned_in_text="off",
+    anatomy="off",
+)

@@ -85,6 +85,8 @@ def judge_frame(frame: NDArray[Any], dataset: Dataset, policy: PixelPolicy) -> P
     """
     if not frame.any() and policy.zeros != "off":
         return _verdict(_Seen(((PixelCode.PIXELS_ZEROS, "every pixel is 0"),), None, ""), policy)
+    if frame.dtype.kind == "f":
+        frame = np.nan_to_num(frame)
     fine = as_displayed(reduce_frame(with_palette(frame, dataset), _FINE), dataset)
     return _verdict(_seen(fine, _modality(dataset), policy), policy)
 

@@ -12,6 +12,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from outpost.delivery.seg import Provenance
+from outpost.filter.anatomy import AnatomyWeightsError, check_weights
 from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
@@ -73,6 +74,10 @@ class Predictor:
             **next(iter(self.networks.values())).facts,
         }
         self.inferer(bundle.manifest.sizes[0].name)  # a wrong configuration shows now, not at a study
+        try:
+            check_weights()
+        except AnatomyWeightsError as error:
+            raise InferenceFailed(Code.WEIGHTS_MISMATCH, str(error)) from error
 
     def read(self, files: Sequence[Path], judge: Judge | None = None) -> Case:
         """Judge the headers of a study, choose and decode the images among those left, judge what they show.
