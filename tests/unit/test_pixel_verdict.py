@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_inference_radiograph import radiograph
 from torch.nn import functional
 
 from outpost.api.metrics import Metrics
+from outpost.cli import main
 from outpost.filter import anatomy
 from outpost.filter.appearance import look
 from outpost.filter.pixel_codes import PIXEL_REASONS, PixelCode
@@ -174,6 +176,22 @@ def test_what_the_policy_lets_pass_is_counted(task: RadiographClassification) ->
     metrics = Metrics()
     metrics.observe(InferenceResult((), "m", "1", "e", "p", "full", "cpu", 0.1, case.noted))
     assert metrics.registry.get_sample_value("outpost_pixel_findings_total", {"code": "PIXELS_UNSURE"}) == 1
+
+
+def test_a_person_is_told_of_each_image_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("pixels: {expected_anatomy: [chest_frontal], unsure: hold}\n", encoding="utf-8")
+    assert main(["filter", "pixels", str(rg(1)), "--rules", str(rules)]) == 0
+    assert "nothing found" in capsys.readouterr().out
+    assert main(["filter", "pixels", str(rg(3)), "--rules", str(rules), "--json"]) == 1
+    (told,) = json.loads(capsys.readouterr().out)
+    assert [finding["code"] for finding in told["findings"]] == ["PIXELS_ANATOMY"]
+    (tmp_path / "no.dcm").write_bytes(b"nothing")
+    assert main(["filter", "pixels", str(tmp_path / "no.dcm")]) == 1
+    assert "HEADER_UNREADABLE" in capsys.readouterr().out
+    assert main(["filter", "pixels", str(tmp_path / "absent")]) == 2
 
 
 @pytest.mark.parametrize("code", PixelCode)

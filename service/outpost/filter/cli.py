@@ -1,4 +1,4 @@
-"""`outpost filter explain|check`: why studies are left out, and whether a rule file is right."""
+"""`outpost filter explain|pixels|check`: why studies are left out, and whether a rule file is right."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
     explain.add_argument("--json", action="store_true", help="print everything as JSON, a list of studies")
     explain.set_defaults(run=_explain)
+
+    pixels = verbs.add_parser(
+        "pixels", help="show what the pixel verdict finds in each image; exit 1 when one is refused or held"
+    )
+    pixels.add_argument("path", type=Path, metavar="PATH", help="a DICOM image, or a folder to search")
+    source = pixels.add_mutually_exclusive_group()
+    source.add_argument("--rules", type=Path, metavar="FILE", help="rule file whose `pixels` to judge by")
+    source.add_argument("--bundle", type=Path, metavar="PATH", help="judge by the rules this bundle ships")
+    source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
+    pixels.add_argument("--json", action="store_true", help="print everything as JSON, a list of images")
+    pixels.set_defaults(run=_pixels)
 
     check = verbs.add_parser("check", help="validate a rule file: line, key, reason and remedy of each fault")
     check.add_argument("path", type=Path, metavar="FILE")
@@ -49,6 +60,31 @@ def _explain(options: argparse.Namespace) -> int:
         print("\n\n".join(text(number, study) for number, study in enumerate(studies, 1)))
     rejected = not studies or any(study.as_json()["decision"] == "reject" for study in studies)
     return int(rejected)
+
+
+def _pixels(options: argparse.Namespace) -> int:
+    from outpost.filter.pixels import judge_file
+    from outpost.filter.rulefile import RulesInvalid, rules_of
+
+    if not options.path.exists():
+        sys.stderr.write(f"{options.path} does not exist: name a DICOM image or a folder\n")
+        return 2
+    try:
+        policy = rules_of(_source(options)).rules.pixels
+    except RulesInvalid as invalid:
+        sys.stderr.write(f"{invalid}\n")
+        return 2
+    path: Path = options.path
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    found = [(file.name, judge_file(file, policy)) for file in files]
+    if options.json:
+        print(json.dumps([{"file": name, "findings": findings} for name, findings in found]))
+    else:
+        for name, findings in found:
+            print(name)
+            for one in findings or [{"action": "accept", "code": "nothing found", "detail": ""}]:
+                print("  " + "  ".join(filter(None, (one["action"], one["code"], one["detail"]))))
+    return int(any(one["action"] != "accept" for _, findings in found for one in findings))
 
 
 def _source(options: argparse.Namespace) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,9 @@ from outpost.filter.appearance import Appearance, look
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.thumbnail import LARGEST, as_displayed, reduce_frame, with_palette
+from outpost.inference.codes import InputRejected
+from outpost.inference.decode import decode_image
+from outpost.inference.header import read_header
 
 Grey = NDArray[np.float32]
 
@@ -89,6 +93,23 @@ def judge_frame(frame: NDArray[Any], dataset: Dataset, policy: PixelPolicy) -> P
         frame = np.nan_to_num(frame)
     fine = as_displayed(reduce_frame(with_palette(frame, dataset), _FINE), dataset)
     return _verdict(_seen(fine, _modality(dataset), policy), policy)
+
+
+def judge_file(path: Path, policy: PixelPolicy) -> list[dict[str, str]]:
+    """Judge one image file by itself, of several frames the middle one: action, code and detail of each finding.
+
+    For a person at a terminal: it decodes in this process.
+    """
+    try:
+        header = read_header(path)
+        pixels = decode_image(header).pixels
+    except InputRejected as rejection:
+        return [{"action": "reject", "code": rejection.code, "detail": rejection.message}]
+    frame = pixels[header.frames // 2] if header.frames > 1 else pixels
+    return [
+        {"action": finding.action, "code": str(finding.code), "detail": finding.detail}
+        for finding in judge_frame(frame, header.dataset, policy).findings
+    ]
 
 
 def judge_displayed(fine: Grey, modality: str, policy: PixelPolicy) -> PixelVerdict:
