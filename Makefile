@@ -83,11 +83,12 @@ molecule: $(SCENARIOS:%=molecule-%) ## all scenarios
 $(SCENARIOS:%=molecule-%): molecule-%: release
 	lab/scenario $*
 
-.PHONY: bench-intake bench-decode bench-health
+.PHONY: bench-intake bench-decode bench-health bench-filter
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax
 bench-health: .venv/tests.stamp ## the light health check against its millisecond
-bench-intake bench-decode bench-health: bench-%:
+bench-filter: .venv/tests.stamp ## what the filter of input costs, and its share of a study's time
+bench-intake bench-decode bench-health bench-filter: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
 
 .PHONY: bench-engines

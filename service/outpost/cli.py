@@ -70,9 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.set_defaults(run=_token)
 
-    from outpost.fleet.cli import add_parsers
+    from outpost.filter import cli as filter_cli
+    from outpost.fleet import cli as fleet_cli
 
-    add_parsers(commands)
+    filter_cli.add_parsers(commands)
+    fleet_cli.add_parsers(commands)
     return parser
 
 

@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 
@@ -162,6 +163,13 @@ class Inference(Section):
         return value
 
 
+class Filter(Section):
+    """Which studies are worth computing. `rules` is a rule file (docs/filter-rules.md) in place of the bundle's own;
+    a change of it takes effect without a restart."""
+
+    rules: AbsolutePath | None = None
+
+
 class Destination(Section):
     """A peer that results are sent to: a DICOM node (`ae_title`, `host`, `port`), or a DICOMweb server
     (`stow_url`, the URL of its studies).
@@ -266,6 +274,7 @@ class Config(Section):
     study: Study = Study()
     storage: Storage
     inference: Inference = Inference()
+    filter: Filter = Filter()
     delivery: Delivery
     records: Records
     api: Api = Api()
@@ -290,17 +299,23 @@ def load(path: Path, model: type[Model]) -> Model:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, [f"cannot be read ({error}): name an existing UTF-8 file"]) from None
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that refuses double keys
+        value = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader that refuses double keys
     except yaml.YAMLError as error:
-        raise ConfigError(path, [f"is not YAML: {_one_line(error)}"]) from None
+        raise ConfigError(path, [f"is not YAML: {yaml_fault(error)}"]) from None
     if not isinstance(value, dict):
         raise ConfigError(path, [f"holds {type(value).__name__}, not keys and values: see the example"])
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        faults = [_fault(model, detail) for detail in details if not _follows(detail, details)]
-        raise ConfigError(path, faults) from None  # the cause's text would print secrets
+        raise ConfigError(
+            path, [told for _, told in faults_of(model, error)]
+        ) from None  # its text prints secrets
+
+
+def faults_of(model: type[BaseModel], error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Every fault that pydantic found: its place, and a line with key, reason, value and remedy."""
+    details = error.errors(include_url=False)
+    return [(detail["loc"], _fault(model, detail)) for detail in details if not _follows(detail, details)]
 
 
 def _follows(detail: ErrorDetails, others: list[ErrorDetails]) -> bool:
@@ -312,7 +327,7 @@ def _follows(detail: ErrorDetails, others: list[ErrorDetails]) -> bool:
 
 
 def _fault(model: type[BaseModel], detail: ErrorDetails) -> str:
-    location = detail["loc"]
+    location = tuple(part for part in detail["loc"] if part != "[key]")  # a key itself, not what it holds
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if detail["type"] == "extra_forbidden":
         return f"{path}: there is no such key; {_nearest(model, location)}"
@@ -331,7 +346,7 @@ def _nearest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """The remedy for an unknown key: the closest one beside it, else its place elsewhere, else the list."""
     key = str(location[-1])
     beside = _section_at(model, location[:-1])
-    names = list(beside.model_fields) if beside is not None else []
+    names = _keys(beside) if beside is not None else []
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
@@ -346,9 +361,18 @@ def _section_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type
     for part in location:
         if isinstance(part, int):
             continue  # an index: the list's own annotation was unwrapped with its key
-        field = section.model_fields.get(part) if section is not None else None
+        field = _field(section, part) if section is not None else None
         section = _section_type(field.annotation) if field is not None else None
     return section
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    """The keys of a section as they are written in a file."""
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _field(section: type[BaseModel], key: str) -> FieldInfo | None:
+    return next((f for name, f in section.model_fields.items() if key == (f.alias or name)), None)
 
 
 def _section_type(annotation: Any) -> type[BaseModel] | None:
@@ -358,25 +382,27 @@ def _section_type(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_section_type, typing.get_args(annotation))), None)
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        yield name, prefix + name
+def _all_keys(
+    model: type[BaseModel], prefix: str = "", above: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[str, str]]:
+    for key, field in zip(_keys(model), model.model_fields.values(), strict=True):
+        yield key, prefix + key
         section = _section_type(field.annotation)
-        if section is not None:
-            yield from _all_keys(section, f"{prefix}{name}.")
+        if section is not None and section not in (*above, model):  # a condition holds conditions
+            yield from _all_keys(section, f"{prefix}{key}.", (*above, model))
 
 
 def _shown(model: type[BaseModel], detail: ErrorDetails) -> str:
     """The value found, never a secret's."""
     *parents, key = detail["loc"] or ("",)
     section = _section_at(model, tuple(parents))
-    field = section.model_fields.get(str(key)) if section is not None else None
+    field = _field(section, str(key)) if section is not None else None
     if (field is not None and field.annotation is SecretStr) or isinstance(detail["input"], dict | list):
         return f"a {type(detail['input']).__name__}, not shown"
     return repr(detail["input"])
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """YAML lets a key appear twice and keeps the last; here that is an error, as one of the two was meant."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -391,7 +417,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _one_line(error: yaml.YAMLError) -> str:
+def yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text, in one line, with line and column."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else problem

@@ -17,4 +17,10 @@ class EventCode(StrEnum):
     LADDER_UP = "LADDER_UP"  # a rung that had failed works again
     ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
     WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
+    FILTER_RULES_CHANGED = (
+        "FILTER_RULES_CHANGED"  # another rule set judges from now on; the detail has its digest
+    )
+    FILTER_RULES_REFUSED = (
+        "FILTER_RULES_REFUSED"  # the rule file on disk is wrong; the rule set before it judges
+    )
     SERVICE_DIED = "SERVICE_DIED"  # the service ended without being asked to

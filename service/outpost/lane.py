@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
-from outpost.filter import judge
+from outpost.filter.active import ActiveRules
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
 from outpost.inference.gate import Gate
@@ -57,6 +57,7 @@ class Floor(Protocol):
 
     ladder: Ladder
     gate: Gate
+    rules: ActiveRules
 
     def may_work(self, lane: int) -> bool:
         """Whether the lane may have a worker now: not while receiving only, nor beyond the rung's number."""
@@ -72,6 +73,9 @@ class Floor(Protocol):
 
     def make_room(self, lane: int) -> None:
         """Have every other idle lane end its process."""
+
+    def left_out(self, counts: Mapping[str, int]) -> None:
+        """Instances of a study that is computed were left out, by reason code."""
 
     def computed(self, result: InferenceResult) -> bool:
         """A result lies in the outbox; returns whether it took suspiciously long."""
@@ -321,9 +325,8 @@ class Lane(threading.Thread):
         self._tried = (self._worker.rung, ())
         try:
             files = self._spool.files(study)
-            verdict = judge(files)
-            if not verdict.accepted:
-                self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
+            if not files:
+                self._end(study, "rejected", PipelineCode.STUDY_EMPTY, "the study has no instances")
                 return 0.0
             with self._outbox.work_folder(study) as work:
                 result = self._compute(study, files, work)
@@ -334,7 +337,8 @@ class Lane(threading.Thread):
         except FilesMissing as missing:
             self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
         except InputRejected as rejection:
-            self._end(study, "rejected", rejection.code, rejection.message)
+            outcome = "quarantined" if rejection.hold else "rejected"
+            self._end(study, outcome, rejection.code, rejection.message)
         except InferenceFailed as failure:
             return self._failed(study, failure)
         except Exception as error:
@@ -350,7 +354,19 @@ class Lane(threading.Thread):
     def _compute(self, study: StudyRecord, files: Sequence[Path], work: Path) -> InferenceResult | None:
         ladder = self._floor.ladder
         with self._at_work("study"):
-            shape = self._worker.read(files)
+            rules = self._floor.rules.file
+            reading = self._worker.read(files, rules)
+            shape = reading.shape
+            if reading.left_out:
+                told = ", ".join(f"{code} {count}" for code, count in reading.left_out.items())
+                log.info(
+                    "study %d: of %d instances left out: %s (rules %s)",
+                    study.row,
+                    reading.judged,
+                    told,
+                    reading.rules,
+                )
+                self._floor.left_out(reading.left_out)
             self._tried = (self._worker.rung, shape)
             rung = self._choose(study, shape)
             if rung is None:
@@ -359,7 +375,7 @@ class Lane(threading.Thread):
             if rung.process != self._worker.rung.process:
                 self._worker.change(rung)
                 self._worker.start()
-                self._worker.read(files)
+                self._worker.read(files, rules)
             if rung.parallel < ladder.top.parallel:
                 self._floor.make_room(self.number)
             with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:

@@ -13,13 +13,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 
 from outpost.config import Config
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
+from outpost.filter.active import ActiveRules
 from outpost.inference import Code, InferenceResult, InferenceWorker
 from outpost.inference.gate import Gate
 from outpost.inference.plan import Plan, make_plan
@@ -64,12 +66,13 @@ class Pipeline:
         assembly: Assembly,
         outbox: Outbox,
         plan: Plan,
+        rules: ActiveRules,
         optimiser: IdleOptimiser,
         notifier: Notifier,
         published: Callable[[], None],
-        observed: Callable[[float], None],
+        observed: Callable[[InferenceResult], None],
     ) -> None:
-        """`published` is called when results lie in the outbox, `observed` with a study's seconds."""
+        """`published` is called when results lie in the outbox, `observed` with each."""
         self._optimiser = optimiser
         self._config = config
         self._journal = journal
@@ -91,6 +94,8 @@ class Pipeline:
         self._retries = 0
         self.gate = Gate()
         self.ladder = plan.ladder
+        self.rules = rules
+        self.instances_left_out: Counter[str] = Counter()  # by reason code, of studies that were computed
         self.queue: dict[str, tuple[int, datetime | None]] = {}  # as Journal.queue, seconds old
         self.last_tick = time.monotonic()
         self.golden_fastest: float | None = None
@@ -216,6 +221,7 @@ class Pipeline:
             if now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
                 self.queue = self._journal.queue()
+                self.rules.look()
         except sqlite3.Error:
             # A full disk, for instance. It must not cut off the lanes during whose work we tick.
             log.exception("the journal does not answer; trying again")
@@ -281,6 +287,11 @@ class Pipeline:
             if other.number != lane:
                 other.rest()
 
+    def left_out(self, counts: Mapping[str, int]) -> None:
+        """Instances of a study that is computed were left out, by reason code."""
+        with self._condition:
+            self.instances_left_out.update(counts)
+
     def computed(self, result: InferenceResult) -> bool:
         """A result lies in the outbox; returns whether it took suspiciously long."""
         seconds = result.seconds
@@ -288,7 +299,7 @@ class Pipeline:
         self._typical = (
             seconds if self._typical is None else self._typical + _MEAN_WEIGHT * (seconds - self._typical)
         )
-        self._observed(seconds)
+        self._observed(result)
         self._published()
         return slow
 

@@ -23,6 +23,8 @@ from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.filter.active import ActiveRules
+from outpost.filter.rulefile import RulesInvalid, source_of
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
@@ -71,6 +73,14 @@ def serve(config: Config, config_file: Path) -> int:
                 "after the last end: %d instances adopted, %d results to compute again", adopted, lost
             )
         plan = make_plan(config, journal)
+        try:
+            rules = ActiveRules(
+                source_of(config.inference.bundle, config.filter.rules),
+                config.storage.root / "rules",
+                journal,
+            )
+        except RulesInvalid as invalid:
+            raise CannotStart(str(invalid)) from None
         assembly = Assembly(
             journal,
             config.study.quiet_seconds,
@@ -102,6 +112,7 @@ def serve(config: Config, config_file: Path) -> int:
             assembly,
             outbox,
             plan,
+            rules,
             IdleOptimiser(
                 config_file,
                 not plan.fresh,
@@ -110,7 +121,7 @@ def serve(config: Config, config_file: Path) -> int:
             ),
             notifier,
             published=wake_couriers,
-            observed=metrics.inference_seconds.observe,
+            observed=metrics.observe,
         )
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:

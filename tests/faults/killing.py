@@ -225,8 +225,13 @@ class LightPredictor:
 
         return GoldenVerdict(True, 1.0, 0.9, 0.001)
 
-    def read(self, files: Any) -> Any:
-        return self._task.read(files)
+    def read(self, files: Any, judge: Any = None) -> Any:
+        from outpost.filter.rulefile import no_rules
+        from outpost.filter.verdict import judge_headers
+        from outpost.inference.header import read_headers
+
+        self.verdict = judge_headers(read_headers(files), no_rules())
+        return self._task.read(self.verdict.require())
 
     def run(self, case: Any, rung: Any, output_dir: Path, revision: int) -> Any:
         from outpost.delivery.seg import Provenance

@@ -79,7 +79,7 @@ class Service:
             "api": {"listen": "127.0.0.1", "port": self.http_port},
         }
         for name, values in sections.items():
-            config[name] |= values
+            config[name] = config.get(name, {}) | values
         root.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(yaml.safe_dump(config))
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30)

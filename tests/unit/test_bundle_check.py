@@ -68,6 +68,7 @@ def test_a_released_bundle_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
             "lacks inferer",
         ),
         (replace_in("outpost.yaml", "min_slices", "min_slice"), "outpost.yaml", "did you mean min_slices?"),
+        (replace_in("filter.yaml", "tag: Modality", "tag: Modalty"), "filter.yaml", "did you mean Modality?"),
         (replace_in("outpost.yaml", "sha256: 39a7", "sha256: 39a8"), "weights finder", "sha256"),
         (
             replace_in("outpost.yaml", "package: deepbet", "package: shallowbet"),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
 import pytest
 
 from outpost import logs
 from outpost.config import Delivery, Destination
 from outpost.delivery.courier import pause_seconds
-from outpost.filter import ACCEPTED, judge
 from outpost.health import CHECKS, CheckCode
 from outpost.health.verdict import Verdict, check, golden_check
 from outpost.inference import Code
@@ -101,8 +99,3 @@ def test_the_golden_check_believes_only_a_right_answer() -> None:
     assert not golden_check(Golden(ok=False, at=0, code="WORKER_DIED")).ok
     assert not golden_check(Golden(ok=False, at=0, value=0.2, wanted=0.99)).ok
     assert golden_check(Golden(ok=True, at=0, value=1.0, wanted=0.99)).ok
-
-
-def test_the_filter_accepts_every_study_but_an_empty_one() -> None:
-    assert judge([Path("any.dcm")]) is ACCEPTED
-    assert [reason.code for reason in judge([]).reasons] == ["STUDY_EMPTY"]

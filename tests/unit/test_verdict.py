@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from outpost.config import Config
+from outpost.filter.rulefile import RuleFile, no_rules
 from outpost.health.codes import CheckCode, page
 from outpost.health.verdict import Check, Health, Verdict, golden_check
 from outpost.inference.rung import Rung
@@ -37,6 +38,14 @@ def lane(**values: Any) -> LaneState:
 
 
 @dataclass
+class Rules:
+    """Of `outpost.filter.active.ActiveRules`; a real one is in tests/unit/test_filter_active.py."""
+
+    fault: str = ""
+    file: RuleFile = field(default_factory=no_rules)
+
+
+@dataclass
 class Pipeline:
     """What `Health` reads of a pipeline; a real one is in tests/service/test_health.py."""
 
@@ -49,6 +58,7 @@ class Pipeline:
     rung: Rung = FULL
     queue: dict[str, Any] = field(default_factory=dict)
     last_tick: float = field(default_factory=time.monotonic)
+    rules: Rules = field(default_factory=lambda: Rules())
 
 
 @dataclass
@@ -117,6 +127,7 @@ def test_a_service_that_works_is_ok(config: Config, running: threading.Thread) -
         ({"golden_fastest": None}, set(), "ok"),
         ({"queue": {"complete": (1, utc_now() - timedelta(hours=1))}}, {"QUEUE_AGE"}, "degraded"),
         ({"queue": {"delivering": (1, utc_now() - timedelta(hours=2))}}, {"OUTBOX_AGE"}, "degraded"),
+        ({"rules": Rules(fault="filter.yaml: line 3: rules: ...")}, {"FILTER_RULES"}, "degraded"),
     ],
 )
 def test_each_fault_of_the_pipeline_shows_as_its_own_code(

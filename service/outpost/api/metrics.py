@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from outpost.health.verdict import Health
+from outpost.inference.result import InferenceResult
 from outpost.pipeline import Pipeline
 from outpost.records.journal import Journal, utc_now
 
@@ -67,6 +68,14 @@ class _Journalled(Collector):
         for cause, count in sorted(self._journal.failures_by_cause().items()):
             failures.add_metric([cause], count)
         yield failures
+        left_out = CounterMetricFamily(
+            "outpost_instances_left_out",
+            "Instances that the filter left out of studies that were computed, by reason, since the start",
+            labels=["reason"],
+        )
+        for code, count in sorted(self._pipeline.instances_left_out.items()):
+            left_out.add_metric([code], count)
+        yield left_out
         pending = GaugeMetricFamily(
             "outpost_studies_pending", "Studies on their way, by state", labels=["state"]
         )
@@ -103,6 +112,19 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+
+        self.pixel_findings = Counter(
+            "outpost_pixel_findings",
+            "Studies computed although the pixel verdict found something, as the policy wants, since the start",
+            labelnames=["code"],
+            registry=self.registry,
+        )
+
+    def observe(self, result: InferenceResult) -> None:
+        """Count a study that was computed."""
+        self.inference_seconds.observe(result.seconds)
+        for code in result.noted:
+            self.pixel_findings.labels(code).inc()
 
     def follow(self, journal: Journal, health: Health, pipeline: Pipeline) -> None:
         """Report what these know, too."""

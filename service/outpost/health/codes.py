@@ -31,6 +31,7 @@ class CheckCode(StrEnum):
     DELIVERY_RUNNING = "DELIVERY_RUNNING"
     QUEUE_AGE = "QUEUE_AGE"
     OUTBOX_AGE = "OUTBOX_AGE"
+    FILTER_RULES = "FILTER_RULES"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
 
@@ -142,6 +143,11 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     CheckCode.OUTBOX_AGE: CheckKind(
         "No result has been waiting for a destination for long.",
         "See the last error at /studies?state=delivering; check the destination and the link to it.",
+        critical=False,
+    ),
+    CheckCode.FILTER_RULES: CheckKind(
+        "The rule file on disk is the one that judges studies.",
+        "Correct the line shown (`outpost filter check FILE`); until then the rule set before it judges.",
         critical=False,
     ),
     CheckCode.RECORDER_RUNNING: CheckKind(

@@ -147,6 +147,8 @@ class Health:
         yield check(CheckCode.DELIVERY_RUNNING, not down, ", ".join(down) or "all run", "all run")
         yield self._age(CheckCode.QUEUE_AGE, "complete", _QUEUE_LIMIT_SECONDS)
         yield self._age(CheckCode.OUTBOX_AGE, "delivering", _OUTBOX_LIMIT_SECONDS)
+        rules = self._pipeline.rules
+        yield check(CheckCode.FILTER_RULES, not rules.fault, rules.fault or rules.file.short, "as on disk")
         yield from self._records()
         if self._host is not None:
             yield from self._host.checks

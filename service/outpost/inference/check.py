@@ -17,6 +17,7 @@ from typing import Any
 
 from pydicom.uid import UID
 
+from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle, full_rung, load_bundle, read_manifest
 from outpost.inference.codes import REASONS, Code, InferenceFailed
@@ -81,6 +82,7 @@ def check_bundle(path: Path) -> list[Finding]:
                 "Correct the file; it must be JSON with an `inferer`.",
             ),
             look("outpost.yaml", lambda: _manifest(path), "Correct the keys named."),
+            look("filter.yaml", lambda: _filter(path), "Correct the lines named (docs/filter-rules.md)."),
         ]
     )
     if not sound:
@@ -164,6 +166,15 @@ def _manifest(path: Path) -> str:
 def _weights(bundle: Bundle, name: str) -> str:
     file = bundle.find_weights(name)
     return f"{bundle.manifest.weights[name].format}, {file.stat().st_size / MIB:.1f} MiB, digest as released"
+
+
+def _filter(path: Path) -> str:
+    source = source_of(path, None)
+    try:
+        file = rules_of(source)
+    except RulesInvalid as invalid:
+        raise InferenceFailed(Code.BUNDLE_INVALID, str(invalid)) from invalid
+    return "none: what is known by name is left out" if source is None else f"{len(file.rules.rules)} rules"
 
 
 def _rules(bundle: Bundle) -> str:

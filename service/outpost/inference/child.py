@@ -29,6 +29,7 @@ from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.rung import Rung
 
 if TYPE_CHECKING:
+    from outpost.filter.verdict import Judge
     from outpost.inference.predictor import Predictor
     from outpost.inference.task import Case
 
@@ -94,6 +95,7 @@ class _Desk:
         self._declared_mib = 0
         self._predictor: Predictor | None = None
         self._case: Case | None = None
+        self._judge: Judge | None = None  # by the rule set of the last request
         self._proven: set[tuple[str, int]] = set()  # (size, batch) whose golden case passed here
 
     @property
@@ -126,8 +128,16 @@ class _Desk:
                 return asdict(self._predictor.golden(Rung(**request["rung"])))
             case "read":
                 self._case = None  # frees the last study before this one is decoded
-                self._case = self._predictor.read([Path(file) for file in request["files"]])
-                return {"shape": [int(size) for size in self._case.shape]}
+                files = [Path(file) for file in request["files"]]
+                self._case = self._predictor.read(files, self._judge_by(request.get("rules")))
+                verdict = self._predictor.verdict
+                assert verdict is not None  # of the study just read
+                return {
+                    "shape": [int(size) for size in self._case.shape],
+                    "left_out": verdict.left_out,
+                    "judged": verdict.judged,
+                    "rules": verdict.rules,
+                }
             case "compute":
                 assert self._case is not None, "compute without read"
                 rung = Rung(**request["rung"])
@@ -137,6 +147,17 @@ class _Desk:
                     self._predictor.run(case, rung, Path(request["output_dir"]), request["revision"])
                 )
         raise ValueError(f"no such command: {request['command']}")
+
+    def _judge_by(self, rules: str | None) -> Judge | None:
+        """The rule set of a request made ready; the parent has found it right. None is the bundle's own."""
+        if rules is None:
+            return None
+        if self._judge is None or self._judge.file.text != rules.encode():
+            from outpost.filter.rulefile import parse_rules
+            from outpost.filter.verdict import Judge
+
+            self._judge = Judge(parse_rules(rules.encode(), Path("rules")))
+        return self._judge
 
     def _prove(self, rung: Rung) -> None:
         """No study is computed in a way whose golden case did not pass in this very process."""
@@ -158,7 +179,7 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"ok": question()}
     except InputRejected as rejection:
-        return {"rejected": [rejection.code, rejection.message]}
+        return {"rejected": [rejection.code, rejection.message, rejection.hold]}
     except InferenceFailed as failure:
         return {"failed": [failure.code, failure.message]}
     except Exception as error:

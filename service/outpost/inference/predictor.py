@@ -12,9 +12,13 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from outpost.delivery.seg import Provenance
+from outpost.filter.anatomy import AnatomyWeightsError, check_weights
+from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
+from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.header import read_headers
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.task import Case, make_task
@@ -31,6 +35,7 @@ class Predictor:
     Attributes:
         networks: by their names in outpost.yaml.
         engine_facts: engine, version, and what really computes: provider, precision, device.
+        verdict: what the filter said of the study that was read last.
 
     Raises:
         InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH or ENGINE_UNAVAILABLE.
@@ -44,8 +49,13 @@ class Predictor:
         self._bundle = bundle
         self._process = rung.process
         self._task = make_task(bundle)
+        try:
+            self._judge = Judge(rules_of(source_of(bundle.path, None)))
+        except RulesInvalid as invalid:
+            raise InferenceFailed(Code.BUNDLE_INVALID, str(invalid)) from invalid
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
+        self.verdict: HeaderVerdict | None = None
         config = self._config()
         self.networks: dict[str, engines.Network] = {
             name: engines.load(
@@ -64,15 +74,25 @@ class Predictor:
             **next(iter(self.networks.values())).facts,
         }
         self.inferer(bundle.manifest.sizes[0].name)  # a wrong configuration shows now, not at a study
+        try:
+            check_weights()
+        except AnatomyWeightsError as error:
+            raise InferenceFailed(Code.WEIGHTS_MISMATCH, str(error)) from error
 
-    def read(self, files: Sequence[Path]) -> Case:
-        """Choose and decode the images of a study.
+    def read(self, files: Sequence[Path], judge: Judge | None = None) -> Case:
+        """Judge the headers of a study, choose and decode the images among those left, judge what they show.
+
+        Args:
+            files: of one study; each is parsed once.
+            judge: by which rule set; left out, by the bundle's own.
 
         Raises:
             InputRejected: the study is not one for this model.
         """
         started = time.monotonic()
-        case = self._task.read(files)
+        judge = judge or self._judge
+        self.verdict = judge(read_headers(files))
+        case = self._task.read(self.verdict.require(), judge.file.rules.pixels)
         self._seconds_reading = time.monotonic() - started
         return case
 
@@ -103,6 +123,7 @@ class Predictor:
             rung=provenance.rung,
             device=provenance.device,
             seconds=self._seconds_reading + time.monotonic() - started,
+            noted=case.noted,
         )
 
     def golden(self, rung: Rung) -> GoldenVerdict:

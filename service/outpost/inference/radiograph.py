@@ -20,10 +20,12 @@ from torch.nn import functional
 
 from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.delivery.seg import Provenance
+from outpost.filter.pixel_policy import PixelPolicy
+from outpost.filter.pixels import judge_displayed
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.decode import decode_image
-from outpost.inference.header import ImageHeader, read_headers
+from outpost.inference.header import ImageHeader
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -46,12 +48,14 @@ class RadiographCase:
         pixels: array of (image, 512, 512), as displayed: the photometric interpretation is applied, the
             window is not.
         images: attributes of each without its pixels; none for the golden case.
-        unread: attributes of those whose pixels could not be read, and why.
+        unread: attributes of those whose pixels could not be read or were refused, and why.
+        noted: codes of the pixel findings that the policy accepts.
     """
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
-    unread: tuple[tuple[Dataset, Code], ...] = ()
+    unread: tuple[tuple[Dataset, str], ...] = ()
+    noted: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,30 +90,36 @@ class RadiographClassification:
         assert isinstance(bundle.manifest, RadiographManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> RadiographCase:
-        pixels: list[torch.Tensor] = []
+    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> RadiographCase:
+        pictures: list[torch.Tensor] = []
         images: list[Dataset] = []
-        unread: list[tuple[Dataset, Code]] = []
+        noted: list[str] = []
+        unread: list[tuple[Dataset, str]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
-        headers = sorted(
-            read_headers(files), key=lambda header: (header.series_number or 0, header.sop_instance_uid)
-        )
-        for header in headers:
+        for header in sorted(
+            headers, key=lambda header: (header.series_number or 0, header.sop_instance_uid)
+        ):
             if lack := _lacks(header, self._manifest.input):
                 refused.append(f"{header.path.name}: {lack}")
                 continue
             try:
-                pixels.append(_read_pixels(header))
+                picture = _read_pixels(header)
+                if pixels is not None:
+                    noted += _judged(picture, header, pixels)
+                pictures.append(picture)
                 images.append(header.dataset)
             except InputRejected as rejection:
-                first_rejection = first_rejection or rejection
+                if first_rejection is None or (rejection.hold and not first_rejection.hold):
+                    first_rejection = rejection
                 unread.append((header.dataset, rejection.code))
-        if not pixels:
+        if not pictures:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
-        return RadiographCase(torch.stack(pixels), tuple(images), tuple(unread))
+        return RadiographCase(
+            torch.stack(pictures), tuple(images), tuple(unread), tuple(dict.fromkeys(noted))
+        )
 
     def golden_case(self) -> RadiographCase:
         if self._manifest.golden.case != "chest_phantom":
@@ -273,6 +283,16 @@ def _read_pixels(image: ImageHeader) -> torch.Tensor:
     small = functional.adaptive_avg_pool2d(pixels[None, None], _KEPT)[0, 0]
     falls = _slope(image.dataset) < 0
     return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
+
+
+def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[str]:
+    """Codes of what the pixel verdict found in an image and the policy accepts."""
+    verdict = judge_displayed(picture.numpy(), header.modality, policy)
+    if (against := verdict.against) is not None:
+        raise InputRejected(
+            against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
+        )
+    return [finding.code for finding in verdict.findings]
 
 
 def _slope(dataset: Dataset) -> float:

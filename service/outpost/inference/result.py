@@ -19,6 +19,7 @@ class InferenceResult:
         rung: step of the ladder; `full` is nothing reduced.
         device: for example `cpu`.
         seconds: wall time from reading the first image to the last file written.
+        noted: codes of what the pixel verdict found and its policy accepts.
     """
 
     files: tuple[Path, ...]
@@ -29,6 +30,7 @@ class InferenceResult:
     rung: str
     device: str
     seconds: float
+    noted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

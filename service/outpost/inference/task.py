@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from outpost.delivery.seg import Provenance
+    from outpost.filter.pixel_policy import PixelPolicy
     from outpost.inference.bundle import Bundle
+    from outpost.inference.header import ImageHeader
 
 # Name in outpost.yaml -> module and class. The class is called with the bundle.
 _TASKS: Final = {
@@ -30,12 +32,21 @@ class Case(Protocol):
         """Size of the input, by which the ladder remembers what did not fit."""
         ...
 
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """Codes of what the pixel verdict found and its policy accepts."""
+        ...
+
 
 class Task(Protocol):
     """What a bundle's task does. Made once for a bundle; holds no networks and no study."""
 
-    def read(self, files: Sequence[Path]) -> Case:
-        """Choose the images that the model reads and decode them.
+    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> Case:
+        """Of the images that the header verdict left, choose those that the model reads, decode and judge them.
+
+        Args:
+            headers: of one study.
+            pixels: what the pixel verdict refuses; without it none is made.
 
         Raises:
             InputRejected: the study is not one for this model; the code says why.

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.filter.pixel_policy import PixelPolicy
+from outpost.filter.pixels import judge_volume, slices_to_judge
 from outpost.inference.bundle import Bundle, VolumeManifest
-from outpost.inference.codes import Code, InferenceFailed
+from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.golden import dice, read_golden, write_golden
-from outpost.inference.header import read_headers
+from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.selection import choose_stack
@@ -33,11 +35,13 @@ class VolumeCase:
         view: how the series' own axes lie to these.
         images: attributes of the slices without their pixels, in the order of the series; none for the
             golden case.
+        noted: codes of the pixel findings that the policy accepts.
     """
 
     volume: NDArray[np.float32]
     view: RasView
     images: tuple[Dataset, ...]
+    noted: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,11 +55,13 @@ class VolumeSegmentation:
         assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> VolumeCase:
-        stack = choose_stack(read_headers(files), self._manifest.input)
+    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> VolumeCase:
+        stack = choose_stack(headers, self._manifest.input)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
-        return VolumeCase(view.apply(read_volume(stack)), view, images)
+        volume = read_volume(stack)
+        noted = _judged(volume, images[0], pixels) if pixels is not None else ()
+        return VolumeCase(view.apply(volume), view, images, noted)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -85,3 +91,14 @@ class VolumeSegmentation:
 
     def keep(self, output: Any, expected: Path) -> None:
         write_golden(output, expected)
+
+
+def _judged(volume: NDArray[np.float32], image: Dataset, policy: PixelPolicy) -> tuple[str, ...]:
+    """Codes of what the pixel verdict found and the policy accepts. `volume` is (column, row, slice)."""
+    slices = [volume[:, :, index].T for index in slices_to_judge(volume.shape[2], policy)]
+    verdict = judge_volume(slices, image, policy)
+    if (against := verdict.against) is not None:
+        raise InputRejected(
+            against.code, f"slices of the series: {against.detail}", hold=against.action == "hold"
+        )
+    return tuple(finding.code for finding in verdict.findings)

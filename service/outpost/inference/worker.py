@@ -18,13 +18,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from outpost.inference import heap, memory
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.state import Assertion
+
+if TYPE_CHECKING:
+    from outpost.filter.rulefile import RuleFile
 
 _START_SECONDS = 180.0
 
@@ -35,6 +38,23 @@ class Started:
 
     golden: GoldenVerdict
     asserts: tuple[Assertion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a child found as it read a study.
+
+    Attributes:
+        shape: size of the input, by which the ladder remembers what did not fit.
+        left_out: instances that the filter left out, by reason code.
+        judged: how many instances there were.
+        rules: by which rule set, shortened as in messages.
+    """
+
+    shape: tuple[int, ...]
+    left_out: dict[str, int]
+    judged: int
+    rules: str
 
 
 class InferenceWorker:
@@ -106,16 +126,23 @@ class InferenceWorker:
         with self._lock:
             return self._ready_child().found
 
-    def read(self, files: Sequence[Path]) -> tuple[int, ...]:
-        """Choose and decode the images of a study; returns the shape of the input. The study's time begins.
+    def read(self, files: Sequence[Path], rules: RuleFile | None = None) -> Reading:
+        """Judge the headers of a study, choose its images, decode them and judge their pixels. Its time begins.
+
+        Args:
+            files: of one study.
+            rules: by which headers and pixels are judged; left out, the bundle's own.
 
         Raises:
             InputRejected: the study is not one for this model.
             InferenceFailed: any other end; there is no child then.
         """
         self._deadline = time.monotonic() + self._timeout_seconds
-        request = {"command": "read", "files": [str(file) for file in files]}
-        return tuple(self._ask(request, self._timeout_seconds)["shape"])
+        request: dict[str, Any] = {"command": "read", "files": [str(file) for file in files]}
+        if rules is not None:  # whole, not by name: a child that starts later needs what judges now
+            request["rules"] = rules.text.decode()
+        answer = self._ask(request, self._timeout_seconds)
+        return Reading(tuple(answer["shape"]), answer["left_out"], answer["judged"], answer["rules"])
 
     def compute(self, rung: Rung, output_dir: Path, revision: int = 1) -> InferenceResult:
         """Compute the study that was read, in what is left of its time.
@@ -137,6 +164,7 @@ class InferenceWorker:
         }
         answer = self._ask(request, self._deadline - time.monotonic())
         answer["files"] = tuple(Path(file) for file in answer["files"])
+        answer["noted"] = tuple(answer["noted"])
         return InferenceResult(**answer)
 
     def extend(self, seconds: float) -> None:
@@ -287,8 +315,7 @@ class _Child:
         """Wait for one answer; raises what the child says, or that it said nothing in time."""
         outcome = json.loads(self._line(seconds))
         if "rejected" in outcome:
-            code, message = outcome["rejected"]
-            raise InputRejected(Code(code), message)
+            raise InputRejected(*outcome["rejected"])
         if "failed" in outcome:
             code, message = outcome["failed"]
             raise InferenceFailed(Code(code), message)

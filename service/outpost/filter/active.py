@@ -1,0 +1,98 @@
+"""Which rule set judges now: the site's file, or the bundle's; looked at again and again while the service runs.
+
+A file that is wrong at the start keeps the service from starting. One that becomes wrong later changes nothing: the
+rule set before it goes on judging, and health says so until the file is right again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Final
+
+from outpost.durable import write_durably
+from outpost.events import EventCode
+from outpost.filter.rulefile import RulesInvalid, load_rules, rules_of
+from outpost.records.journal import Journal
+
+log = logging.getLogger(__name__)
+
+_FACT: Final = "filter_rules"
+
+
+class ActiveRules:
+    """The rule set in use. `look` is called by one thread; the attributes may be read by any.
+
+    Args:
+        source: the rule file; None for none.
+        kept: folder in which a copy of every rule set that judged is kept, by its digest.
+        journal: where changes are noted.
+
+    Attributes:
+        file: the rule set in use.
+        fault: why the file on disk is not the one in use; empty while it is.
+
+    Raises:
+        RulesInvalid: there is no rule set to begin with.
+    """
+
+    def __init__(self, source: Path | None, kept: Path, journal: Journal) -> None:
+        self._source = source
+        self._kept = kept
+        self._journal = journal
+        self.file = rules_of(source)
+        self.fault = ""
+        self._refused: bytes | str | None = None  # what was refused last: it is told once
+        if journal.fact(_FACT) != self.file.digest:
+            self._note_use()
+        else:
+            self._keep_copy()
+
+    def look(self) -> None:
+        """Take the file on disk if it has changed and is right; else keep what is in use, and say why."""
+        if self._source is None:
+            return
+        try:
+            text: bytes | str = self._source.read_bytes()
+        except OSError as error:
+            text = str(error.strerror)
+        if text == self.file.text:
+            if self.fault:
+                self._journal.note_event(
+                    EventCode.FILTER_RULES_CHANGED, f"{self.file.short} is on disk again"
+                )
+            self.fault, self._refused = "", None
+            return
+        if text == self._refused:
+            return
+        try:
+            self.file = load_rules(self._source)
+        except RulesInvalid as invalid:
+            self._refused = text
+            self.fault = f"{self._source.name}: {invalid.faults[0]}" + (
+                f" (and {len(invalid.faults) - 1} more)" if len(invalid.faults) > 1 else ""
+            )
+            log.warning("%s; %s goes on judging", invalid, self.file.short)
+            self._journal.note_event(
+                EventCode.FILTER_RULES_REFUSED, f"{self.fault}; {self.file.short} goes on judging"
+            )
+        else:
+            self.fault, self._refused = "", None
+            log.info("rules changed: %s judges from now on", self.file.short)
+            self._note_use()
+
+    def _note_use(self) -> None:
+        self._keep_copy()
+        self._journal.keep_fact(_FACT, self.file.digest)
+        self._journal.note_event(
+            EventCode.FILTER_RULES_CHANGED, f"{self.file.short} judges ({self._source or 'no rule file'})"
+        )
+
+    def _keep_copy(self) -> None:
+        """So that what judged a study long ago can be read. A full disk is no reason not to judge."""
+        copy = self._kept / f"{self.file.digest}.yaml"
+        with contextlib.suppress(OSError):
+            if self.file.text and not copy.exists():
+                self._kept.mkdir(exist_ok=True)
+                write_durably(copy, lambda stream: stream.write(self.file.text))

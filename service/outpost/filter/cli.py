@@ -1,0 +1,118 @@
+"""`outpost filter explain|pixels|check`: why studies are left out, and whether a rule file is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `filter` to the main command. The parsed namespace's `run` takes it and returns the exit code."""
+    parser = commands.add_parser("filter", help="why a study is left out, and whether a rule file is right")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    explain = verbs.add_parser(
+        "explain", help="show what each rule says of a file or folder; exit 1 when a study is rejected"
+    )
+    explain.add_argument("path", type=Path, metavar="PATH", help="a DICOM file, or a folder to search")
+    source = explain.add_mutually_exclusive_group()
+    source.add_argument("--rules", type=Path, metavar="FILE", help="rule file to judge by")
+    source.add_argument("--bundle", type=Path, metavar="PATH", help="judge by the rules this bundle ships")
+    source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
+    explain.add_argument("--json", action="store_true", help="print everything as JSON, a list of studies")
+    explain.set_defaults(run=_explain)
+
+    pixels = verbs.add_parser(
+        "pixels", help="show what the pixel verdict finds in each image; exit 1 when one is refused or held"
+    )
+    pixels.add_argument("path", type=Path, metavar="PATH", help="a DICOM image, or a folder to search")
+    source = pixels.add_mutually_exclusive_group()
+    source.add_argument("--rules", type=Path, metavar="FILE", help="rule file whose `pixels` to judge by")
+    source.add_argument("--bundle", type=Path, metavar="PATH", help="judge by the rules this bundle ships")
+    source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
+    pixels.add_argument("--json", action="store_true", help="print everything as JSON, a list of images")
+    pixels.set_defaults(run=_pixels)
+
+    check = verbs.add_parser("check", help="validate a rule file: line, key, reason and remedy of each fault")
+    check.add_argument("path", type=Path, metavar="FILE")
+    check.add_argument("--json", action="store_true", help="print the faults as JSON")
+    check.set_defaults(run=_check)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from outpost.filter.explain import explain, text
+    from outpost.filter.rulefile import RulesInvalid, rules_of
+
+    if not options.path.exists():
+        sys.stderr.write(f"{options.path} does not exist: name a DICOM file or a folder\n")
+        return 2
+    try:
+        rules = rules_of(_source(options))
+    except RulesInvalid as invalid:
+        sys.stderr.write(f"{invalid}\n")
+        return 2
+    studies = explain(options.path, rules)
+    if options.json:
+        print(json.dumps([study.as_json() for study in studies]))
+    else:
+        print("\n\n".join(text(number, study) for number, study in enumerate(studies, 1)))
+    rejected = not studies or any(study.as_json()["decision"] == "reject" for study in studies)
+    return int(rejected)
+
+
+def _pixels(options: argparse.Namespace) -> int:
+    from outpost.filter.pixels import judge_file
+    from outpost.filter.rulefile import RulesInvalid, rules_of
+
+    if not options.path.exists():
+        sys.stderr.write(f"{options.path} does not exist: name a DICOM image or a folder\n")
+        return 2
+    try:
+        policy = rules_of(_source(options)).rules.pixels
+    except RulesInvalid as invalid:
+        sys.stderr.write(f"{invalid}\n")
+        return 2
+    path: Path = options.path
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    found = [(file.name, judge_file(file, policy)) for file in files]
+    if options.json:
+        print(json.dumps([{"file": name, "findings": findings} for name, findings in found]))
+    else:
+        for name, findings in found:
+            print(name)
+            for one in findings or [{"action": "accept", "code": "nothing found", "detail": ""}]:
+                print("  " + "  ".join(filter(None, (one["action"], one["code"], one["detail"]))))
+    return int(any(one["action"] != "accept" for _, findings in found for one in findings))
+
+
+def _source(options: argparse.Namespace) -> Path | None:
+    from outpost.config import Config, load
+    from outpost.filter.rulefile import source_of
+
+    if options.config is not None:
+        config = load(options.config, Config)
+        return source_of(config.inference.bundle, config.filter.rules)
+    if options.bundle is not None:
+        return source_of(options.bundle, None)
+    rules: Path | None = options.rules
+    return rules
+
+
+def _check(options: argparse.Namespace) -> int:
+    from outpost.filter.rulefile import RulesInvalid, load_rules
+
+    try:
+        file = load_rules(options.path)
+    except RulesInvalid as invalid:
+        if options.json:
+            print(json.dumps({"ok": False, "faults": list(invalid.faults)}))
+        else:
+            sys.stderr.write(f"{invalid}\n")
+        return 2
+    if options.json:
+        print(json.dumps({"ok": True, "faults": [], "digest": file.digest, "rules": len(file.rules.rules)}))
+    else:
+        print(f"{options.path}: ok, {len(file.rules.rules)} rules, sha256 {file.digest}")
+    return 0
