@@ -1,4 +1,4 @@
-"""What the service decides by itself and tells a person later: stable codes, kept in the journal.
+"""What the service decides by itself, or an administrator told it, and a person reads later: stable codes, kept in the journal.
 
 Codes are an interface (journal, API, runbooks): never renamed or reused.
 """
@@ -18,3 +18,6 @@ class EventCode(StrEnum):
     ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
     WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
     SERVICE_DIED = "SERVICE_DIED"  # the service ended without being asked to
+    QUARANTINE_EVICTED = "QUARANTINE_EVICTED"  # a quota was reached: files of the oldest leave quarantine
+    STUDY_RESUBMITTED = "STUDY_RESUBMITTED"  # an administrator had a study computed again
+    FILE_RESUBMITTED = "FILE_RESUBMITTED"  # an administrator had a refused file offered to intake again

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
-from outpost.filter import judge
+from outpost.filter import ACCEPTED, judge
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
 from outpost.inference.gate import Gate
@@ -321,7 +321,7 @@ class Lane(threading.Thread):
         self._tried = (self._worker.rung, ())
         try:
             files = self._spool.files(study)
-            verdict = judge(files)
+            verdict = ACCEPTED if study.skip_filter else judge(files)
             if not verdict.accepted:
                 self._end(study, "rejected", verdict.reasons[0].code, verdict.reasons[0].detail)
                 return 0.0
@@ -507,7 +507,7 @@ def end_study(
     journal: Journal, spool: Spool, study: StudyRecord, outcome: str, code: str, detail: str
 ) -> None:
     """Quarantine first, journal second, spool last: after a crash between any two, nothing is lost."""
-    spool.quarantine_study(study, code)
-    journal.finish(study.row, outcome, code, detail)
+    kept_bytes = spool.quarantine_study(study, code)
+    journal.finish(study.row, outcome, code, detail, kept_bytes)
     spool.remove_study(study)
     log.warning("study %d %s: %s", study.row, outcome, code)
