@@ -18,7 +18,7 @@ from typing import Protocol
 
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
-from outpost.filter import ACCEPTED, judge
+from outpost.filter.verdict import ACCEPTED, judge
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
 from outpost.inference.gate import Gate

@@ -1,7 +1,7 @@
 """Why a study ended without a result: the codes the pipeline gives itself, and where any code is explained.
 
-What inference says of a study or of itself is in `outpost.inference.codes`. Codes are an interface (journal,
-Postgres, metrics, verdicts): never renamed or reused.
+What inference says of a study or of itself is in `outpost.inference.codes`, what the filter says of a study's headers
+in `outpost.filter.codes`. Codes are an interface (journal, Postgres, metrics, verdicts): never renamed or reused.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from outpost.filter.codes import FILTER_REASONS
 from outpost.inference.codes import REASONS, Reason
 
 
@@ -39,6 +40,7 @@ _REASONS: Final[dict[str, Reason]] = {
         "Report it with the log around the time; the study's files are in quarantine.",
     ),
     **{str(code): reason for code, reason in REASONS.items()},
+    **{str(code): reason for code, reason in FILTER_REASONS.items()},
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from outpost import logs
 from outpost.config import Delivery, Destination
 from outpost.delivery.courier import pause_seconds
-from outpost.filter import ACCEPTED, judge
+from outpost.filter.verdict import ACCEPTED, judge
 from outpost.health import CHECKS, CheckCode
 from outpost.health.verdict import Verdict, check, golden_check
 from outpost.inference import Code

@@ -1,8 +1,3 @@
-"""Filter: the files of a complete study enter, a verdict leaves: worth computing, or not and why.
-
-This release accepts every study; what a model cannot read, its bundle rejects (`outpost.inference`).
+"""Filter: the headers of a complete study enter, a verdict leaves: which images are worth computing, and why not the
+others. It is judged in the killable child, where a hostile header hurts nobody; nothing is deleted for it.
 """
-
-from outpost.filter.verdict import ACCEPTED, FilterReason, Verdict, judge
-
-__all__ = ["ACCEPTED", "FilterReason", "Verdict", "judge"]

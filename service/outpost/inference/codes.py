@@ -50,10 +50,12 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What a code means and what an administrator does about it."""
+    """What a code means and what an administrator does about it; `_ru` is the same in Russian."""
 
     meaning: str
     remedy: str
+    meaning_ru: str = ""
+    remedy_ru: str = ""
 
 
 REASONS: Final[dict[Code, Reason]] = {
@@ -172,11 +174,11 @@ class InputRejected(Exception):
     """The study cannot be read by this model; trying again cannot help.
 
     Attributes:
-        code: why, as an entry of `REASONS`.
+        code: why, as `outpost.reasons.explain` knows it: a `Code`, a code of the filter, or a site's own.
         message: one sentence with the value found and the value wanted, without patient data.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

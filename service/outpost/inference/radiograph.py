@@ -51,7 +51,7 @@ class RadiographCase:
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
-    unread: tuple[tuple[Dataset, Code], ...] = ()
+    unread: tuple[tuple[Dataset, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class RadiographClassification:
     def read(self, files: Sequence[Path]) -> RadiographCase:
         pixels: list[torch.Tensor] = []
         images: list[Dataset] = []
-        unread: list[tuple[Dataset, Code]] = []
+        unread: list[tuple[Dataset, str]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
         headers = sorted(

@@ -288,7 +288,7 @@ class _Child:
         outcome = json.loads(self._line(seconds))
         if "rejected" in outcome:
             code, message = outcome["rejected"]
-            raise InputRejected(Code(code), message)
+            raise InputRejected(code, message)
         if "failed" in outcome:
             code, message = outcome["failed"]
             raise InferenceFailed(Code(code), message)
