@@ -1,4 +1,4 @@
-"""What the service decides by itself, or an administrator told it, and a person reads later: stable codes, kept in the journal.
+"""What the service decides by itself, or is told to do by a person, and tells later: stable codes in the journal.
 
 Codes are an interface (journal, API, runbooks): never renamed or reused.
 """
