@@ -284,17 +284,23 @@ class Spool:
         sync_folder(self.quarantine)
         return sum(file.stat().st_size for file in target.iterdir())
 
-    def missing(self, study: StudyRecord) -> int:
-        """How many files of a revision are neither in the spool nor in quarantine."""
-        folders = [self.folder(study.study_uid)] + [
-            self.quarantine_folder(revision, revision.reason)
-            for revision in self._journal.revisions(study.study_uid)
-            if revision.revision <= study.revision and revision.reason
+    def located(self, study: StudyRecord) -> list[tuple[Instance, Path | None]]:
+        """Where each image of a revision lies now, in the spool or in quarantine; None where it is gone."""
+        folders = [
+            *(
+                self.quarantine_folder(revision, revision.reason)
+                for revision in reversed(self._journal.revisions(study.study_uid))
+                if revision.reason
+            ),
+            self.folder(study.study_uid),
         ]
-        return sum(
-            not any((folder / f"{instance.sop_uid}.dcm").exists() for folder in folders)
+        return [
+            (
+                instance,
+                next((f for folder in folders if (f := folder / f"{instance.sop_uid}.dcm").exists()), None),
+            )
             for instance in self._journal.instances(study.study_uid, study.revision)
-        )
+        ]
 
     def remove_study(self, study: StudyRecord) -> bool:
         """Free the spool of an ended study; its journal rows and what quarantine links stay.

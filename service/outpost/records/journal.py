@@ -160,7 +160,7 @@ ALTER TABLE refused ADD COLUMN evicted_for TEXT NOT NULL DEFAULT '';
 ALTER TABLE refused ADD COLUMN removed_at TEXT;
 
 UPDATE studies SET senders = coalesce((
-    SELECT group_concat(source, '\') FROM (
+    SELECT group_concat(source, '\\') FROM (
         SELECT source, min(id) AS first FROM instances i
         WHERE i.study_uid = studies.study_uid AND i.revision <= studies.revision AND source <> ''
         GROUP BY source ORDER BY first)), '');
@@ -174,9 +174,9 @@ CREATE TRIGGER study_keeps_senders AFTER INSERT ON studies WHEN NEW.revision > 1
     WHERE id = NEW.id;
 END;
 CREATE TRIGGER study_learns_sender AFTER INSERT ON instances WHEN NEW.source <> '' BEGIN
-    UPDATE studies SET senders = CASE senders WHEN '' THEN NEW.source ELSE senders || '\' || NEW.source END
+    UPDATE studies SET senders = CASE senders WHEN '' THEN NEW.source ELSE senders || '\\' || NEW.source END
     WHERE study_uid = NEW.study_uid AND revision = NEW.revision
-      AND instr('\' || senders || '\', '\' || NEW.source || '\') = 0;
+      AND instr('\\' || senders || '\\', '\\' || NEW.source || '\\') = 0;
 END;
 
 DROP INDEX studies_by_state;
