@@ -357,10 +357,8 @@ def test_a_study_knows_all_its_senders_in_order_through_its_revisions(place: Pla
     assert first.senders == ("CT2", "stow")
     place.journal.complete(first.row)
     place.end(first, "PHANTOM")
-    place.received(
-        "1.1", sender="PACS", images=1
-    )  # its file replaces one of the same name: only a late image
-    assert place.journal.revisions("1.1")[-1].senders == ("CT2", "stow")
+    place.received("1.1", sender="PACS", images=1)
+    assert place.journal.revisions("1.1")[-1].senders == ("CT2", "stow", "PACS")
 
 
 def test_the_list_is_paged_and_filtered_by_reason_sender_and_time(place: Place) -> None:
