@@ -2,7 +2,7 @@
 is explained, in English and Russian.
 
 What inference says of a study or of itself is in `outpost.inference.codes`, what the filter says of a study's headers
-in `outpost.filter.codes`, what intake answers a sender in `outpost.intake.refusal`. Codes are an interface (journal,
+and pixels in `outpost.filter.codes` and `outpost.filter.pixel_codes`, what intake answers a sender in `outpost.intake.refusal`. Codes are an interface (journal,
 Postgres, metrics, verdicts): never renamed or reused.
 
 `python -m outpost.reasons en|ru` prints all of them as docs/reason-codes.md and docs/reason-codes.ru.md.
@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from outpost.filter.codes import FILTER_REASONS
+from outpost.filter.pixel_codes import PIXEL_REASONS
 from outpost.inference.codes import REASONS, Code, Reason
 from outpost.intake.refusal import Refusal
 
@@ -132,6 +133,14 @@ GROUPS: Final = (
         "What the headers say: outcome *rejected*, or an image left out of its study",
         "По заголовкам: исход *rejected*, или снимок исключён из исследования",
         {str(code): reason for code, reason in FILTER_REASONS.items()},
+    ),
+    Group(
+        "What the pixels say: outcome *rejected*, or a finding that the rules let pass",
+        "По пикселям: исход *rejected*, или находка, которую правила пропускают",
+        {
+            str(code): Reason(both.en.meaning, both.en.remedy, both.ru.meaning, both.ru.remedy)
+            for code, both in PIXEL_REASONS.items()
+        },
     ),
     Group(
         "What the model cannot read: outcome *rejected*",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from outpost.filter.codes import FilterCode
+from outpost.filter.pixel_codes import PixelCode
 from outpost.inference import Code
 from outpost.intake.refusal import Refusal
 from outpost.reasons import GROUPS, REASON_TABLE, Language, PipelineCode, page
@@ -22,6 +23,7 @@ def test_every_code_is_in_exactly_one_group() -> None:
         *map(str, Code),
         *map(str, PipelineCode),
         *map(str, FilterCode),
+        *map(str, PixelCode),
         *(refusal.name for refusal in Refusal),
     }
 
