@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     token.set_defaults(run=_token)
 
     from outpost.fleet.cli import add_parsers
+    from outpost.quarantine.cli import add_quarantine_parsers
 
+    add_quarantine_parsers(commands)
     add_parsers(commands)
     return parser
 

@@ -2,8 +2,8 @@
 is explained, in English and Russian.
 
 What inference says of a study or of itself is in `outpost.inference.codes`, what the filter says of a study's headers
-and pixels in `outpost.filter.codes` and `outpost.filter.pixel_codes`, what intake answers a sender in `outpost.intake.refusal`. Codes are an interface (journal,
-Postgres, metrics, verdicts): never renamed or reused.
+and pixels in `outpost.filter.codes` and `outpost.filter.pixel_codes`, what intake answers a sender in
+`outpost.intake.refusal`. Codes are an interface (journal, Postgres, metrics, verdicts): never renamed or reused.
 
 `python -m outpost.reasons en|ru` prints all of them as docs/reason-codes.md and docs/reason-codes.ru.md.
 """
