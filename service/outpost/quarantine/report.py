@@ -249,6 +249,6 @@ def _line(sender: Sender, language: Language) -> str:
             f"отклонено {sender.rejected}, не посчитано {sender.quarantined}"
         )
     return (
-        f"From {name}{kinds}: {sender.studies} studies; {sender.delivered} delivered, "
-        f"{sender.rejected} rejected, {sender.quarantined} quarantined"
+        f"From {name}{kinds}: studies {sender.studies}; delivered {sender.delivered}, "
+        f"rejected {sender.rejected}, quarantined {sender.quarantined}"
     )
