@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from itertools import groupby
 
 from outpost.quarantine.report import (
+    OTHERS,
     Day,
     Report,
     Sender,
@@ -17,6 +19,7 @@ from outpost.quarantine.report import (
     refused_sentence,
     remedy,
     sender_name,
+    sentence,
 )
 from outpost.reasons import Language
 
@@ -33,19 +36,23 @@ h3{font-size:1rem;margin:1.8rem 0 .3rem}
 .legend span{margin-right:1.2rem;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 svg{display:block;width:100%;height:auto;margin:.2rem 0}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
-svg .soft{fill:var(--soft)}svg .on{fill:#fff}
+svg .soft{fill:var(--soft)}svg .on-delivered,svg .on-quarantined{fill:#fff}svg .on-rejected{fill:#1c2430}
 .delivered{fill:var(--delivered);background:var(--delivered)}
 .rejected{fill:var(--rejected);background:var(--rejected)}
 .quarantined{fill:var(--quarantined);background:var(--quarantined)}
 .track{fill:var(--track)}.line{stroke:var(--line)}
-table{border-collapse:collapse;width:100%;margin-bottom:.6rem}
+ul{margin:.4rem 0 0;padding-left:1.2rem}li{margin:.25rem 0}
+table{border-collapse:collapse;width:100%;margin-bottom:.6rem;table-layout:fixed}
+.share{width:3.6rem}.bar{width:9.6rem}.count{width:4.6rem}
 th,td{text-align:left;padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--soft)}td.number,th.number{text-align:right;white-space:nowrap}
-td.bar{width:9rem}td.bar svg{margin:.3rem 0 0}
+td.bar svg{margin:.3rem 0 0}
 code{font-size:.88em;overflow-wrap:anywhere}
+@media(max-width:44rem){.bar{display:none}svg{min-width:36rem}section{overflow-x:auto}}
 @media print{body{margin:0}section{break-inside:avoid}}
 """
 _WIDTH = 900
+_FOREMOST = 3  # sentences at the top
 _OUTCOMES = ("delivered", "rejected", "quarantined")
 _WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -100,6 +107,7 @@ def render(report: Report, language: Language) -> str:
     ]
     if report.studies:
         body += [
+            _foremost(report, language),
             f"<section><h2>{words['senders']}</h2>{_legend(words)}{_bars(report, language)}</section>",
             f"<section><h2>{words['days']}</h2>{_columns(report.days, words['days'])}</section>",
         ]
@@ -113,6 +121,21 @@ def render(report: Report, language: Language) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
         f"<body>{''.join(body)}</body></html>"
     )
+
+
+def _foremost(report: Report, language: Language) -> str:
+    """The sentences that most studies are in."""
+    shares = [
+        (sender, share) for sender in report.senders for share in sender.reasons if sender.name != OTHERS
+    ]
+    shares.sort(key=lambda pair: -pair[1].count)
+    told = "".join(f"<li>{_prose(sentence(*pair, language))}</li>" for pair in shares[:_FOREMOST])
+    return f"<ul>{told}</ul>" if told else ""
+
+
+def _prose(text: str) -> str:
+    """Escaped; what stands between backticks is shown as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _legend(words: dict[str, str]) -> str:
@@ -143,7 +166,8 @@ def _bars(report: Report, language: Language) -> str:
             )
             if width > 44:
                 parts.append(
-                    f'<text class="on" x="{x + width / 2:.1f}" y="{y + 15}" text-anchor="middle">{escape(share)}</text>'
+                    f'<text class="on-{outcome}" x="{x + width / 2:.1f}" y="{y + 15}" text-anchor="middle">'
+                    f"{escape(share)}</text>"
                 )
             x += width
         parts.append(f'<text class="soft" x="{x + 8:.1f}" y="{y + 15}">{sender.studies}</text>')
@@ -160,7 +184,7 @@ def _columns(days: tuple[Day, ...], label: str) -> str:
     ]
     most = max(1, *(sum(counts) for _, *counts in sums))
     left, top, height, foot = 46, 10, 150, 26
-    step = (_WIDTH - left) / max(len(sums), 12)
+    step = (_WIDTH - left - 12) / max(len(sums), 12)
     parts = []
     for mark in _marks(most):
         y = top + height * (1 - mark / most)
@@ -204,13 +228,14 @@ def _section(sender: Sender, language: Language) -> str:
         told = words["none"]
     rows = "".join(_row(sender, share, language) for share in sender.reasons)
     table = (
-        f'<table><tr><th class="number">{words["share"]}</th><th></th><th class="number">{words["studies"]}</th>'
+        f'<table><tr><th class="number share">{words["share"]}</th><th class="bar"></th>'
+        f'<th class="number count">{words["studies"]}</th>'
         f"<th>{words['reason']}</th><th>{words['remedy']}</th></tr>{rows}</table>"
         if rows
         else ""
     )
     refused = "".join(
-        f"<p>{escape(refused_sentence(sender, share, language))} {escape(remedy(share.reason, language))}</p>"
+        f"<p>{_prose(refused_sentence(sender, share, language))} {_prose(remedy(share.reason, language))}</p>"
         for share in sender.refused_reasons
     )
     return f'<section>{title}<p class="note">{escape(told)}</p>{table}{refused}</section>'
@@ -225,8 +250,8 @@ def _row(sender: Sender, share: Share, language: Language) -> str:
     return (
         f'<tr><td class="number"><b>{escape(percent(share.count, sender.studies))}</b></td><td class="bar">{bar}</td>'
         f'<td class="number">{share.count}</td>'
-        f"<td>{escape(meaning(share.reason, language))} <code>{escape(share.reason)}</code></td>"
-        f"<td>{escape(remedy(share.reason, language))}</td></tr>"
+        f"<td>{_prose(meaning(share.reason, language))} <code>{escape(share.reason)}</code></td>"
+        f"<td>{_prose(remedy(share.reason, language))}</td></tr>"
     )
 
 
