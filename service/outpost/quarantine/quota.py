@@ -21,7 +21,7 @@ from outpost.config import Quarantine
 from outpost.durable import sync_folder
 from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
-from outpost.quarantine.shelf import Held, Item
+from outpost.quarantine.shelf import Held, Item, ReasonCount
 from outpost.reasons import REASON_TABLE
 from outpost.records.journal import OUTCOMES, Journal
 
@@ -55,6 +55,15 @@ def too_much(held: Sequence[Held], settings: Quarantine, disk_bytes: int) -> lis
             going.append(one.item)
             size -= one.charged
     return sorted(going, key=lambda item: item.at)
+
+
+def fits(counts: Sequence[ReasonCount], settings: Quarantine, disk_bytes: int) -> bool:
+    """Whether every quota holds."""
+    quotas = [(count, settings.of(count.reason)) for count in counts]
+    return (
+        all(count.items <= quota.max_items and count.bytes <= quota.max_mib * MIB for count, quota in quotas)
+        and sum(count.bytes for count in counts) <= settings.disk_percent / 100 * disk_bytes
+    )
 
 
 class Keeper(threading.Thread):
@@ -98,6 +107,8 @@ class Keeper(threading.Thread):
             with shelf.MOVING:
                 self._remove(item)
         disk = shutil.disk_usage(self._spool.root).total
+        if fits(shelf.by_reason(self._journal), self._settings, disk):
+            return 0  # nearly always; what there is need not be read
         left = 0
         for item in too_much(shelf.held(self._journal), self._settings, disk):
             if self._stopping.is_set():

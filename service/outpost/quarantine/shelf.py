@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,7 +92,8 @@ class ReasonCount:
 
 def find(journal: Journal, name: str) -> Item:
     """The item of this name, also one whose files have left. Raises `NoSuchItem`."""
-    rows = journal.rows("SELECT * FROM quarantine WHERE item = ?", (_checked(name),))
+    number = int(_checked(name).partition("-")[2])
+    rows = journal.rows("SELECT * FROM quarantine WHERE number = ? AND item = ?", (number, name))
     if not rows:
         raise NoSuchItem(f"{name} is not in quarantine: see the list")
     return _item(rows[0])
@@ -135,14 +137,27 @@ def listed(
 
 
 def by_reason(journal: Journal) -> list[ReasonCount]:
-    """What is held, and what a quota has removed, of each reason that ever was."""
-    rows = journal.rows(
-        "SELECT q.reason, sum(q.evicted_at IS NULL) AS items,"
-        f" sum(CASE WHEN q.evicted_at IS NULL THEN {_CHARGED} ELSE 0 END) AS size,"
-        " sum(q.evicted_for = 'quota') AS evicted, min(CASE WHEN q.evicted_at IS NULL THEN q.at END) AS oldest"
-        " FROM quarantine q GROUP BY q.reason ORDER BY q.reason"
-    )
-    return [ReasonCount(r["reason"], r["items"], r["size"], r["evicted"], _moment(r["oldest"])) for r in rows]
+    """What is held, and what a quota has removed, of each reason."""
+    kept = {
+        r["reason"]: dict(r)
+        for r in journal.rows(
+            f"SELECT q.reason, count(*) AS items, sum({_CHARGED}) AS size, min(q.at) AS oldest"
+            " FROM quarantine q WHERE q.evicted_at IS NULL GROUP BY q.reason"
+        )
+    }
+    evicted: Counter[str] = Counter()
+    for table in ("studies", "refused"):
+        for r in journal.rows(
+            f"SELECT reason, count(*) AS n FROM {table} WHERE evicted_at IS NOT NULL AND evicted_for = 'quota'"
+            " GROUP BY reason"
+        ):
+            evicted[r["reason"]] += r["n"]
+    none = {"items": 0, "size": 0, "oldest": None}
+    counts = {reason: kept.get(reason, none) for reason in sorted({*kept, *evicted})}
+    return [
+        ReasonCount(reason, r["items"], r["size"], evicted[reason], _moment(r["oldest"]))
+        for reason, r in counts.items()
+    ]
 
 
 def held(journal: Journal) -> list[Held]:
