@@ -19,7 +19,7 @@ from outpost.intake.spool import Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.again import CannotResubmit, resubmit
 from outpost.quarantine.quota import Keeper
-from outpost.records.journal import Instance, Journal, StudyRecord, utc_now
+from outpost.records.journal import Added, Instance, Journal, StudyRecord, utc_now
 
 MIB = 1 << 20
 MUCH = {"max_mib": 10_000, "max_items": 1000, "disk_percent": 100}
@@ -345,6 +345,37 @@ def test_a_study_whose_images_have_left_says_so_and_coming_anew_it_is_taken_whol
     _, record = place.journal.add(again)
     assert record is not None
     assert (record.revision, record.state, record.instances) == (2, "receiving", 1)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_reduced_result_is_computed_again_from_its_files_or_once_they_are_sent_again(
+    place: Place, asked: bool
+) -> None:
+    study = place.received("1.1", images=1)
+    place.journal.complete(study.row)
+    place.journal.begin_inference(study.row)
+    place.journal.begin_delivery(
+        study.row, model="m", model_version="1", engine="e", precision="p", rung="size-96", device="cpu",
+        inference_seconds=1.0,
+    )  # fmt: skip
+    with pytest.raises(CannotResubmit, match="revision 1 of this study is delivering: wait for its end"):
+        resubmit(place.journal, place.spool, None, "study-1")
+    place.journal.finish(study.row, "delivered")
+    if not asked:
+        assert resubmit(place.journal, place.spool, None, "study-1").revision == 2
+        assert len(place.spool.files(place.journal.revisions("1.1")[-1])) == 1
+        return
+    place.spool.remove_study(place.journal.study(study.row))
+    image = Instance("1.1.0", "1.1", "1.1.9", "1.2", "1.2.1", "CT", "1.1.0", MIB, "PACS")
+    assert place.journal.add(image)[0] is Added.DUPLICATE
+    with pytest.raises(
+        CannotResubmit, match="send the study again from the archive; it is then taken as new"
+    ):
+        resubmit(place.journal, place.spool, None, "study-1")
+    added, record = place.journal.add(image)
+    assert added is Added.RESTORED
+    assert record is not None
+    assert (record.revision, record.state) == (2, "receiving")
 
 
 # --- what the journal counts ---

@@ -60,6 +60,7 @@ def resubmit(
     with shelf.MOVING:
         gone = sum(path is None for _, path in spool.located(study))
         if gone:
+            journal.want(study.row)  # else what comes again unchanged would be known, and be left at that
             raise CannotResubmit(
                 f"{gone} of the {study.instances} images of {name} are here no more: send the study again from the "
                 "archive; it is then taken as new"

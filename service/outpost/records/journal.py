@@ -149,6 +149,8 @@ CREATE TABLE facts (
 ALTER TABLE studies ADD COLUMN senders TEXT NOT NULL DEFAULT '';
 -- An administrator overruled the filter for this revision.
 ALTER TABLE studies ADD COLUMN skip_filter INTEGER NOT NULL DEFAULT 0;
+-- It shall be computed again, and its files are gone: sent once more, its images are taken.
+ALTER TABLE studies ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
 -- What quarantine held of the revision as it ended, bytes; NULL where an older release ended it.
 ALTER TABLE studies ADD COLUMN kept_bytes INTEGER;
 -- evicted_at: it was decided that the files leave quarantine, and why; removed_at: they are gone.
@@ -455,9 +457,11 @@ class Journal:
             same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
             if not same:
                 return Added.CONFLICT, None
-            # Its files are here no more: removed after delivery, or evicted from quarantine.
+            # Its files are here no more, and it is, or may yet be, to be computed again.
             wanted_again = latest is not None and (
-                latest["reason"] == PipelineCode.INSTANCES_REMOVED or latest["evicted_at"] is not None
+                latest["reason"] == PipelineCode.INSTANCES_REMOVED
+                or latest["evicted_at"] is not None
+                or latest["wanted"]
             )
             if not wanted_again:
                 return Added.DUPLICATE, self._record(latest) if latest is not None else None
@@ -944,6 +948,11 @@ class Journal:
                 (now, EventCode.STUDY_RESUBMITTED, f"study {row} as study {cursor.lastrowid}{told}"),
             )
             return self.study(cursor.lastrowid)
+
+    def want(self, row: int) -> None:
+        """Take the images of this study as new when they are sent once more: its files are gone."""
+        with self._write() as db:
+            db.execute("UPDATE studies SET wanted = 1 WHERE id = ?", (row,))
 
     # --- the recorder ---
 
