@@ -80,6 +80,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _header(file: Path, *, identity: bool) -> dict[str, str]:
+    from pydicom.multival import MultiValue
+
     from outpost.intake.header import read_attributes
 
     keywords = [*_TECHNICAL, *(_IDENTITY if identity else ())]
@@ -89,7 +91,8 @@ def _header(file: Path, *, identity: bool) -> dict[str, str]:
     for keyword in keywords:
         try:
             value = dataset.get(keyword)
-            text = "" if value is None else str(value)
+            several = isinstance(value, MultiValue)
+            text = "\\".join(map(str, value)) if several else "" if value is None else str(value)
         except Exception:
             text = "unreadable"
         if text:

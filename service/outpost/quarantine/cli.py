@@ -184,7 +184,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     for reason in reasons:
         print(
-            f"{reason['reason']}: {reason['items']} items, {reason['bytes'] / _MIB:.1f} of "
+            f"{reason['reason']}: {reason['items']} held, {reason['bytes'] / _MIB:.1f} of "
             f"{reason['max_bytes'] / _MIB:.0f} MiB; {reason['evicted']} left for the quota. "
             f"{_in(options, reason, 'meaning')}"
         )
