@@ -135,8 +135,8 @@ GROUPS: Final = (
         {str(code): reason for code, reason in FILTER_REASONS.items()},
     ),
     Group(
-        "What the pixels say: outcome *rejected*, or a finding that the rules let pass",
-        "По пикселям: исход *rejected*, или находка, которую правила пропускают",
+        "What the pixels say: *rejected*, *quarantined* (held for a person), or a finding that the rules let pass",
+        "По пикселям: *rejected*, *quarantined* (ждёт человека) или находка, которую правила пропускают",
         {
             str(code): Reason(both.en.meaning, both.en.remedy, both.ru.meaning, both.ru.remedy)
             for code, both in PIXEL_REASONS.items()
@@ -181,10 +181,10 @@ Made by `python -m outpost.reasons en > docs/reason-codes.md`; a test holds it t
 `service/outpost/reasons.py`. A code is never renamed or reused. [По-русски](reason-codes.ru.md).
 
 Every study ends as *delivered*, as *rejected* (nothing in it for the model) or as *quarantined* (computing
-it failed); a single image that was not taken is *refused*. All but *delivered* have a code from here and lie
-in quarantine: `outpost quarantine list`, see
+it failed, or a person shall look); a single image that was not taken is *refused*. All but *delivered* have a
+code from here and lie in quarantine: `outpost quarantine list`, see
 [why was my study rejected](runbooks/en/why-was-my-study-rejected.md). Rules of a site may give codes of
-their own; what those mean is known to whoever wrote the rules.
+their own, beginning with `SITE_`; what those mean is known to whoever wrote the rules.
 """,
     "ru": """# Коды причин
 
@@ -193,10 +193,10 @@ their own; what those mean is known to whoever wrote the rules.
 [In English](reason-codes.md).
 
 Каждое исследование кончается как *delivered* (результат доставлен), *rejected* (модели нечего с ним делать)
-или *quarantined* (не удалось посчитать); одиночный снимок, который не приняли, - *refused*. Всё, кроме
-*delivered*, имеет код отсюда и лежит в карантине: `outpost quarantine list`, см.
+или *quarantined* (не удалось посчитать, либо должен посмотреть человек); одиночный снимок, который не приняли, -
+*refused*. Всё, кроме *delivered*, имеет код отсюда и лежит в карантине: `outpost quarantine list`, см.
 [почему моё исследование отклонено](runbooks/ru/why-was-my-study-rejected.md). Правила площадки могут давать
-и свои коды; их смысл знает тот, кто писал правила.
+и свои коды, они начинаются с `SITE_`; их смысл знает тот, кто писал правила.
 """,
 }
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import outpost.records.journal as journal_module
 from outpost.config import Quarantine
@@ -159,6 +160,19 @@ def test_images_that_two_revisions_share_count_once(place: Place) -> None:
         "SLICES_UNEVEN": 2 * MIB,
     }
     assert len({path.stat().st_ino for path in place.spool.quarantine.rglob("*.dcm")}) == 2
+
+
+def test_a_reason_without_a_quota_of_its_own_has_the_common_one_and_a_mistyped_one_is_told(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = [{"reason": name, "max_mib": 1, "max_items": 2} for name in ("NOT_DICOM", "NOT_DIKOM", "SITE_OWN")]
+    place.keeper(reasons=own)
+    assert [record.args for record in caplog.records] == [("NOT_DIKOM",)]
+    settings = Quarantine.model_validate({"reasons": own})
+    assert settings.of("NOT_DICOM").max_items == 2
+    assert (settings.of("PHANTOM").max_items, settings.of("PHANTOM").max_mib) == (1000, 10240)
+    with pytest.raises(ValidationError, match="reasons names NOT_DICOM twice: keep one"):
+        Quarantine.model_validate({"reasons": [own[0], own[0]]})
 
 
 # --- kills ---

@@ -246,7 +246,7 @@ def _line(sender: Sender, language: Language) -> str:
     if language == "ru":
         return (
             f"От {name}{kinds}: исследований {sender.studies}; доставлено {sender.delivered}, "
-            f"отклонено {sender.rejected}, не посчитано {sender.quarantined}"
+            f"отклонено {sender.rejected}, в карантине {sender.quarantined}"
         )
     return (
         f"From {name}{kinds}: studies {sender.studies}; delivered {sender.delivered}, "
