@@ -16,6 +16,7 @@ import outpost.records.journal as journal_module
 from outpost.config import Quarantine
 from outpost.events import EventCode
 from outpost.intake.refusal import Refusal
+from outpost.intake.room import Room
 from outpost.intake.spool import Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.again import CannotResubmit, resubmit
@@ -391,6 +392,22 @@ def test_a_reduced_result_is_computed_again_from_its_files_or_once_they_are_sent
     assert added is Added.RESTORED
     assert record is not None
     assert (record.revision, record.state) == (2, "receiving")
+
+
+def test_a_file_that_is_refused_again_leaves_only_for_an_item_that_holds_the_same_bytes(place: Place) -> None:
+    place.refused()
+    with pytest.raises(CannotResubmit, match=r"intake refuses file-1 again: NOT_DICOM: .* kept as file-2"):
+        resubmit(place.journal, place.spool, None, "file-1")
+    assert place.held() == ["file-2"]
+    assert len(place.on_disk()) == 1
+    with pytest.raises(CannotResubmit, match="file-1 is here no more"):
+        resubmit(place.journal, place.spool, None, "file-1")
+    place.spool.room = Room(place.root, 1 << 40)  # a full disk: what is refused then is put aside nowhere
+    with pytest.raises(CannotResubmit, match=r"OUT_OF_SPACE: .* kept as file-2"):
+        resubmit(place.journal, place.spool, None, "file-2")
+    assert place.held() == ["file-2"]
+    assert len(place.on_disk()) == 1
+    assert not list(place.spool.incoming.iterdir())
 
 
 # --- what the journal counts ---

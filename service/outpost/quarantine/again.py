@@ -88,10 +88,11 @@ def _offer_again(
             source = item.senders[0] if item.senders else ""
             header, study = spool.take(arrived, source)
         except InstanceRefused as refused:
-            # Intake has put it aside a second time, as a new item: this one has had its turn.
-            _leave(journal, spool, item)
+            successor = _successor(journal, spool, item)
+            if successor:  # put aside a second time, as a new item: this one has had its turn
+                _leave(journal, spool, item)
             raise CannotResubmit(
-                f"intake refuses {item.item} again: {refused}; it is in quarantine as a new item"
+                f"intake refuses {item.item} again: {refused}; it is kept as {successor or item.item}"
             ) from None
         finally:
             arrived.unlink(missing_ok=True)
@@ -102,6 +103,16 @@ def _offer_again(
     if study is None:
         study = journal.revisions(header.study_uid)[-1]
     return Resubmitted(f"study-{study.row}", study.study_uid, study.revision)
+
+
+def _successor(journal: Journal, spool: Spool, item: shelf.Item) -> str:
+    """The item under which intake has put the same bytes aside again; empty where it has not."""
+    kept = spool.root / item.file
+    for row in journal.rows("SELECT id, file FROM refused WHERE id > ? ORDER BY id DESC", (item.number,)):
+        path = spool.root / row["file"]
+        if path.exists() and path.samefile(kept):
+            return f"file-{row['id']}"
+    return ""
 
 
 def _leave(journal: Journal, spool: Spool, item: shelf.Item) -> None:
