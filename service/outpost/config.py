@@ -124,6 +124,42 @@ class Storage(Section):
     keep_delivered_hours: Annotated[float, Field(ge=0)] = 24
 
 
+class ReasonQuota(Section):
+    """What quarantine may hold of one reason code: MiB, and studies or single files."""
+
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,79}$")]
+    max_mib: Annotated[int, Field(ge=1)]
+    max_items: Annotated[int, Field(ge=1)]
+
+
+class Quarantine(Section):
+    """How much of what ended without a result is kept; beyond it the oldest goes.
+
+    `max_mib` and `max_items` hold for each reason code that `reasons` does not name; `disk_percent`, of the whole
+    file system of storage.root, for all reasons together.
+    """
+
+    max_mib: Annotated[int, Field(ge=1)] = 10240
+    max_items: Annotated[int, Field(ge=1)] = 1000
+    disk_percent: Annotated[float, Field(gt=0, le=100)] = 20
+    reasons: tuple[ReasonQuota, ...] = ()
+
+    @model_validator(mode="after")
+    def _reasons_differ(self) -> Quarantine:
+        names = [quota.reason for quota in self.reasons]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"reasons names {', '.join(twice)} twice: keep one")
+        return self
+
+    def of(self, reason: str) -> ReasonQuota:
+        """The quota of one reason code."""
+        return next(
+            (quota for quota in self.reasons if quota.reason == reason),
+            ReasonQuota.model_construct(reason=reason, max_mib=self.max_mib, max_items=self.max_items),
+        )
+
+
 class Ladder(Section):
     """When to step down and up again, and when to stop trying.
 
@@ -273,6 +309,7 @@ class Config(Section):
     intake: Intake = Intake()
     study: Study = Study()
     storage: Storage
+    quarantine: Quarantine = Quarantine()
     inference: Inference = Inference()
     filter: Filter = Filter()
     delivery: Delivery

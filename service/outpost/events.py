@@ -1,4 +1,4 @@
-"""What the service decides by itself and tells a person later: stable codes, kept in the journal.
+"""What the service decides by itself, or is told to do by a person, and tells later: stable codes in the journal.
 
 Codes are an interface (journal, API, runbooks): never renamed or reused.
 """
@@ -24,3 +24,6 @@ class EventCode(StrEnum):
         "FILTER_RULES_REFUSED"  # the rule file on disk is wrong; the rule set before it judges
     )
     SERVICE_DIED = "SERVICE_DIED"  # the service ended without being asked to
+    QUARANTINE_EVICTED = "QUARANTINE_EVICTED"  # a quota was reached: files of the oldest leave quarantine
+    STUDY_RESUBMITTED = "STUDY_RESUBMITTED"  # an administrator had a study computed again
+    FILE_RESUBMITTED = "FILE_RESUBMITTED"  # an administrator had a refused file offered to intake again

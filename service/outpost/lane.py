@@ -523,7 +523,7 @@ def end_study(
     journal: Journal, spool: Spool, study: StudyRecord, outcome: str, code: str, detail: str
 ) -> None:
     """Quarantine first, journal second, spool last: after a crash between any two, nothing is lost."""
-    spool.quarantine_study(study, code)
-    journal.finish(study.row, outcome, code, detail)
+    kept_bytes = spool.quarantine_study(study, code)
+    journal.finish(study.row, outcome, code, detail, kept_bytes)
     spool.remove_study(study)
     log.warning("study %d %s: %s", study.row, outcome, code)

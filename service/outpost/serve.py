@@ -34,6 +34,7 @@ from outpost.intake.spool import Spool
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
+from outpost.quarantine.quota import Keeper
 from outpost.records.journal import Journal
 from outpost.records.recorder import Recorder
 from outpost.tls import TlsUnusable, server_context
@@ -143,11 +144,12 @@ def serve(config: Config, config_file: Path) -> int:
         courier_threads = [
             threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
         ]
+        keeper = Keeper(config.quarantine, journal, spool)
         recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host)
-        metrics.follow(journal, health, pipeline)
+        metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         app = create_app(
             config,
             plan.bundle.name if plan.bundle is not None else config.inference.bundle.name,
@@ -162,7 +164,7 @@ def serve(config: Config, config_file: Path) -> int:
         http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
 
         essential = [pipeline_thread, http_thread]
-        threads = [*essential, *courier_threads, *([recorder] if recorder else [])]
+        threads = [*essential, *courier_threads, keeper, *([recorder] if recorder else [])]
         scp.start()
         for thread in [*threads, host]:
             thread.start()
@@ -189,6 +191,7 @@ def serve(config: Config, config_file: Path) -> int:
         http.should_exit = True
         wake_couriers()
         scp.stop()
+        keeper.stop()
         if recorder is not None:
             recorder.stop()
         for thread in threads:

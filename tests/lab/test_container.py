@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from running import STARTED, StoreScp, answers, wait_for
 from switchable import HERE, SwitchableService
 
@@ -46,6 +47,8 @@ class ContainedService(SwitchableService):
         super().__init__(root, destinations, inference={"workers": 1, "timeout_seconds": 60})
         self.name = f"brain-test-{os.getpid()}"
         self._memory_mib = memory_mib
+        # What the launcher makes of a single command, such as `quarantine list`; once started.
+        self.beside: Callable[..., list[str]] = lambda *_words: []
 
     def start(self, environment: dict[str, str] | None = None) -> ContainedService:
         run = launcher()
@@ -67,6 +70,7 @@ class ContainedService(SwitchableService):
         image = manifest["image"]["id"]
         os.environ["OUTPOST_CORES"], os.environ["OUTPOST_MEMORY_MIB"] = "2", str(self._memory_mib)
         command = run.command_line(self.name, ["serve"], image, manifest["version"])
+        self.beside = lambda *words: run.command_line(self.name, list(words), image, manifest["version"])
         extra = [
             f"--volume={self.root}:{self.root}",
             f"--volume={HERE}:{HERE}:ro",
@@ -133,3 +137,26 @@ def test_the_container_has_no_rights_it_does_not_need(service: ContainedService)
         "outpost", "selftest", "--config", f"{service.root}/etc/{service.name}.yaml", "--json"
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_admin_s_commands_work_inside_the_running_container_and_beside_a_stopped_one(
+    service: ContainedService, tmp_path: Path
+) -> None:
+    image = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    del image.StudyInstanceUID
+    image.save_as(tmp_path / "x.dcm")
+    service.start()
+    assert service.stow(tmp_path / "x.dcm").status_code == 409
+    listed = service.inside("outpost", "quarantine", "list")  # the container knows its configuration
+    assert listed.returncode == 0, listed.stderr
+    assert "file-1" in listed.stdout
+    assert "UID_MISSING" in listed.stdout
+    assert "Modality: CT" in service.inside("outpost", "quarantine", "show", "file-1").stdout
+    service.stop()
+    for words, begins in (
+        (("quarantine", "list"), b"UID_MISSING: 1 held"),
+        (("quarantine", "thumbnail", "file-1"), b"\x89PNG"),
+    ):
+        done = subprocess.run(service.beside(*words), capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(begins)

@@ -290,7 +290,7 @@ class Fleet:
     def reset(self) -> None:
         """As new: three regions, reachable, without studies, never read."""
         for region in self.regions.values():
-            region.execute("TRUNCATE outpost.studies")
+            region.execute("TRUNCATE outpost.studies, outpost.refused_instances")
         for row in self.ask("SELECT region FROM fleet.regions"):
             if row["region"] not in self.regions:
                 self.ask("SELECT fleet.detach_region(%s)", (row["region"],))

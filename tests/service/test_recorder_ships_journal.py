@@ -12,7 +12,7 @@ import pytest
 from postgres_cluster import READER_PASSWORD, RECORDER_PASSWORD, Region, the_fleet
 
 from outpost.config import Records
-from outpost.records.journal import Instance, Journal, StudyRecord
+from outpost.records.journal import Instance, Journal, StudyRecord, utc_now
 from outpost.records.recorder import Recorder, study_key
 
 UID_KEY = "the region's own key"
@@ -117,6 +117,52 @@ def test_the_rows_carry_the_outcome_and_no_trace_of_the_patient(region: Region, 
     for trace in ("1.2.643", "IVANOV", "IVAN", "1961"):
         assert trace not in everything
     assert journal.unshipped(10) == []
+
+
+def test_reasons_are_counted_by_day_system_sender_and_modality_however_often_they_are_shipped(
+    region: Region, journal: Journal
+) -> None:
+    for number, sender in enumerate(["CT2", "CT2", "CT1", "KANAREYKA^IVAN\n"]):
+        study = f"1.2.643.{number}"
+        _, record = journal.add(
+            Instance(f"{study}.1", study, f"{study}.9", "1.2", "1.2.1", "CT", "d", 1, sender)
+        )
+        assert record is not None
+        journal.complete(record.row)
+        journal.finish(record.row, "rejected", "LOCALIZER", "KANAREYKA")
+    deliver(journal, receive(journal, "1.2.643.9"))
+    for sender in ("CT2", "CT2", "KANAREYKA^IVAN\n", "TOO LONG FOR AN AE TITLE"):
+        journal.refuse("NOT_DICOM", "quarantine/NOT_DICOM/KANAREYKA.dcm", 10, sender)
+
+    def counted() -> dict[tuple[object, ...], object]:
+        with region.cluster.login("outpost", "outpost_recorder", RECORDER_PASSWORD) as connection:
+            rows = connection.execute("SELECT * FROM outpost.reasons_by_sender").fetchall()
+        assert {(row["day"], row["system"]) for row in rows} == {(utc_now().date(), "brain")}
+        keys = ("sender", "modality", "unit", "outcome", "reason")
+        return {tuple(row[key] for key in keys): row["count"] for row in rows}
+
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    recorder.ship()
+    wanted = {
+        ("CT2", "CT", "study", "rejected", "LOCALIZER"): 2,
+        ("CT1", "CT", "study", "rejected", "LOCALIZER"): 1,
+        ("", "CT", "study", "rejected", "LOCALIZER"): 1,
+        ("", "MR", "study", "delivered", None): 1,
+        ("CT2", None, "instance", "refused", "NOT_DICOM"): 2,
+        ("", None, "instance", "refused", "NOT_DICOM"): 2,
+    }
+    assert counted() == wanted
+    assert recorder.ship() == 0
+    # A crash between the commit and the note of it: all is shipped once more.
+    journal.keep_fact("refused_shipped", None)
+    journal.refuse("UID_MISSING", "quarantine/UID_MISSING/x.dcm", 10, "CT2")
+    Recorder(journal, settings(region), "0.1.0").ship()
+    assert counted() == wanted | {("CT2", None, "instance", "refused", "UID_MISSING"): 1}
+    with region.cluster.superuser("outpost") as me:
+        everything = str(me.execute("SELECT * FROM outpost.studies").fetchall())
+        everything += str(me.execute("SELECT * FROM outpost.refused_instances").fetchall())
+    for trace in ("1.2.643", "KANAREYKA", "IVAN", ".dcm", "TOO LONG"):
+        assert trace not in everything
 
 
 def test_the_pseudonym_depends_on_the_key_and_is_the_documented_hmac() -> None:

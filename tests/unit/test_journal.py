@@ -196,7 +196,7 @@ def test_a_journal_of_a_newer_release_is_left_alone(journal: Journal) -> None:
     with sqlite3.connect(journal.path) as other:
         other.execute("PRAGMA user_version = 99")
     with pytest.raises(
-        JournalError, match="has schema 99, this release knows 2: install the release that wrote it"
+        JournalError, match="has schema 99, this release knows 3: install the release that wrote it"
     ):
         Journal(journal.path, "brain")
 

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from outpost import __version__
 from outpost.api.metrics import Metrics
+from outpost.api.quarantine import add_quarantine
 from outpost.api.security import Guard
 from outpost.config import Config
 from outpost.health.verdict import Health, Verdict
@@ -22,6 +23,7 @@ from outpost.intake.multipart import MalformedBody
 from outpost.intake.refusal import InstanceRefused
 from outpost.intake.spool import Spool
 from outpost.intake.stow import StowRequest, UnsupportedType, boundary_of
+from outpost.quarantine.desk import Desk
 from outpost.reasons import explain
 from outpost.records.journal import Journal, StudyRecord
 
@@ -47,6 +49,7 @@ def create_app(
     _add_health(app, config, model, health, admin)
     _add_studies(app, journal, read)
     _add_stow(app, spool, assembly, admin)
+    add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
     pages = files("outpost.api") / "templates"
     status_page = (pages / "status.html").read_text(encoding="utf-8")
     docs_page = (pages / "docs.html").read_text(encoding="utf-8")
@@ -106,7 +109,7 @@ def _add_health(
 def _add_studies(app: FastAPI, journal: Journal, read: Sequence[params.Depends]) -> None:
     @app.get("/events", tags=["health"], dependencies=read)
     def events(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
-        """What the service decided by itself, newest first: rungs, engines, receiving only."""
+        """What the service decided by itself or was told, newest first: rungs, engines, quotas, re-submissions."""
         return [asdict(event) for event in journal.events(limit)]
 
     @app.get("/studies", tags=["studies"], dependencies=read)
@@ -137,6 +140,8 @@ def _study(record: StudyRecord) -> dict[str, Any]:
         "outcome": record.outcome,
         "meaning": reason.meaning if reason else "",
         "remedy": reason.remedy if reason else "",
+        "meaning_ru": reason.meaning_ru if reason else "",
+        "remedy_ru": reason.remedy_ru if reason else "",
     }
 
 

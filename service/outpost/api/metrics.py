@@ -5,7 +5,7 @@ What the journal knows is read from it at each scrape: counters survive restarts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from outpost.health.verdict import Health
 from outpost.inference.result import InferenceResult
 from outpost.pipeline import Pipeline
+from outpost.quarantine import shelf
+from outpost.records.counts import refused_by_sender, studies_by_sender
 from outpost.records.journal import Journal, utc_now
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
@@ -21,8 +23,11 @@ _BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
 
 
 class _Journalled(Collector):
-    def __init__(self, journal: Journal, health: Health, pipeline: Pipeline) -> None:
+    def __init__(
+        self, journal: Journal, health: Health, pipeline: Pipeline, known_senders: Sequence[str]
+    ) -> None:
         self._journal = journal
+        self._known = tuple(known_senders)
         self._health = health
         self._pipeline = pipeline
 
@@ -46,6 +51,8 @@ class _Journalled(Collector):
         for reason, count in sorted(self._journal.instances_refused().items()):
             refused.add_metric([reason], count)
         yield refused
+        yield from self._by_sender()
+        yield from self._quarantine()
         rungs = CounterMetricFamily(
             "outpost_studies_computed",
             "Study revisions computed, by the rung of the ladder and what computed them",
@@ -100,6 +107,40 @@ class _Journalled(Collector):
             checks.add_metric([check.code], float(check.ok))
         yield checks
 
+    def _by_sender(self) -> Iterator[Metric]:
+        studies = CounterMetricFamily(
+            "outpost_studies_by_sender",
+            "Study revisions that ended, by who sent the first image; the first 50 senders are named",
+            labels=["sender", "outcome", "reason"],
+        )
+        for labels, count in sorted(studies_by_sender(self._journal, self._known).items()):
+            studies.add_metric(labels, count)
+        yield studies
+        refused = CounterMetricFamily(
+            "outpost_instances_refused_by_sender",
+            "Instances not taken, by who sent them; the first 50 senders are named",
+            labels=["sender", "reason"],
+        )
+        for labels_of, count in sorted(refused_by_sender(self._journal, self._known).items()):
+            refused.add_metric(labels_of, count)
+        yield refused
+
+    def _quarantine(self) -> Iterator[Metric]:
+        items = GaugeMetricFamily(
+            "outpost_quarantine_items", "Studies and single files in quarantine, by reason", labels=["reason"]
+        )
+        size = GaugeMetricFamily(
+            "outpost_quarantine_bytes", "What they take on the disk, by reason", labels=["reason"]
+        )
+        evicted = CounterMetricFamily(
+            "outpost_quarantine_evicted", "Of them, those a quota has removed, by reason", labels=["reason"]
+        )
+        for reason in shelf.by_reason(self._journal):
+            items.add_metric([reason.reason], reason.items)
+            size.add_metric([reason.reason], reason.bytes)
+            evicted.add_metric([reason.reason], reason.evicted)
+        yield from (items, size, evicted)
+
 
 class Metrics:
     """The registry, and what is counted in the process itself."""
@@ -126,6 +167,8 @@ class Metrics:
         for code in result.noted:
             self.pixel_findings.labels(code).inc()
 
-    def follow(self, journal: Journal, health: Health, pipeline: Pipeline) -> None:
-        """Report what these know, too."""
-        self.registry.register(_Journalled(journal, health, pipeline))
+    def follow(
+        self, journal: Journal, health: Health, pipeline: Pipeline, known_senders: Sequence[str] = ()
+    ) -> None:
+        """Report what these know, too. `known_senders` are named in metrics whatever else there is."""
+        self.registry.register(_Journalled(journal, health, pipeline, known_senders))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from fastapi import HTTPException, Security
+from fastapi import HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from outpost.config import Token
@@ -46,10 +46,14 @@ class Guard:
         self._unlogged = 0
 
     def needs(self, role: str) -> Callable[..., None]:
-        """A dependency that lets in who may act as `role`; everyone, where no tokens are configured."""
+        """A dependency that lets in who may act as `role`; everyone, where no tokens are configured.
+
+        The token's name is then in `request.state.token_name`.
+        """
         bearer = HTTPBearer(auto_error=False, description=f"a token with the role {role}")
 
         def check(
+            request: Request,
             # As a default, not in Annotated: FastAPI could not look up this function's own `bearer` there.
             credentials: HTTPAuthorizationCredentials | None = Security(bearer),  # noqa: B008
         ) -> None:
@@ -68,6 +72,7 @@ class Guard:
             if token.role not in _ALLOWED[role]:
                 self._log(f"token {token.name} has the role {token.role}, {role} is needed")
                 raise HTTPException(403, f"the token {token.name} may {token.role} only; {role} is needed")
+            request.state.token_name = token.name
 
         return check
 

@@ -259,14 +259,20 @@ class Spool:
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 if kept is None:
-                    raise FilesMissing(f"{path.name} was removed after an earlier delivery")
-                os.link(kept, path)
+                    raise FilesMissing(f"{path.name} was removed after an earlier end of the study")
+                try:
+                    os.link(kept, path)
+                except FileNotFoundError:  # evicted at this very moment
+                    raise FilesMissing(f"{path.name} has just left quarantine") from None
             files.append(path)
         sync_folder(folder)
         return files
 
-    def quarantine_study(self, study: StudyRecord, reason: str) -> None:
-        """Link every file of a revision that is still here into quarantine. Safe to repeat after a crash."""
+    def quarantine_study(self, study: StudyRecord, reason: str) -> int:
+        """Link every file of a revision that is still here into quarantine; returns the bytes that lie there.
+
+        Safe to repeat after a crash.
+        """
         target = self.quarantine_folder(study, reason)
         target.mkdir(parents=True, exist_ok=True)
         for instance in self._journal.instances(study.study_uid, study.revision):
@@ -276,6 +282,25 @@ class Spool:
         sync_folder(target)
         sync_folder(target.parent)
         sync_folder(self.quarantine)
+        return sum(file.stat().st_size for file in target.iterdir())
+
+    def located(self, study: StudyRecord) -> list[tuple[Instance, Path | None]]:
+        """Where each image of a revision lies now, in the spool or in quarantine; None where it is gone."""
+        folders = [
+            *(
+                self.quarantine_folder(revision, revision.reason)
+                for revision in reversed(self._journal.revisions(study.study_uid))
+                if revision.reason
+            ),
+            self.folder(study.study_uid),
+        ]
+        return [
+            (
+                instance,
+                next((f for folder in folders if (f := folder / f"{instance.sop_uid}.dcm").exists()), None),
+            )
+            for instance in self._journal.instances(study.study_uid, study.revision)
+        ]
 
     def remove_study(self, study: StudyRecord) -> bool:
         """Free the spool of an ended study; its journal rows and what quarantine links stay.

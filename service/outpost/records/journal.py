@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from outpost.events import EventCode
 from outpost.reasons import PipelineCode
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
 OUTCOMES = ("delivered", "rejected", "quarantined")
 
@@ -143,12 +144,73 @@ CREATE TABLE facts (
     value TEXT NOT NULL
 );
 """,
+    3: """
+-- AE titles (or "stow") a study came from, the first one first, a backslash between: no AE title has one.
+ALTER TABLE studies ADD COLUMN senders TEXT NOT NULL DEFAULT '';
+-- An administrator overruled the filter for this revision.
+ALTER TABLE studies ADD COLUMN skip_filter INTEGER NOT NULL DEFAULT 0;
+-- It shall be computed again, and its files are gone: sent once more, its images are taken.
+ALTER TABLE studies ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+-- What quarantine held of the revision as it ended, bytes; NULL where an older release ended it.
+ALTER TABLE studies ADD COLUMN kept_bytes INTEGER;
+-- evicted_at: it was decided that the files leave quarantine, and why; removed_at: they are gone.
+ALTER TABLE studies ADD COLUMN evicted_at TEXT;
+ALTER TABLE studies ADD COLUMN evicted_for TEXT NOT NULL DEFAULT '';
+ALTER TABLE studies ADD COLUMN removed_at TEXT;
+ALTER TABLE refused ADD COLUMN evicted_at TEXT;
+ALTER TABLE refused ADD COLUMN evicted_for TEXT NOT NULL DEFAULT '';
+ALTER TABLE refused ADD COLUMN removed_at TEXT;
+
+UPDATE studies SET senders = coalesce((
+    SELECT group_concat(source, '\\') FROM (
+        SELECT source, min(id) AS first FROM instances i
+        WHERE i.study_uid = studies.study_uid AND i.revision <= studies.revision AND source <> ''
+        GROUP BY source ORDER BY first)), '');
+-- The region's Postgres does not know the senders yet.
+UPDATE studies SET shipped_change = 0;
+
+-- By triggers, so that whatever adds an instance or opens a revision need not think of it.
+CREATE TRIGGER study_keeps_senders AFTER INSERT ON studies WHEN NEW.revision > 1 BEGIN
+    UPDATE studies SET senders = coalesce((
+        SELECT senders FROM studies o WHERE o.study_uid = NEW.study_uid AND o.revision = NEW.revision - 1), '')
+    WHERE id = NEW.id;
+END;
+CREATE TRIGGER study_learns_sender AFTER INSERT ON instances WHEN NEW.source <> '' BEGIN
+    UPDATE studies SET senders = CASE senders WHEN '' THEN NEW.source ELSE senders || '\\' || NEW.source END
+    WHERE study_uid = NEW.study_uid AND revision = NEW.revision
+      AND instr('\\' || senders || '\\', '\\' || NEW.source || '\\') = 0;
+END;
+
+DROP INDEX studies_by_state;
+CREATE INDEX studies_by_state ON studies (state, reason, senders);
+-- The plus keeps SQLite from looking there by state, and so through all that has left long ago.
+CREATE INDEX studies_held ON studies (finished_at)
+    WHERE +state IN ('rejected', 'quarantined') AND evicted_at IS NULL;
+CREATE INDEX refused_held ON refused (at) WHERE evicted_at IS NULL;
+CREATE INDEX studies_evicted ON studies (evicted_for, reason) WHERE evicted_at IS NOT NULL;
+CREATE INDEX refused_evicted ON refused (evicted_for, reason) WHERE evicted_at IS NOT NULL;
+CREATE INDEX studies_leaving ON studies (evicted_at) WHERE evicted_at IS NOT NULL AND removed_at IS NULL;
+CREATE INDEX refused_leaving ON refused (evicted_at) WHERE evicted_at IS NOT NULL AND removed_at IS NULL;
+CREATE INDEX refused_by_sender ON refused (reason, source);
+CREATE INDEX refused_by_day ON refused (substr(at, 1, 10), source, reason);
+
+-- Everything that ended without a result: revisions of studies, and single instances that were not taken.
+CREATE VIEW quarantine AS
+SELECT 'study-' || id AS item, id AS number, finished_at AS at, state AS outcome, reason, detail, senders,
+       modality, instances, coalesce(kept_bytes, bytes) AS bytes, study_uid, revision, '' AS file,
+       evicted_at, evicted_for, removed_at
+FROM studies WHERE +state IN ('rejected', 'quarantined')
+UNION ALL
+SELECT 'file-' || id, id, at, 'refused', reason, '', source, '', 1, bytes, '', 0, file,
+       evicted_at, evicted_for, removed_at
+FROM refused;
+""",
 }
 
 _RECORD_COLUMNS = (
     "id, study_uid, revision, modality, received_at, completed_at, finished_at, state, reason, detail, "
     "instances, bytes, model, model_version, engine, precision, rung, device, inference_seconds, attempts, "
-    "change"
+    "change, senders, skip_filter"
 )
 
 
@@ -206,6 +268,8 @@ class StudyRecord:
     change: int
     row: int = field(default=0, compare=False)  # what logs name a study by: it says nothing about a patient
     attempts: int = field(default=0, compare=False)  # times inference was begun
+    senders: tuple[str, ...] = ()  # AE titles, or "stow"; the first sent its first instance
+    skip_filter: bool = False  # an administrator overruled the filter for this revision
 
     @property
     def outcome(self) -> str:
@@ -262,6 +326,10 @@ def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def _senders(text: str) -> tuple[str, ...]:
+    return tuple(text.split("\\")) if text else ()
+
+
 class Journal:
     """Opens the journal, creating it where there is none. Safe to use from any thread.
 
@@ -310,6 +378,10 @@ class Journal:
         with self._lock:
             return self._db.execute(sql, parameters).fetchall()
 
+    # For modules with tables or questions of their own (`records.shelf`).
+    writing = _write
+    rows = _rows
+
     def _record(self, row: sqlite3.Row) -> StudyRecord:
         received = _moment(row["received_at"])
         assert received is not None
@@ -336,6 +408,8 @@ class Journal:
             change=row["change"],
             row=row["id"],
             attempts=row["attempts"],
+            senders=_senders(row["senders"]),
+            skip_filter=bool(row["skip_filter"]),
         )
 
     # --- intake ---
@@ -383,7 +457,12 @@ class Journal:
             same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
             if not same:
                 return Added.CONFLICT, None
-            wanted_again = latest is not None and latest["reason"] == PipelineCode.INSTANCES_REMOVED
+            # Its files are here no more, and it is, or may yet be, to be computed again.
+            wanted_again = latest is not None and (
+                latest["reason"] == PipelineCode.INSTANCES_REMOVED
+                or latest["evicted_at"] is not None
+                or latest["wanted"]
+            )
             if not wanted_again:
                 return Added.DUPLICATE, self._record(latest) if latest is not None else None
             study = self._open_revision(db, instance, latest, now)
@@ -496,15 +575,29 @@ class Journal:
                 inference_seconds=inference_seconds,
             )
 
-    def finish(self, row: int, outcome: str, reason: str = "", detail: str = "") -> None:
-        """End a study. Anything but `delivered` must say why (`reason` is a code)."""
+    def finish(
+        self, row: int, outcome: str, reason: str = "", detail: str = "", kept_bytes: int | None = None
+    ) -> None:
+        """End a study. Anything but `delivered` must say why (`reason` is a code).
+
+        `kept_bytes` is what quarantine holds of it.
+        """
         if outcome not in OUTCOMES:
             raise JournalError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
         if outcome != "delivered" and not reason:
             raise JournalError(f"outcome {outcome!r} without a reason code: name one")
         before = ("delivering",) if outcome == "delivered" else ("complete", "inferring")
         with self._write() as db:
-            self._move(db, row, before, outcome, reason=reason, detail=detail, finished_at=_text(utc_now()))
+            self._move(
+                db,
+                row,
+                before,
+                outcome,
+                reason=reason,
+                detail=detail,
+                finished_at=_text(utc_now()),
+                kept_bytes=kept_bytes,
+            )
 
     def _move(
         self,
@@ -763,7 +856,7 @@ class Journal:
             )
 
     def note_event(self, code: str, detail: str) -> None:
-        """Keep what the service decided by itself."""
+        """Keep what the service decided by itself, or was told to do."""
         with self._write() as db:
             db.execute(
                 "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)", (_text(utc_now()), code, detail)
@@ -808,6 +901,58 @@ class Journal:
             db.execute(
                 "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ?", (_text(utc_now()), study_uid)
             )
+
+    # --- computing again ---
+
+    def resubmit(self, row: int, *, skip_filter: bool, told: str) -> StudyRecord:
+        """Open revision n+1 of an ended study as if it had just come whole, and write down who wanted it.
+
+        Raises `JournalError` when a later revision is there, or this one has not ended.
+        """
+        now = _text(utc_now())
+        with self._write() as db:
+            study = db.execute("SELECT * FROM studies WHERE id = ?", (row,)).fetchone()
+            if study is None:
+                raise JournalError(f"there is no study row {row}: see the list of studies")
+            latest = db.execute(
+                "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
+                (study["study_uid"],),
+            ).fetchone()
+            if latest["state"] not in OUTCOMES:
+                raise JournalError(
+                    f"revision {latest['revision']} of this study is {latest['state']}: wait for its end"
+                )
+            if latest["id"] != row:
+                raise JournalError(
+                    f"revision {latest['revision']} of this study is newer (study-{latest['id']}): take that"
+                )
+            cursor = db.execute(
+                "INSERT INTO studies (study_uid, revision, modality, state, received_at, completed_at,"
+                " completed_by, instances, bytes, skip_filter, change)"
+                " VALUES (?, ?, ?, 'complete', ?, ?, 'resubmitted', ?, ?, ?, ?)",
+                (
+                    latest["study_uid"],
+                    latest["revision"] + 1,
+                    latest["modality"],
+                    now,
+                    now,
+                    latest["instances"],
+                    latest["bytes"],
+                    int(skip_filter),
+                    self._next_change(db),
+                ),
+            )
+            assert cursor.lastrowid is not None
+            db.execute(
+                "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)",
+                (now, EventCode.STUDY_RESUBMITTED, f"study {row} as study {cursor.lastrowid}{told}"),
+            )
+            return self.study(cursor.lastrowid)
+
+    def want(self, row: int) -> None:
+        """Take the images of this study as new when they are sent once more: its files are gone."""
+        with self._write() as db:
+            db.execute("UPDATE studies SET wanted = 1 WHERE id = ?", (row,))
 
     # --- the recorder ---
 

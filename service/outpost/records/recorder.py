@@ -4,8 +4,10 @@ A thread of its own, so that the clinical path never waits for a database: while
 unshipped in the journal and the recorder tries again with growing pauses, for weeks if need be. A row is
 marked shipped only after its commit; a crash between the two ships it again, and the upsert changes nothing.
 
+Images that intake refused belong to no study: their counts by day, sender and reason are shipped as they stand.
+
 No patient data leaves: a study becomes `study_key`, the free-text detail stays in the journal, and a
-modality that is none of DICOM's codes (headers carry anything) is left out.
+modality that is none of DICOM's codes (headers carry anything) is left out, as is what is no AE title.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from datetime import datetime
 import psycopg
 
 from outpost.config import Records
+from outpost.records.counts import clean_sender, refused_after
 from outpost.records.journal import Journal, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ _COLUMNS = (
     "device",
     "inference_seconds",
     "release",
+    "senders",
 )
 _KEY = ("system", "study_key", "revision")
 
@@ -68,6 +72,16 @@ _UPSERT = (
     f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
     + ", ".join(f"{column} = EXCLUDED.{column}" for column in _COLUMNS if column not in _KEY)
 )
+
+# Counts as they stand: shipping them again changes nothing.
+_UPSERT_REFUSED = (
+    "INSERT INTO outpost.refused_instances AS r (system, day, sender, reason, instances, bytes)"
+    " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (system, day, sender, reason) DO UPDATE SET"
+    " instances = EXCLUDED.instances, bytes = EXCLUDED.bytes"
+    " WHERE (r.instances, r.bytes) IS DISTINCT FROM (EXCLUDED.instances, EXCLUDED.bytes)"
+)
+# Of the journal: up to which refusal Postgres has them.
+_REFUSED_SHIPPED = "refused_shipped"
 
 # Held until commit, so that rows of several systems on a host become visible in the order of their seq.
 # outpost.stamp_study takes the same lock; taking it first keeps two recorders from deadlocking over rows.
@@ -101,6 +115,7 @@ def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]
         "device": record.device or None,
         "inference_seconds": record.inference_seconds,
         "release": release,
+        "senders": [sender for sender in map(clean_sender, record.senders) if sender],
     }
 
 
@@ -174,17 +189,29 @@ class Recorder(threading.Thread):
             for record in self._journal.unshipped(BATCH_ROWS + len(self._refused))
             if self._refused.get((record.study_uid, record.revision)) != record.change
         ]
-        if not waiting:
+        last, refused = refused_after(self._journal, int(self._journal.fact(_REFUSED_SHIPPED) or 0))
+        if not waiting and not refused:
             return 0
         connection = self._connected()
         try:
             with connection.transaction():
                 connection.execute(_LOCK)
-                committed = self._upsert(connection, waiting)
+                committed = self._upsert(connection, waiting) if waiting else []
+                if refused:
+                    with connection.cursor() as cursor:
+                        cursor.executemany(
+                            _UPSERT_REFUSED,
+                            [
+                                (self._journal.system, r.day, r.sender, r.reason, r.instances, r.bytes)
+                                for r in refused
+                            ],
+                        )
         except BaseException:
             self._disconnect()
             raise
         self._journal.mark_shipped(committed)
+        if refused:
+            self._journal.keep_fact(_REFUSED_SHIPPED, str(last))
         for record in committed:
             self._refused.pop((record.study_uid, record.revision), None)
         if committed:

@@ -1,0 +1,176 @@
+"""The quota of quarantine: how much it may hold of a reason and in all, and who goes when it is too much.
+
+Oldest first. The newest item of a reason stays even where it alone is beyond the reason's share: an admin shall be
+able to see what comes. A study that is on its way again is left alone, and results are not in quarantine at all.
+The Keeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from outpost.config import Quarantine
+from outpost.durable import sync_folder
+from outpost.intake.spool import MIB, Spool
+from outpost.quarantine import shelf
+from outpost.quarantine.shelf import Held, Item, ReasonCount
+from outpost.reasons import REASON_TABLE
+from outpost.records.journal import OUTCOMES, Journal
+
+log = logging.getLogger(__name__)
+
+_PERIOD_SECONDS = 30.0
+
+
+def too_much(held: Sequence[Held], settings: Quarantine, disk_bytes: int) -> list[Item]:
+    """What has to go so that every quota holds, oldest first. `held` is all of quarantine, oldest first."""
+    going: list[Item] = []
+    of_reason: dict[str, list[Held]] = defaultdict(list)
+    for one in held:
+        of_reason[one.item.reason].append(one)
+    for reason, items in of_reason.items():
+        quota = settings.of(reason)
+        count, size = len(items), sum(one.charged for one in items)
+        for one in items[:-1]:
+            if count <= quota.max_items and size <= quota.max_mib * MIB:
+                break
+            if not one.pending:
+                going.append(one.item)
+                count, size = count - 1, size - one.charged
+    gone = {item.item for item in going}
+    rest = [one for one in held if one.item.item not in gone]
+    size = sum(one.charged for one in rest)
+    for one in rest:
+        if size <= settings.disk_percent / 100 * disk_bytes:
+            break
+        if not one.pending:
+            going.append(one.item)
+            size -= one.charged
+    return sorted(going, key=lambda item: item.at)
+
+
+def fits(counts: Sequence[ReasonCount], settings: Quarantine, disk_bytes: int) -> bool:
+    """Whether every quota holds."""
+    quotas = [(count, settings.of(count.reason)) for count in counts]
+    return (
+        all(count.items <= quota.max_items and count.bytes <= quota.max_mib * MIB for count, quota in quotas)
+        and sum(count.bytes for count in counts) <= settings.disk_percent / 100 * disk_bytes
+    )
+
+
+class Keeper(threading.Thread):
+    """Holds quarantine to its quota until `stop`."""
+
+    def __init__(self, settings: Quarantine, journal: Journal, spool: Spool) -> None:
+        super().__init__(name="quarantine", daemon=True)
+        self._settings = settings
+        self._journal = journal
+        self._spool = spool
+        self._stopping = threading.Event()
+        self._began = time.time()
+        for quota in settings.reasons:
+            if quota.reason not in REASON_TABLE and not quota.reason.startswith("SITE_"):
+                log.warning(
+                    "quarantine.reasons: %s is none of docs/reason-codes.md: correct it, or it holds for nothing",
+                    quota.reason,
+                )
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Ask the thread to end and wait for it; an eviction it is in the middle of is finished next time."""
+        self._stopping.set()
+        if self.ident is not None:
+            self.join(timeout_seconds)
+
+    def run(self) -> None:
+        swept = False
+        while not self._stopping.is_set():
+            try:
+                if not swept:
+                    self.sweep()
+                    swept = True
+                self.turn()
+            except Exception:
+                log.exception("quarantine: unexpected fault, trying again")
+            self._stopping.wait(_PERIOD_SECONDS)
+
+    def turn(self) -> int:
+        """Finish what was begun, then hold the quota; returns the number of items that left."""
+        for item in shelf.leaving(self._journal):  # the service ended between two steps
+            with shelf.MOVING:
+                self._remove(item)
+        disk = shutil.disk_usage(self._spool.root).total
+        if fits(shelf.by_reason(self._journal), self._settings, disk):
+            return 0  # nearly always; what there is need not be read
+        left = 0
+        for item in too_much(shelf.held(self._journal), self._settings, disk):
+            if self._stopping.is_set():
+                break
+            with shelf.MOVING:
+                if shelf.evict(self._journal, item, "quota"):
+                    left += 1
+                    self._remove(item)
+        if left:
+            log.warning("quarantine: %d items left for the quota, oldest first; see /events", left)
+        return left
+
+    def _remove(self, item: Item) -> None:
+        if remove_files(self._journal, self._spool, item):
+            shelf.note_gone(self._journal, item)
+
+    # --- after a restart ---
+
+    def sweep(self) -> None:
+        """Bring the folders and the journal together: what the last end left between two steps.
+
+        A refused image that was placed but not journalled is journalled; the folder of a revision that in the end
+        went another way is removed, as its images are where that way led. What the journal knows nothing of stays.
+        """
+        known = {r["file"] for r in self._journal.rows("SELECT file FROM refused")}
+        for path in self._spool.quarantine.glob("*/*.dcm"):
+            status = path.stat()
+            name = str(path.relative_to(self._spool.root))
+            if name not in known and path.is_file() and status.st_ctime < self._began - 1:
+                log.warning("quarantine: a refused image was adopted")
+                self._journal.refuse(path.parent.name, name, status.st_size, "reconciled")
+        for folder in self._spool.quarantine.glob("*/*.r[0-9]*"):
+            uid, revision = re.fullmatch(r"(.*)\.r([0-9]+)", folder.name).groups()  # type: ignore[union-attr]
+            rows = self._journal.rows(
+                "SELECT state, reason FROM studies WHERE study_uid = ? AND revision = ?", (uid, int(revision))
+            )
+            if rows and rows[0]["state"] in OUTCOMES and rows[0]["reason"] != folder.parent.name:
+                shutil.rmtree(folder)
+                sync_folder(folder.parent)
+
+
+def remove_files(journal: Journal, spool: Spool, item: Item) -> bool:
+    """Remove an item's files from the disk, durably; False when the disk does not let us. Safe to repeat."""
+    try:
+        if item.is_study:
+            folder = spool.quarantine_folder(journal.study(item.number), item.reason)
+            _remove_folder(folder)
+        else:
+            path = spool.root / item.file
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_folder(path.parent)
+    except OSError as error:
+        log.error("quarantine: %s cannot be removed (%s): trying again", item.item, error.strerror)  # noqa: TRY400 - the traceback would show the study's UID
+        return False
+    return True
+
+
+def _remove_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        os.unlink(entry.path)  # noqa: PTH108 - one call a file of what may be thousands
+    folder.rmdir()
+    sync_folder(folder.parent)
