@@ -19,6 +19,7 @@ from typing import Protocol
 from outpost.delivery.outbox import Outbox
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
+from outpost.filter.rulefile import open_rules
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
 from outpost.inference.gate import Gate
@@ -354,7 +355,7 @@ class Lane(threading.Thread):
     def _compute(self, study: StudyRecord, files: Sequence[Path], work: Path) -> InferenceResult | None:
         ladder = self._floor.ladder
         with self._at_work("study"):
-            rules = self._floor.rules.file
+            rules = open_rules() if study.skip_filter else self._floor.rules.file
             reading = self._worker.read(files, rules)
             shape = reading.shape
             if reading.left_out:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from running import BUNDLE, CANARY, Service, StoreScp, wait_for
 
 from outpost.api.security import digest
@@ -146,6 +147,31 @@ def test_a_rejected_study_is_listed_seen_exported_and_delivered_once_the_limit_i
     events = [(e["code"], e["detail"]) for e in service.http.get("/events").json()]
     assert ("STUDY_RESUBMITTED", "study 3 as study 4 by operator, filter skipped") in events
     assert ("STUDY_RESUBMITTED", "study 1 as study 2 by operator") in events
+
+
+def test_a_study_that_a_rule_rejects_is_delivered_where_an_admin_overrules_the_filter(
+    scene: Scene, head_series: list[Path], tmp_path: Path
+) -> None:
+    service = scene.service
+    rules = {"rules": [{"name": "never", "scope": "study", "require": {"tag": "Modality", "equals": "CT"},
+                        "code": "SITE_NEVER"}]}  # fmt: skip
+    (scene.bundle / "filter.yaml").write_text(yaml.safe_dump(rules))
+    wait_for(lambda: "FILTER_RULES_CHANGED" in service.http.get("/events").text, 30, "the rules are taken")
+    study = generate_uid()
+    for file in head_series:
+        image = dcmread(file)
+        image.StudyInstanceUID = study
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.save_as(tmp_path / file.name)
+    assert service.storescu(tmp_path, options=("-aet", "MR1")).returncode == 0
+    first = service.wait_outcome(study)
+    assert (first["outcome"], first["reason"]) == ("rejected", "SITE_NEVER")
+    [item] = service.http.get("/quarantine", params={"sender": "MR1"}).json()["items"]
+    assert (item["reason"], item["meaning"]) == ("SITE_NEVER", "")
+    done = scene.command("resubmit", "--skip-filter", item["item"], token=ADMIN)
+    assert done.returncode == 0, done.stderr
+    assert service.wait_outcome(study, revision=2)["outcome"] == "delivered"
+    assert "A code of a rule of this site." not in service.http.get("/quarantine/report?format=text").text
 
 
 def test_an_image_that_was_refused_can_be_looked_at_and_offered_again(scene: Scene, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from outpost.config import UniqueKeyLoader, faults_of, yaml_fault
+from outpost.filter.pixel_policy import CheckAction, PixelPolicy
 from outpost.filter.rules import KnownClass, RuleSet
 
 _BUNDLE_FILE: Final = "filter.yaml"
@@ -122,6 +123,23 @@ def parse_rules(text: bytes, path: Path) -> RuleFile:
 def no_rules() -> RuleFile:
     """The rule set of a bundle that ships none: kinds known by name, with their defaults."""
     return parse_rules(b"", Path("built-in"))
+
+
+@cache
+def open_rules() -> RuleFile:
+    """Rules that leave nothing out and look at no pixels: for a study that an administrator answers for."""
+    checks = [
+        name
+        for name, field in PixelPolicy.model_fields.items()
+        if get_args(field.annotation) == get_args(CheckAction)
+    ]
+    content = {
+        "about": "everything is taken: an administrator has overruled the filter",
+        "missing": "accept",
+        "known": dict.fromkeys(known_classes(), "keep"),
+        "pixels": dict.fromkeys(checks, "off") | {"unsure": "accept"},
+    }
+    return parse_rules(yaml.safe_dump(content).encode(), Path("skip_filter"))
 
 
 def source_of(bundle: Path, configured: Path | None) -> Path | None:
