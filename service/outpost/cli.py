@@ -72,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
-    from outpost.quarantine.cli import add_quarantine_parsers
+    from outpost.quarantine import cli as quarantine_cli
 
     filter_cli.add_parsers(commands)
-    add_quarantine_parsers(commands)
+    quarantine_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
     return parser
 

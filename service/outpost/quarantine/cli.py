@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what the commands need is imported as they run
 _MIB = 1 << 20
 
 
-def add_quarantine_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `quarantine` and its subcommands."""
     common = argparse.ArgumentParser(add_help=False)
     configured = os.environ.get("OUTPOST_CONFIG")
