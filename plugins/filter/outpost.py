@@ -16,7 +16,7 @@ from ansible.errors import AnsibleFilterError
 
 # The same code serves the command `outpost platform`; it needs the standard library only.
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
-from outpost.platform.facts import ReadError, facts_of, supported_list  # noqa: E402 - the path comes first
+from outpost.platform.facts import ReadError, facts_of, supported_list
 
 
 def outpost_platform(text: str) -> dict[str, Any]:

@@ -71,8 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     token.set_defaults(run=_token)
 
     from outpost.fleet.cli import add_parsers
+    from outpost.platform.cli import add_parsers as add_platform
 
     add_parsers(commands)
+    add_platform(commands)
     return parser
 
 

@@ -4,19 +4,24 @@
 #   OS_RELEASE  file that names the system      PCI_ROOT  directory that lists PCI devices
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 section() { echo "=== $1 ==="; }
-# Programs of the host are asked with a bound, and only when "/" is the host itself.
-ask() { [ -n "$ROOT" ] || timeout 15 "$@" 2>/dev/null </dev/null; }
-has() { [ -z "$ROOT" ] && command -v "$1" >/dev/null; }
+# Programs are asked with a bound; of a recorded tree, only those that are recorded in it.
+has() { if [ -n "$ROOT" ]; then [ -x "$ROOT/usr/bin/$1" ]; else command -v "$1" >/dev/null; fi; }
+ask() {
+    program=$1
+    shift
+    [ -z "$ROOT" ] || program=$ROOT/usr/bin/$program
+    timeout 15 "$program" "$@" 2>/dev/null </dev/null
+}
 kernel=$(cat "$ROOT/proc/sys/kernel/osrelease" 2>/dev/null)
 
 section os_release
 cat "$OS_RELEASE"
 section package_tools
 for tool in apt-get dnf; do
-    if [ -n "$ROOT" ]; then [ -e "$ROOT/usr/bin/$tool" ] && echo "$tool"; else command -v "$tool" >/dev/null && echo "$tool"; fi
+    has "$tool" && echo "$tool"
 done
 section arch
-if [ -r "$ROOT/etc/outpost-arch" ]; then cat "$ROOT/etc/outpost-arch"; else uname -m; fi
+ask uname -m
 
 section pci
 for device in "$PCI_ROOT"/*; do
@@ -65,12 +70,12 @@ section kernel_owner
 # RED OS: kernel or kernel-lt is not in `uname -r`, only in the package's name.
 if has rpm; then
     for owned in modules.builtin modules.order; do
-        [ -e "/lib/modules/$kernel/$owned" ] && ask rpm -qf --qf '%{NAME}\n' "/lib/modules/$kernel/$owned" | grep -v ' ' && break
+        [ -e "$ROOT/lib/modules/$kernel/$owned" ] && ask rpm -qf --qf '%{NAME}\n' "/lib/modules/$kernel/$owned" | grep -v ' ' && break
     done
 fi
 section headers_candidate
 # Asking the package manager costs a second: only where a module may have to be built.
-if grep -qs '^0x10de' "$PCI_ROOT"/*/vendor && [ -z "$ROOT" ]; then
+if grep -qs '^0x10de' "$PCI_ROOT"/*/vendor; then
     if has apt-cache; then
         ask apt-cache policy "linux-headers-$kernel" | sed -n 's/^ *Candidate: */candidate=/p'
     elif has dnf; then
@@ -92,12 +97,11 @@ if has mokutil; then
     echo "mokutil=$(ask mokutil --sb-state | tr '\n' ' ')"
     for key in /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/MOK.der; do
         # It says "is already enrolled" and exits 1 in some versions, 0 in others: the words count.
-        [ -e "$key" ] && echo "key=$key $(ask mokutil --test-key "$key" | tr '\n' ' ')"
+        [ -e "$ROOT$key" ] && echo "key=$key $(ask mokutil --test-key "$key" | tr '\n' ' ')"
     done
 fi
 section virtualization
 has systemd-detect-virt && ask systemd-detect-virt
 section python
-[ -z "$ROOT" ] && /usr/bin/python3 --version 2>/dev/null | cut -d' ' -f2
-[ -n "$ROOT" ] && cat "$ROOT/etc/outpost-python" 2>/dev/null
+"$ROOT/usr/bin/python3" --version 2>/dev/null </dev/null | cut -d' ' -f2
 true

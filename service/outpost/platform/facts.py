@@ -1,7 +1,8 @@
 """Facts of a host out of what roles/platform/files/read.sh printed there.
 
-Ansible's own names are of no use here: Astra Linux is of the family "Astra Linux", RED OS of "RED", Astra 1.7 and 1.8 both
-have the major version 1. Everything is keyed on os-release's ID, and what was not read stays None, never a guess.
+Ansible's own names are of no use here: Astra Linux is of the family "Astra Linux", RED OS of "RED", and
+Astra 1.7 and 1.8 both have the major version 1. Everything is keyed on os-release's ID, and what was not read stays
+None, never a guess.
 """
 
 from __future__ import annotations
@@ -230,7 +231,10 @@ def _digsig(read: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _locks(read: Mapping[str, str]) -> dict[str, bool | None]:
-    """Astra's locks: True active, False inactive, None absent or unreadable. Its tools say it in words or by exit status."""
+    """Astra's locks: True active, False inactive, None absent or unreadable.
+
+    Its tools say it in words, or by their exit status.
+    """
     found: dict[str, bool | None] = {}
     for lock in _LOCKS:
         answer = read.get(lock)
@@ -290,7 +294,7 @@ def _kernel(os_id: str, sections: Mapping[str, Sequence[str]], arch: str) -> dic
 
 
 def kernel_flavour(os_id: str, release: str, owner: str = "") -> str:
-    """The kernel's flavour: "generic", "hardened", "lowlatency"; on RED OS "kernel", "kernel-lt", "kernel-rt"; or empty.
+    """The kernel's flavour: "generic", "hardened"; on RED OS "kernel", "kernel-lt", "kernel-rt"; empty when unknown.
 
     Args:
         os_id: os-release's ID.
@@ -319,7 +323,7 @@ def headers_package(os_id: str, release: str, flavour: str, arch: str) -> str:
 
 
 def _secure_boot(lines: Sequence[str]) -> dict[str, Any]:
-    """Secure Boot: state "enabled", "disabled", "unsupported" (no UEFI) or "unknown"; whether a key of ours is enrolled."""
+    """Secure Boot: "enabled", "disabled", "unsupported" (no UEFI) or "unknown"; whether a key of ours is enrolled."""
     read: dict[str, str] = {}
     keys = []
     for line in lines:

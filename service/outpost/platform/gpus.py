@@ -74,10 +74,16 @@ def lookup(pci_id: str) -> Gpu:
             (name for name, arch in known["architectures"].items() if chip[:2] in arch["chips"]), ""
         )
         return Gpu(
-            id=f"10de:{device}", name=row["name"], chip=chip, architecture=architecture,
-            compute_capability=known["compute_capabilities"].get(chip, {}).get("cc", ""), known_by="table",
-            last_branch=row.get("last"), open_modules=row.get("open"), first_driver=first,
-        )  # fmt: skip
+            id=f"10de:{device}",
+            name=row["name"],
+            chip=chip,
+            architecture=architecture,
+            compute_capability=known["compute_capabilities"].get(chip, {}).get("cc", ""),
+            known_by="table",
+            last_branch=row.get("last"),
+            open_modules=row.get("open"),
+            first_driver=first,
+        )
     number = int(device, 16)
     for name, arch in known["architectures"].items():
         for low, high in arch["id_ranges"]:
