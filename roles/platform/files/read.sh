@@ -79,8 +79,9 @@ if grep -qs '^0x10de' "$PCI_ROOT"/*/vendor; then
     if has apt-cache; then
         ask apt-cache policy "linux-headers-$kernel" | sed -n 's/^ *Candidate: */candidate=/p'
     elif has dnf; then
-        ask dnf -q -C repoquery --qf '%{name}-%{version}-%{release}.%{arch}' "kernel*-devel" | grep -F -- "-$kernel" | sed 's/^/candidate=/'
-        echo "asked=dnf"
+        # From its cache alone: a train has no link. Without a cache it fails, and nothing is known.
+        found=$(ask dnf -q -C repoquery --qf '%{name}-%{version}-%{release}.%{arch}' 'kernel*-devel') && echo asked=dnf
+        echo "$found" | grep -F -- "-$kernel" | sed 's/^/candidate=/'
     fi
 fi
 

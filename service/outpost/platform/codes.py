@@ -91,7 +91,7 @@ CODES: Final[Mapping[str, Code]] = {
         True,
         (
             "/usr/bin/python3 is 3.8 or later, which Ansible needs.",
-            "/usr/bin/python3 не старше 3.8: этого требует Ansible.",
+            "/usr/bin/python3 версии 3.8 или новее: этого требует Ansible.",
         ),
         ("Install the system's own package python3.", "Установите пакет python3 самой системы."),
     ),
@@ -381,7 +381,7 @@ CODES: Final[Mapping[str, Code]] = {
         False,
         (
             "The driver is the toolkit's own or later, so that PTX compiles on the host too.",
-            "Драйвер не старше того, что вышел с этой CUDA: тогда на узле собирается и PTX.",
+            "Драйвер не более ранний, чем вышедший с этой CUDA: тогда на узле собирается и PTX.",
         ),
         (
             "Compiled kernels run all the same; what is compiled on the host (PTX, torch.compile) may not.",
@@ -426,7 +426,7 @@ CODES: Final[Mapping[str, Code]] = {
     "bundle-driver": _code(
         "torch",
         True,
-        ("The driver is as new as the model bundle asks.", "Драйвер не старше, чем просит пакет модели."),
+        ("The driver is as new as the model bundle asks.", "Драйвер не более ранний, чем просит пакет модели."),
         (
             "Take a newer driver that serves the card, or another bundle.",
             "Возьмите более новый драйвер, который обслуживает карту, или другой пакет модели.",
@@ -528,6 +528,7 @@ def line(
         subject=subject,
         unverified=unverified,
         source=source,
+        proves=known.proves,
         runbook=Words(*(f"{RUNBOOK.format(language=language)}#{known.group}" for language in ("en", "ru"))),
     )
 

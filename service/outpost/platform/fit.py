@@ -294,9 +294,9 @@ def _gpu_driver(gpu: Gpu, driver: str, gpus: Sequence[Gpu], today: date) -> Iter
     fact = _arch(gpu)["driver_max" if high is not None and branch > high else "driver_min"] or {}
     wanted = Words("any branch", "любая ветка")
     if low is not None:
-        wanted = Words("branch {low} or later", "ветка {low} или новее").by(low=low)
+        wanted = Words("branch {low} or later", "ветка {low} или более поздняя").by(low=low)
     if high is not None:
-        wanted = Words("branch {high} or older", "ветка {high} или старше").by(high=high)
+        wanted = Words("branch {high} or older", "ветка {high} или более ранняя").by(high=high)
     source = fact.get("source", "")
     exact_floor = gpu.first_driver
     if exact_floor:

@@ -271,18 +271,19 @@ def _capacity(
     asked_cores = sum(float(system["cores"]) for system in systems.values())
     asked_vram = sum(int(system.get("vram_mib", 0)) for system in systems.values())
     skew = abs(float(read["clock"]) - float(clock))
-    yield line("init-systemd", read["pid1"] == "systemd", read["pid1"], "systemd")
+    pid1 = Words("process 1 is {p}", "процесс 1: {p}").by(p=read["pid1"])
+    yield line("init-systemd", read["pid1"] == "systemd", pid1, "systemd")
     yield line("rights-root", read["uid"] == 0, f"uid {read['uid']}", "uid 0")
     yield line(
         "memory",
         read["memory_mib"] >= asked_memory,
-        f"{read['memory_mib']} MiB",
+        Words("the host has {n} MiB", "на узле {n} MiB").by(n=read["memory_mib"]),
         at_least.by(n=asked_memory, unit="MiB"),
     )
     yield line(
         "cores",
         read["cores"] >= asked_cores,
-        read["cores"],
+        Words("the host has {n}", "на узле {n}").by(n=read["cores"]),
         Words("at least {n:g}", "не меньше {n:g}").by(n=asked_cores),
     )
     vram = read.get("gpu_memory_mib") or []

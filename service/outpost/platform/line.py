@@ -51,10 +51,12 @@ class Line:
         code: of the table in codes.py.
         ok: whether what was seen is what is wanted.
         subject: what of several is meant (a GPU, a path, a port, a system), the same in every language.
-        remedy: empty when ok.
+        remedy: what to do; left out of reports when ok.
         critical: whether it stops the host. Never so when the only ground for it is an unverified fact.
         unverified: the fact behind it is from memory or inferred by somebody; shown as such.
         source: where the fact behind it comes from; empty where the host itself was asked.
+        runbook: file and section that say more.
+        proves: what is true when it is ok.
     """
 
     code: str
@@ -67,6 +69,7 @@ class Line:
     unverified: bool = False
     source: str = ""
     runbook: Words = Words("", "")
+    proves: Words = Words("", "")
 
     @property
     def level(self) -> Level:
@@ -81,6 +84,7 @@ class Line:
             "ok": self.ok,
             "level": self.level,
             "subject": self.subject,
+            "proves": self.proves.said(language),
             "value": self.value.said(language),
             "wanted": self.wanted.said(language),
             "remedy": "" if self.ok else self.remedy.said(language),

@@ -40,14 +40,17 @@ _SAID: Final[Mapping[str, Words]] = {
     "title": Words("Verdict on {host}", "Заключение по узлу {host}"),
     "fleet": Words("Verdicts on {n} hosts", "Заключения по узлам: {n}"),
     "made": Words("Made {at}. Nothing on the host was changed.", "Составлено {at}. На узле ничего не изменено."),
-    "system": Words("System", "Система"),
+    "system": Words("Operating system", "Операционная система"),
     "gpus": Words("Video cards", "Видеокарты"),
     "asked": Words("To run there", "Должно работать"),
     "none": Words("none", "нет"),
     "stops": Words("What stops it", "Что мешает"),
     "warnings": Words("Warnings", "Предупреждения"),
     "passed": Words("What is right", "Что в порядке"),
-    "systems": Words("Inference systems", "Системы"),
+    "systems": Words("Inference systems", "ИИ-системы"),
+    "checked": Words("checked", "проверяется"),
+    "driver": Words("driver", "драйвер"),
+    "modules": Words("modules", "модуль"),
     "seen": Words("seen", "есть"),
     "wanted": Words("wanted", "нужно"),
     "do": Words("What to do", "Что делать"),
@@ -132,7 +135,8 @@ def _about(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], langua
     )
     known = {one["subject"]: one["value"] for one in lines if one["code"] == "gpu-known"}
     gpus = [known.get(gpu, gpu) for gpu in platform.get("gpus", ())]
-    wanted = [f"{key} {value}" for key, value in asked.items() if value]
+    spoken = {key: _said(key, language) if key in _SAID else key for key in asked}
+    wanted = [f"{spoken[key]} {value}" for key, value in asked.items() if value]
     rows = [
         ("system", escape(os_line)),
         ("gpus", "<br>".join(escape(gpu) for gpu in gpus) or _said("none", language)),
@@ -158,12 +162,19 @@ def _problem(one: Mapping[str, Any], language: Language) -> str:
         else ""
     )
     return (
-        f'<div class="line {one["level"]}"><strong>{escape(one["value"])}</strong>{_tag(one, language)} '
+        f'<div class="line {one["level"]}"><strong>{escape(_titled(one))}</strong>{_tag(one, language)} '
         f'<code class="code">{escape(one["code"])}</code>'
         f"<div>{_said('wanted', language)}: {escape(one['wanted'])}</div>"
+        f'<div class="dim">{_said("checked", language)}: {escape(one["proves"])}</div>'
         f'<div class="remedy">{_said("do", language)}: {_marked(one["remedy"])} '
         f'<span class="dim">({escape(one["runbook"])})</span></div>{source}</div>'
     )
+
+
+def _titled(one: Mapping[str, Any]) -> str:
+    """The value, and of which of several things it is where it does not say so itself."""
+    value: str = one["value"]
+    return value if not one["subject"] or one["subject"] in value else f"{one['subject']}: {value}"
 
 
 def _tag(one: Mapping[str, Any], language: Language) -> str:

@@ -16,11 +16,13 @@ _NAMED: Final = re.compile(
       [\w.-]* (?: passw(?:or)?d | passphrase | passwd | secret | token | api[_-]?key | private[_-]?key | credential
         | authorization | cookie | htpasswd | dsn ) [\w.-]*
       | patient[\w ]* | (?:referring|performing|operator|physician)[\w ]* | other\ ?patient[\w ]* | birth[\w ]*
-      | accession[\w ]* | \(?\s*0010\s*,\s*[0-9a-f]{4}\s*\)? (?:\s+[A-Z]{2})?
+      | accession[\w ]*
     )
-    (?P<between> ["']? \s* [=:] \s* | \s+(?=\[) )
+    (?P<between> ["']? \s* [=:] \s* )
     \S.* $"""
 )
+# The DICOM group of the patient, as dumps print it.
+_TAG: Final = re.compile(r"(?i)(?P<tag>\(?\s*0010\s*,\s*[0-9a-f]{4}\s*\)?).*$")
 _FLAG: Final = re.compile(r"(?i)(--?[\w-]*(?:pass|secret|token|key)[\w-]*[= ])\S+")
 _PATTERNS: Final = (
     # user:password@host, and the user alone: it may be a token.
@@ -30,7 +32,7 @@ _PATTERNS: Final = (
     (re.compile(r"\b(?:ssh-(?:rsa|ed25519|dss)|ecdsa-sha2-\S+)\s+\S+(?:\s+\S+@\S+)?"), "[key]"),
     # A digest of an image or a file says which release runs; glued to its name it is no secret.
     (re.compile(r"(?<!sha256:)\b(?=[0-9A-Za-z]*\d)(?=[0-9A-Za-z]*[A-Za-z])[0-9A-Za-z]{24,}={0,2}"), "[secret]"),
-    (re.compile(r"(?<!sha256:)(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{32,}={0,2}"), "[secret]"),
+    (re.compile(r"(?<!sha256:)(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{28,}={0,2}"), "[secret]"),
     # DICOM: UIDs, person names with carets, dates without dashes.
     (re.compile(r"\b\d+(?:\.\d+){6,}\b"), "[uid]"),
     (re.compile(r"[^\s\"'=:,\[\](){}]+\^[^\s\"',\[\](){}]*(?:\s[^\s\"'=:,\[\](){}]*\^[^\s\"',]*)*"), "[name]"),
@@ -51,6 +53,7 @@ _PATTERNS: Final = (
 def redact(line: str) -> str:
     """The line without secrets and patient data; what was taken out leaves a word in brackets."""
     line = _NAMED.sub(r"\g<key>\g<between>[redacted]", line)
+    line = _TAG.sub(r"\g<tag> [redacted]", line)
     line = _FLAG.sub(r"\1[redacted]", line)
     for pattern, replacement in _PATTERNS:
         line = pattern.sub(replacement, line)

@@ -112,7 +112,8 @@ def text(report: Mapping[str, Any], *, only_problems: bool = False) -> list[str]
             continue
         mark = _MARKS[one["level"]].said(language)
         unverified = "" if one["verified"] else f" ({_UNVERIFIED.said(language)})"
-        rendered.append(f"  {mark} [{one['code']}] {one['value']}; {_wanted(one, language)}{unverified}")
+        of = f"{one['subject']}: " if one["subject"] and one["subject"] not in one["value"] else ""
+        rendered.append(f"  {mark} [{one['code']}] {of}{one['value']}; {_wanted(one, language)}{unverified}")
         if not one["ok"]:
             rendered.append(f"         {one['remedy']} {one['runbook']}")
     return rendered
