@@ -37,7 +37,7 @@ class PlatformIdentityRule(AnsibleLintRule):
 
     def matchyaml(self, file: Lintable) -> list[MatchError]:
         """YAML of every kind: tasks, variables, handlers, playbooks."""
-        return self._found(file)
+        return self._found(file) if str(file.base_kind) == "text/yaml" else []
 
     def matchlines(self, file: Lintable) -> list[MatchError]:
         """Templates, which are no YAML."""
@@ -51,6 +51,9 @@ class PlatformIdentityRule(AnsibleLintRule):
                 filename=file,
             )
             for number, line in enumerate(file.content.splitlines(), start=1)
-            if (matched := MISLEADING.search(line.partition(" #")[0] if not line.lstrip().startswith("#") else ""))
+            if (
+                matched := MISLEADING.search(
+                    line.partition(" #")[0] if not line.lstrip().startswith("#") else ""
+                )
+            )
         ]
-

@@ -24,6 +24,10 @@ CANARIES = [
     "CANARYSECRET", "canary5ecretq7z5kx3m2n4b6v8c9a1s", "КАНАРЕЙКИН", "Канарейкина", "19570314", "canary@example.org",
     "1.2.826.0.1.3680043.8.498.4711", "112-233-445", "MIICANARY",
 ]  # fmt: skip
+HELPFUL = [
+    "nvidia-driver 580.95.05-1", "hold nvidia-driver", "1.8.1.16", "golden case passed", "mirror.example",
+    "brain/spool files=1", "log-driver",
+]  # fmt: skip
 CONFIG = """system: brain
 records:
   password: CANARYSECRET
@@ -46,7 +50,8 @@ def host(tmp_path: Path) -> Path:
     journal = tmp_path / "journal.txt"
     journal.write_text(JOURNAL)
     return plant(
-        tmp_path / "root", hosts.ASTRA_18, kernel="6.1.90-1-generic", headers=("6.1.90-1-generic",), pci=hosts.GTX_1080_TI,
+        tmp_path / "root", hosts.ASTRA_18, kernel="6.1.90-1-generic", headers=("6.1.90-1-generic",),
+        pci=hosts.GTX_1080_TI,
         files={
             "etc/astra/build_version": "1.8.1.16\n",
             "etc/outpost/brain.yaml": CONFIG,
@@ -84,8 +89,7 @@ def test_no_planted_canary_gets_out_and_what_helps_does(host: Path, tmp_path: Pa
         assert [canary for canary in CANARIES if canary in said] == []
     assert written.stat().st_mode & 0o777 == 0o600
     kept = written.read_text()
-    for helpful in ("nvidia-driver 580.95.05-1", "hold nvidia-driver", "1.8.1.16", "golden case passed", "mirror.example",
-                    "brain/spool files=1", "log-driver"):  # fmt: skip
+    for helpful in HELPFUL:
         assert helpful in kept, helpful
 
 

@@ -426,7 +426,10 @@ CODES: Final[Mapping[str, Code]] = {
     "bundle-driver": _code(
         "torch",
         True,
-        ("The driver is as new as the model bundle asks.", "Драйвер не более ранний, чем просит пакет модели."),
+        (
+            "The driver is as new as the model bundle asks.",
+            "Драйвер не более ранний, чем просит пакет модели.",
+        ),
         (
             "Take a newer driver that serves the card, or another bundle.",
             "Возьмите более новый драйвер, который обслуживает карту, или другой пакет модели.",
