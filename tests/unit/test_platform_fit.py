@@ -405,6 +405,12 @@ def test_a_card_without_a_driver_is_told_which_would_serve() -> None:
     assert "580" in line.wanted.en
 
 
+def test_a_card_without_a_torch_build_is_told_one_that_has_kernels() -> None:
+    (line,) = judged([V100], Asked(driver="580.95.05"))["torch-named"]
+    assert line.level == "warning"
+    assert "2.14+cu126" in line.wanted.en
+
+
 @pytest.mark.parametrize(("gpu", "known_by"), [("10de:2686", "range"), ("10de:ffff", "nothing")])
 def test_a_card_known_by_range_or_not_at_all_is_a_warning(gpu: str, known_by: str) -> None:
     assert lookup(gpu).known_by == known_by

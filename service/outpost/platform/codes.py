@@ -394,6 +394,20 @@ CODES: Final[Mapping[str, Code]] = {
         ("The CUDA version still, or already, knows the card.", "Эта версия CUDA ещё (или уже) знает карту."),
         ("Take a build for another CUDA.", "Возьмите сборку под другую CUDA."),
     ),
+    "torch-named": _code(
+        "torch",
+        False,
+        (
+            "A host with a card and a driver has the release's torch build named.",
+            "У узла с картой и драйвером указана сборка torch из выпуска.",
+        ),
+        (
+            "Name it (preflight_torch, --torch): whether it has kernels for the card shows at the first "
+            "study otherwise.",
+            "Укажите её (preflight_torch, --torch): иначе о том, есть ли в ней ядра для карты, скажет "
+            "первое исследование.",
+        ),
+    ),
     "torch-build": _code(
         "torch",
         True,

@@ -186,6 +186,10 @@ def _fit(gpus: Sequence[Gpu], asked: Asked, today: date) -> Iterator[Line]:
         yield from _cuda(distinct, cuda, asked.driver)
     if torch:
         yield from _torch(distinct, torch, asked)
+    elif distinct and asked.driver and not asked.cuda:
+        fitting = builds_for(distinct, asked.driver)[:1]
+        wanted = Words("{b}, for example", "например, {b}").by(b=fitting[0]) if fitting else same("?")
+        yield line("torch-named", False, _NONE, wanted)
     yield from _bundles(distinct, asked)
 
 
