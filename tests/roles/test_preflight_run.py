@@ -1,4 +1,4 @@
-"""preflight.yml from end to end on this machine: what stops a host stops only that one; every host is in the report.
+"""preflight.yml from end to end on this machine: what stops a host stops only that one; all are in the report."""
 
 from __future__ import annotations
 

@@ -348,10 +348,10 @@ CODES: Final[Mapping[str, Code]] = {
         (
             "Switch Secure Boot off in the firmware, or enrol a key: `mokutil --import "
             "/var/lib/dkms/mok.pub`, reboot, "
-            "confirm at the console. Then set preflight_secure_boot_key: true.",
+            "confirm at the console. Then set nvidia_driver_secure_boot_key_enrolled: true.",
             "Выключите Secure Boot в прошивке или внесите ключ: `mokutil --import "
             "/var/lib/dkms/mok.pub`, перезагрузка, "
-            "подтверждение на консоли. Затем задайте preflight_secure_boot_key: true.",
+            "подтверждение на консоли. Затем задайте nvidia_driver_secure_boot_key_enrolled: true.",
         ),
     ),
     "nouveau": _code(

@@ -21,7 +21,6 @@ _KIND_SAID: Final[Mapping[str, Words]] = {
     "open": Words("open", "открытый"),
     "proprietary": Words("proprietary", "проприетарный"),
 }
-_NONE: Final = Words("none", "нет")
 _TORCH = re.compile(r"(?P<version>\d+\.\d+(?:\.\d+)?)(?:\+(?P<tag>[a-z0-9.]+))?")
 
 
@@ -173,7 +172,7 @@ def _fit(gpus: Sequence[Gpu], asked: Asked, today: date) -> Iterator[Line]:
             if wants
             else Words("none: the CPU computes", "не нужна: считает процессор")
         )
-        yield line("gpu-present", not wants, _NONE, wanted)
+        yield line("gpu-present", not wants, Words("no NVIDIA card", "видеокарт NVIDIA нет"), wanted)
     for gpu in distinct:
         yield _known(gpu)
     if len(distinct) > 1:
@@ -181,7 +180,12 @@ def _fit(gpus: Sequence[Gpu], asked: Asked, today: date) -> Iterator[Line]:
     if asked.driver:
         yield from _driver(distinct, asked, today)
     elif distinct:
-        yield line("driver-named", False, _NONE, _serving_said(distinct, today))
+        yield line(
+            "driver-named",
+            False,
+            Words("no driver named", "драйвер не указан"),
+            _serving_said(distinct, today),
+        )
     if cuda:
         yield from _cuda(distinct, cuda, asked.driver)
     if torch:
@@ -189,7 +193,7 @@ def _fit(gpus: Sequence[Gpu], asked: Asked, today: date) -> Iterator[Line]:
     elif distinct and asked.driver and not asked.cuda:
         fitting = builds_for(distinct, asked.driver)[:1]
         wanted = Words("{b}, for example", "например, {b}").by(b=fitting[0]) if fitting else same("?")
-        yield line("torch-named", False, _NONE, wanted)
+        yield line("torch-named", False, Words("no torch build named", "сборка torch не указана"), wanted)
     yield from _bundles(distinct, asked)
 
 
@@ -333,12 +337,12 @@ def _modules(gpus: Sequence[Gpu], asked: Asked, branch: int, today: date) -> Ite
         else Words("a kind that serves all cards", "вид, подходящий всем картам")
     )
     if asked.modules:
-        value = _KIND_SAID[asked.modules]
+        value = Words("modules: {k}", "модуль: {k}").by(k=_KIND_SAID[asked.modules])
         ok = asked.modules in fitting
     else:
-        value = Words("not named", "не указан")
+        value = Words("modules: not named", "модуль: не указан")
         ok = bool(fitting)
-    source = listed(sorted({str(_arch(gpu)["modules"]["source"]) for gpu in judged}))
+    source = "; ".join(sorted({str(_arch(gpu)["modules"]["source"]) for gpu in judged}))
     remedy = Words("Choose {what}.", "Подойдёт: {what}.").by(
         what=wanted if fitting else _serving_said(gpus, today)
     )
@@ -387,7 +391,7 @@ def _cuda(gpus: Sequence[Gpu], cuda: str, driver: str) -> Iterator[Line]:
         broken = _cuda_broken(gpu, cuda)
         parts = [f">= {low['value']}"] if low else []
         parts += [f"<= {high['value']}"] if high else []
-        source = listed([fact["source"] for fact in (low, high) if fact])
+        source = "; ".join(fact["source"] for fact in (low, high) if fact)
         remedy = _builds_said([one for one in gpus if one.compute_capability], Asked(driver=driver))
         yield line(
             "gpu-cuda",

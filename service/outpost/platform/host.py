@@ -118,19 +118,27 @@ def _kernel(facts: Mapping[str, Any], asked: Asked) -> Iterator[Line]:
         return
     release, package = kernel["release"], kernel.get("headers_package") or ""
     if asked.driver:
-        wanted = Words("{p} installed or in the repositories", "{p} установлен или есть в репозитории").by(
-            p=package or f"headers of {release}"
+        wanted = Words("{p} installed or in the repositories", "{p}: в системе или в репозитории").by(
+            p=package or Words("headers of {r}", "заголовки {r}").by(r=release)
         )
         present, available = kernel.get("headers_present"), kernel.get("headers_available")
         if present:
-            yield line("headers", True, Words("installed", "установлены"), wanted)
+            yield line(
+                "headers",
+                True,
+                Words("headers of {r} installed", "заголовки {r} установлены").by(r=release),
+                wanted,
+            )
         elif available is not None:
             value = (
-                Words("not installed, in the repositories", "не установлены, есть в репозитории")
+                Words(
+                    "headers not installed, in the repositories",
+                    "заголовки не установлены, есть в репозитории",
+                )
                 if available
                 else Words(
-                    "not installed, in no repository of the host",
-                    "не установлены, в репозиториях узла их нет",
+                    "headers not installed, in no repository of the host",
+                    "заголовки не установлены, в репозиториях узла их нет",
                 )
             )
             yield line("headers", available, value, wanted)
@@ -139,8 +147,8 @@ def _kernel(facts: Mapping[str, Any], asked: Asked) -> Iterator[Line]:
                 "headers",
                 False,
                 Words(
-                    "not installed; whether a repository has them is unknown",
-                    "не установлены; есть ли они в репозитории, неизвестно",
+                    "headers not installed; whether a repository has them is unknown",
+                    "заголовки не установлены; есть ли они в репозитории, неизвестно",
                 ),
                 wanted,
                 unverified=True,
@@ -149,14 +157,14 @@ def _kernel(facts: Mapping[str, Any], asked: Asked) -> Iterator[Line]:
         yield line(
             "headers-all",
             not others,
-            listed(others) or Words("all have them", "есть у всех"),
+            Words("without headers: {n}", "без заголовков: {n}").by(n=listed(others) or Words("none", "нет")),
             Words("headers of every installed kernel", "заголовки каждого установленного ядра"),
         )
     flavour = kernel.get("flavour") or ""
     yield line(
         "kernel-flavour",
         flavour in _ORDINARY_FLAVOURS,
-        f"{release} ({flavour or '?'})",
+        Words("kernel {r} ({f})", "ядро {r} ({f})").by(r=release, f=flavour or "?"),
         Words("generic, or RED OS's kernel or kernel-lt", "generic или kernel, kernel-lt в РЕД ОС"),
     )
     if asked.driver:
@@ -164,7 +172,9 @@ def _kernel(facts: Mapping[str, Any], asked: Asked) -> Iterator[Line]:
         yield line(
             "nouveau",
             not loaded,
-            Words("loaded", "загружен") if loaded else Words("not loaded", "не загружен"),
+            Words("nouveau loaded", "nouveau загружен")
+            if loaded
+            else Words("nouveau not loaded", "nouveau не загружен"),
             Words("not loaded", "не загружен"),
         )
 
@@ -178,7 +188,7 @@ def _secure_boot(secure_boot: Mapping[str, Any], key_enrolled: bool) -> Iterator
         "unsupported": Words("off (no UEFI)", "выключен (нет UEFI)"),
         "unknown": Words("unknown", "неизвестно"),
     }
-    value = states.get(state, states["unknown"])
+    value = same("Secure Boot: ") + states.get(state, states["unknown"])
     if state == "enabled":
         said = {True: _YES, False: _NO, None: Words("cannot be told", "узнать нельзя")}[enrolled]
         value = value + Words(", key enrolled: {e}", ", ключ внесён: {e}").by(e=said)
@@ -205,7 +215,7 @@ def _astra(facts: Mapping[str, Any]) -> Iterator[Line]:
     yield line(
         "digsig",
         digsig["state"] in ("absent", "off"),
-        states[digsig["state"]],
+        Words("closed software environment: ", "замкнутая программная среда: ") + states[digsig["state"]],
         Words("off", "выключена"),
         unverified=digsig["state"] == "log",
     )
@@ -215,14 +225,18 @@ def _astra(facts: Mapping[str, Any]) -> Iterator[Line]:
         yield line(
             "astra-lock",
             not active,
-            listed(active) or Words("none active", "ни одна не включена"),
+            Words("active: {l}", "включены: {l}").by(l=listed(active))
+            if active
+            else Words("none active", "ни одна не включена"),
             Words("none active", "ни одна не включена"),
         )
     if locks.get("mic") is not None:
         yield line(
             "astra-integrity",
             not locks["mic"],
-            Words("on", "включён") if locks["mic"] else Words("off", "выключен"),
+            Words("integrity control on", "контроль целостности включён")
+            if locks["mic"]
+            else Words("integrity control off", "контроль целостности выключен"),
             Words("off, or root at level 63", "выключен, или root на уровне 63"),
         )
 

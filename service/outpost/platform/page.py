@@ -165,7 +165,7 @@ def _problem(one: Mapping[str, Any], language: Language) -> str:
         f'<div class="line {one["level"]}"><strong>{escape(_titled(one))}</strong>{_tag(one, language)} '
         f'<code class="code">{escape(one["code"])}</code>'
         f"<div>{_said('wanted', language)}: {escape(one['wanted'])}</div>"
-        f'<div class="dim">{_said("checked", language)}: {escape(one["proves"])}</div>'
+        f'<div class="dim">{_said("checked", language)}: {_marked(one["proves"])}</div>'
         f'<div class="remedy">{_said("do", language)}: {_marked(one["remedy"])} '
         f'<span class="dim">({escape(one["runbook"])})</span></div>{source}</div>'
     )
