@@ -74,7 +74,8 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         asked = Asked(
             *(str(wanted[key]).strip() for key in ("driver", "modules", "cuda", "torch")), bundles=bundles
         )
-        more = capacity_lines(
+        # A host that could not be asked is judged by what it is.
+        more = wanted["read"] and capacity_lines(
             wanted["read"], systems, wanted["clock"], disk_min_mib=wanted["disk_min_mib"],
             memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
             extra_ports=wanted["extra_ports"], bundles=bundles,

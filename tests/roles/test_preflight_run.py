@@ -24,10 +24,13 @@ def run(
     tmp_path: Path, hosts: dict[str, dict[str, Any]], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     """The playbook over hosts that are all this machine, in a process space whose first process is called systemd."""
+    tree = tmp_path / "host"
+    if not tree.exists():
+        plant(tree, UBUNTU_2404, pci=GTX_1080_TI)
     common = {
         "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
         "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,
-        "platform_os_release": str(plant(tmp_path / "host", UBUNTU_2404, pci=GTX_1080_TI) / "etc/os-release"),
+        "platform_os_release": str(tree / "etc/os-release"),
         "preflight_report_directory": str(tmp_path / "report"),
     }  # fmt: skip
     inventory = tmp_path / "hosts.json"
@@ -79,6 +82,15 @@ def test_a_host_that_cannot_run_stops_and_the_others_go_on(tmp_path: Path) -> No
     assert index.index("tver") < index.index("chita"), "what stops stands first"
     assert "train" in index
     assert "Заключение" in (report / "tver.html").read_text()
+
+
+def test_a_host_whose_python_is_too_old_gets_its_verdict_without_being_asked_further(tmp_path: Path) -> None:
+    tree = plant(tmp_path / "host", UBUNTU_2404, programs={"python3": "echo Python 3.7.3"})
+    ended = run(tmp_path, {"chita": {"platform_root": str(tree)}})
+    assert ended.returncode == 2
+    report = json.loads((tmp_path / "report/chita.json").read_text())
+    assert [line["code"] for line in report["lines"] if line["level"] == "critical"] == ["python"]
+    assert "Install the system's own package python3" in ended.stdout
 
 
 def test_a_dry_run_reports_too_and_a_card_is_judged_against_the_set(tmp_path: Path) -> None:

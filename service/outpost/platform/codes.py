@@ -25,6 +25,19 @@ GROUPS: Final[Mapping[Group, str]] = {
     "astra": "Astra Linux's own protection",
 }
 RUNBOOK: Final = "docs/runbooks/{language}/new-server.md"
+_PAGE_HEAD: Final = """# Preflight codes
+
+Made by `python -m outpost.platform codes > docs/preflight.md`; a test holds it to the table in
+`service/outpost/platform/codes.py`. A code keeps its meaning for good.
+
+`playbooks/preflight.yml` (and the head of every `site.yml` run) judges each host before anything changes. A failed
+*critical* line stops that host there; other hosts go on. Other failed lines are warnings. A line whose only ground is
+an unverified fact says so and never stops a host. Reports lie in `.preflight/` on the controller: `HOST.json` for
+machines, `HOST.html` to send, `index.html` over all hosts of the run. `outpost platform verdict` answers the same
+without a host; [what to do with a new server](runbooks/en/new-server.md).
+
+On an unsupported operating system, or without Python 3.8, lines on what the host offers are left out: it cannot be
+asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,26 +565,7 @@ def line(
 
 def page() -> str:
     """The table as the page docs/preflight.md."""
-    parts = [
-        "# Preflight codes",
-        "",
-        "Made by `python -m outpost.platform codes > docs/preflight.md`; a test holds it to the table in",
-        "`service/outpost/platform/codes.py`. A code keeps its meaning for good.",
-        "",
-        "`playbooks/preflight.yml` (and the head of every `site.yml` run) judges each host before "
-        "anything changes. A failed",
-        "*critical* line stops that host there; other hosts go on. Other failed lines are warnings. A "
-        "line whose only ground is an",
-        "unverified fact says so and never stops a host. Reports lie in `.preflight/` on the "
-        "controller: `HOST.json` for machines,",
-        "`HOST.html` to send, `index.html` over all hosts of the run. `outpost platform verdict` "
-        "answers the same without a host;",
-        "[what to do with a new server](runbooks/en/new-server.md).",
-        "",
-        "An unsupported operating system, and `/usr/bin/python3` missing or older than 3.8, stop a run "
-        "without a report: nothing",
-        "can be judged behind them.",
-    ]
+    parts = [_PAGE_HEAD]
     for group, title in GROUPS.items():
         parts += ["", f"## {title}", "", "| code | critical | proves | remedy |", "|---|---|---|---|"]
         for name, code in CODES.items():

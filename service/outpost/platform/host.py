@@ -108,6 +108,10 @@ def _system_said(facts: Mapping[str, Any]) -> str:
     version = facts.get("version") or facts.get("release") or "?"
     more = [facts.get("edition") or "", (facts.get("protection") or {}).get("name") or ""]
     pretty = facts.get("pretty") or facts.get("id") or "unknown"
+    if not facts["supported"]:
+        known = [facts.get("id") or "unknown", facts.get("release") or "unknown"]
+        tool = facts.get("package_manager", "?") or "none found"
+        return f"{pretty} (id {known[0]}, release {known[1]}, package tool {tool})"
     named = pretty if version in pretty else f"{pretty} {version}"
     return " ".join([named, *(f"({word})" for word in dict.fromkeys(more) if word)])
 
