@@ -63,6 +63,7 @@ KEPT = [
     "2026-11-26T11:34:57+03:00 chita outpost-run[812]: study rejected: no series fits (2 of 2 looked at)",
     "region_title: Забайкальский край",
     "NVRM: API mismatch: the client has the version 580.95.05, but",
+    "outpost@brain.service loaded active running Outpost inference system brain",
     "lock kernel-lt-6.1.128-2.el7.3.*",
     "now=2026-11-26T11:34:57Z",
     "key=/var/lib/dkms/mok.pub /var/lib/dkms/mok.pub is already enrolled",

@@ -2,6 +2,8 @@
 # Read only. Lines are redacted on the controller before they are written; what may hold a patient's data is left alone.
 lines() { tail -n "$1"; }
 
+section release_file
+head -n 1 "$ROOT/etc/redos-release" "$ROOT/etc/redhat-release" 2>/dev/null | grep -v '^==>' | grep . | head -n 1
 section packages
 if has dpkg-query; then
     ask dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n' | grep -E 'nvidia|cuda|linux-(image|headers|modules)|docker|containerd|runc|postgresql|chrony|dkms|gcc-[0-9]|python3 |systemd |nftables'
@@ -53,5 +55,6 @@ for folder in "$ROOT"/var/lib/outpost/*/; do
     done
 done
 section journal
-has journalctl && ask journalctl --no-pager -o short-iso -n 200 -u 'outpost*' -u docker.service
+has journalctl && ask journalctl --no-pager -o short-iso -n 200 -u 'outpost*'
+has journalctl && ask journalctl --no-pager -o short-iso -n 40 -p warning -u docker.service -u containerd.service
 section end

@@ -30,8 +30,6 @@ for device in "$PCI_ROOT"/*; do
     echo "$(cat "$device/vendor" "$device/device" "$device/class" | tr '\n' ' ')${device##*/} $(cat "$device/subsystem_vendor" "$device/subsystem_device" 2>/dev/null | tr '\n' ' ')${driver##*/}"
 done | grep -E '^0x10de |^0x[0-9a-f]+ 0x[0-9a-f]+ 0x03'
 
-section release_file
-head -n 1 "$ROOT/etc/redos-release" "$ROOT/etc/redhat-release" 2>/dev/null | grep -v '^==>' | grep . | head -n 1
 section astra
 echo "version=$(head -n 1 "$ROOT/etc/astra_version" 2>/dev/null)"
 echo "build=$(head -n 1 "$ROOT/etc/astra/build_version" 2>/dev/null)"

@@ -45,7 +45,11 @@ _PATTERNS: Final = (
     (re.compile(r"(?<!\d)\d{3}-\d{3}-\d{3}[ -]\d{2}(?!\d)"), "[number]"),
     (re.compile(r"(?<![\d.])\d{16}(?![\d.])"), "[number]"),
     (re.compile(r"(?<!\d)(?:\+7|8)[ (-]*\d{3}[ )-]*\d{3}[ -]?\d{2}[ -]?\d{2}(?!\d)"), "[phone]"),
-    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"), "[mail]"),
+    (
+        # A unit's instance (outpost@brain.service) looks like an address and is none.
+        re.compile(r"[\w.+-]+@(?![\w.-]+\.(?:service|socket|timer|slice|path|target)\b)[\w-]+\.[\w.-]+"),
+        "[mail]",
+    ),
     (re.compile(r"(?i)(?<![0-9a-f:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:])"), "[mac]"),
 )  # fmt: skip
 
