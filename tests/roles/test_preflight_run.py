@@ -72,6 +72,7 @@ def test_a_host_that_cannot_run_stops_and_the_others_go_on(tmp_path: Path) -> No
     assert "unreachable=1" in recap(ended, "train")
     assert all("changed=0" in recap(ended, host) for host in hosts)
     assert "tver: работать не будет" in ended.stdout
+    assert "ок   brain: будет работать" in ended.stdout, "each system has its own word"
     assert "[memory]" in ended.stdout
 
     report = tmp_path / "report"

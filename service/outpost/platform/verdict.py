@@ -102,11 +102,9 @@ def text(report: Mapping[str, Any], *, only_problems: bool = False) -> list[str]
     """
     language: Language = report["language"]
     rendered = [f"{report['host']}: {report['status']}"]
-    rendered += [
-        f"  {_MARKS[level].said(language)} {name}"
-        for name, level in report["systems"].items()
-        if level != "ok"
-    ]
+    for name, level in report["systems"].items():
+        if level != "ok" or not only_problems:
+            rendered.append(f"  {_MARKS[level].said(language)} {name}: {STATUS[level].said(language)}")
     for one in by_level(report["lines"]):
         if only_problems and one["ok"]:
             continue
