@@ -1,66 +1,41 @@
-"""The preflight verdict: what a host offers against what the inventory asks of it.
+"""The preflight verdict for the playbooks: service/outpost/platform judges, here are only the names Ansible calls.
 
-One list of checks, each with a stable code, the value seen, the value wanted and the remedy. Codes are
-documented in docs/preflight.md; a code never changes its meaning.
+Codes are documented in docs/preflight.md; a code never changes its meaning.
 """
 
 from __future__ import annotations
 
-import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-_SYSTEM_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
-_SYSTEM_KEYS = {"dicom_port", "api_port", "cores", "memory_mib"}
+import yaml
+from ansible.errors import AnsibleFilterError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
+from outpost.platform.collected import collected_json
+from outpost.platform.facts import ReadError
+from outpost.platform.fit import Asked, AskedWrong, Bundle
+from outpost.platform.gpus import UnknownId
+from outpost.platform.host import capacity_lines, inventory_lines
+from outpost.platform.line import LANGUAGES, Line, Words
+from outpost.platform.verdict import judge, text
+
+_BUNDLES = Path(__file__).parents[2] / "service/bundles"
 
 
-def _check(code: str, ok: bool, value: Any, wanted: Any, remedy: str) -> dict[str, Any]:
-    return {"code": code, "ok": bool(ok), "value": str(value), "wanted": str(wanted), "remedy": remedy}
-
-
-def outpost_inventory_checks(systems: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def outpost_inventory_checks(
+    systems: dict[str, dict[str, Any]], language: str = "en"
+) -> list[dict[str, Any]]:
     """Judges the inventory's systems alone; needs no host.
 
     Args:
-        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib (MiB).
+        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib, vram_mib (MiB).
+        language: en or ru.
     """
-    checks = []
-    for name, wanted in systems.items():
-        checks.append(
-            _check(
-                "system-name",
-                _SYSTEM_NAME.fullmatch(name),
-                name,
-                "a letter, then 1 to 30 of a-z 0-9 -",
-                f"Rename the system {name!r} in outpost_systems.",
-            )
-        )
-        missing, unknown = sorted(_SYSTEM_KEYS - wanted.keys()), sorted(wanted.keys() - _SYSTEM_KEYS)
-        checks.append(
-            _check(
-                "system-keys",
-                not missing and not unknown,
-                ", ".join([f"no {key}" for key in missing] + [f"unknown {key}" for key in unknown])
-                or "complete",
-                ", ".join(sorted(_SYSTEM_KEYS)),
-                f"Correct outpost_systems.{name} in the region's file.",
-            )
-        )
-    ports: dict[int, list[str]] = {}
-    for name, wanted in systems.items():
-        for key in ("dicom_port", "api_port"):
-            ports.setdefault(int(wanted.get(key, 0)), []).append(f"{name}.{key}")
-    shared = {port: users for port, users in ports.items() if len(users) > 1}
-    checks.append(
-        _check(
-            "ports-distinct",
-            not shared,
-            "; ".join(f"{port} used by {' and '.join(users)}" for port, users in shared.items())
-            or "distinct",
-            "one port each",
-            "Give every system of the host its own dicom_port and api_port.",
-        )
-    )
-    return checks
+    return _as_json(inventory_lines(systems), language)
 
 
 def outpost_preflight(
@@ -72,59 +47,91 @@ def outpost_preflight(
     clock_skew_max: int,
     extra_ports: dict[str, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Judges a host against its systems.
+    """Judges what a host offers against its systems; see outpost.platform.host.capacity_lines."""
+    lines = capacity_lines(
+        read, systems, clock, disk_min_mib=disk_min_mib, memory_reserve_mib=memory_reserve_mib,
+        clock_skew_max=clock_skew_max, extra_ports=extra_ports,
+    )  # fmt: skip
+    return _as_json(lines, "en")
+
+
+def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The whole verdict on one host, as the JSON report.
 
     Args:
-        read: what the module preflight_read returned.
-        systems: as in outpost_inventory_checks.
-        clock: the controller's time, seconds since 1970, taken when the host was asked.
-        disk_min_mib: free MiB wanted under each path read.
-        memory_reserve_mib: MiB kept for the system and the database beside the systems' sum.
-        clock_skew_max: seconds the host's clock may be off.
-        extra_ports: unit name -> port, for services beside the systems (the fleet page).
+        facts: platform_facts.
+        host: its name in the inventory.
+        wanted: `read` (of preflight_read), `clock`, `systems`, `bundles` (system -> bundle), `driver`, `modules`,
+            `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `extra_ports`,
+            `key_enrolled`.
+
+    Raises:
+        AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
     """
-    asked_memory = sum(int(system["memory_mib"]) for system in systems.values()) + int(memory_reserve_mib)
-    asked_cores = sum(float(system["cores"]) for system in systems.values())
-    skew = abs(float(read["clock"]) - float(clock))
-    checks = [
-        _check("init-systemd", read["pid1"] == "systemd", read["pid1"], "systemd",
-               "Outpost runs under systemd; install the system with its own init."),
-        _check("rights-root", read["uid"] == 0, f"uid {read['uid']}", "uid 0",
-               "Connect as root, or as a user with sudo and set ansible_become_password."),
-        _check("memory", read["memory_mib"] >= asked_memory, f"{read['memory_mib']} MiB",
-               f"at least {asked_memory} MiB", "Lower memory_mib of the systems, or move one to another host."),
-        _check("cores", read["cores"] >= asked_cores, read["cores"], f"at least {asked_cores:g}",
-               "Lower cores of the systems, or move one to another host."),
-        _check("clock", skew <= int(clock_skew_max), f"{skew:.0f} s off the controller",
-               f"at most {clock_skew_max} s", "Set it (`timedatectl set-time`), then look at `chronyc sources`."),
-    ]  # fmt: skip
-    for path, free in read["disk_free_mib"].items():
-        checks.append(
-            _check("disk", free >= int(disk_min_mib), f"{free} MiB free at {path}", f"at least {disk_min_mib} MiB",
-                   f"Free space under {path}; `du -xh {path} | sort -h | tail` names the largest.")
+    systems = wanted["systems"]
+    try:
+        bundles = tuple(_bundle(system, name) for system, name in wanted["bundles"].items())
+        asked = Asked(
+            *(str(wanted[key]).strip() for key in ("driver", "modules", "cuda", "torch")), bundles=bundles
+        )
+        # A host that could not be asked is judged by what it is.
+        more = wanted["read"] and capacity_lines(
+            wanted["read"], systems, wanted["clock"], disk_min_mib=wanted["disk_min_mib"],
+            memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
+            extra_ports=wanted["extra_ports"], bundles=bundles,
         )  # fmt: skip
-    wanted_ports = [
-        (f"outpost@{name}.service", int(system[key]))
-        for name, system in systems.items()
-        for key in ("dicom_port", "api_port")
-    ] + [(unit, int(port)) for unit, port in (extra_ports or {}).items()]
-    for unit, port in wanted_ports:
-        holder = read["listening"].get(str(port))
-        checks.append(
-            _check("port-free", holder is None or unit in read["units"], f"{port} held by {holder or 'nobody'}",
-                   f"free, or held by {unit}",
-                   f"Stop {holder} (`ss -ltnp sport = :{port}`), or choose another port in outpost_systems.")
+        verdict = judge(
+            host, facts, asked, datetime.now(UTC).date(), systems=systems,
+            more=[*inventory_lines(systems), *more], key_enrolled=bool(wanted["key_enrolled"]),
         )  # fmt: skip
-    return checks
+    except (AskedWrong, UnknownId, OSError) as error:
+        raise AnsibleFilterError(f"{host}: {error}") from error
+    return verdict.as_json(_language(wanted["language"]))
 
 
-def outpost_failed(checks: list[dict[str, Any]]) -> list[str]:
-    """Renders the failed checks, a line each, for one message."""
-    return [
-        f"[{check['code']}] is: {check['value']}; wanted: {check['wanted']}. {check['remedy']}"
-        for check in checks
-        if not check["ok"]
-    ]
+def outpost_verdict_text(report: dict[str, Any], show: str = "all") -> list[str]:
+    """A report as lines of text; `show` problems leaves out what is ok."""
+    return text(report, only_problems=show == "problems")
+
+
+def outpost_failed(checks: Sequence[Mapping[str, Any]], language: str = "en") -> list[str]:
+    """Renders what stops a host, a line each, for one message."""
+    said = Words(
+        "[{code}] is: {value}; wanted: {wanted}. {remedy}",
+        "[{code}] есть: {value}; нужно: {wanted}. {remedy}",
+    )
+    return [said.by(**check).said(_language(language)) for check in checks if check["level"] == "critical"]
+
+
+def outpost_collected(read: str, host: str) -> str:
+    """The file of collect.yml out of what the host answered: redacted, complete or an error."""
+    try:
+        return collected_json(host, read)
+    except ReadError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def _bundle(system: str, name: str) -> Bundle:
+    """What a bundle of this checkout asks of a host."""
+    described = yaml.safe_load((_BUNDLES / name / "outpost.yaml").read_text())
+    gpu, resources = described.get("gpu") or {}, described.get("resources") or {}
+    return Bundle(
+        system,
+        str(gpu.get("min_driver", "")),
+        str(gpu.get("min_compute_capability", "")),
+        int(resources.get("memory_mib", 0)),
+        int(resources.get("vram_mib", 0)),
+    )
+
+
+def _language(language: str) -> Any:
+    if language not in LANGUAGES:
+        raise AnsibleFilterError(f"preflight_language is {language!r}; {' or '.join(LANGUAGES)} is wanted")
+    return language
+
+
+def _as_json(lines: Sequence[Line], language: str) -> list[dict[str, Any]]:
+    return [line.as_json(_language(language)) for line in lines]
 
 
 class FilterModule:
@@ -132,7 +139,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "outpost_collected": outpost_collected,
             "outpost_failed": outpost_failed,
             "outpost_inventory_checks": outpost_inventory_checks,
             "outpost_preflight": outpost_preflight,
+            "outpost_verdict": outpost_verdict,
+            "outpost_verdict_text": outpost_verdict_text,
         }

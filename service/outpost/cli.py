@@ -72,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
+    from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
 
     filter_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
+    platform_cli.add_parsers(commands)
     return parser
 
 

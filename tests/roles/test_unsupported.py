@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUPPORTED = "Supported: Ubuntu 22.04, 24.04; Astra Linux 1.8; RED OS 7.3, 8"
+SUPPORTED = "wanted: Ubuntu 22.04, 24.04; Astra Linux 1.8; RED OS 7.3, 8"
 
 
 def preflight(tmp_path: Path, os_release: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +19,13 @@ def preflight(tmp_path: Path, os_release: str) -> subprocess.CompletedProcess[st
     inventory.write_text("region: {hosts: {elsewhere: {ansible_connection: local, ansible_become: false}}}\n")
     command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "playbooks/preflight.yml"]
     return subprocess.run(
-        [*command, "-e", f"platform_os_release={identity}"],
+        [
+            *command,
+            "-e",
+            f"platform_os_release={identity}",
+            "-e",
+            f"preflight_report_directory={tmp_path}/report",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -46,3 +53,22 @@ def test_an_unsupported_host_stops_with_the_supported_list(
     assert named in said
     assert SUPPORTED in said
     assert "changed=0" in said
+    report = json.loads((tmp_path / "report/elsewhere.json").read_text())
+    assert [line["code"] for line in report["lines"] if line["level"] == "critical"] == ["os-supported"]
+
+
+def test_a_play_without_a_preflight_stops_there_too(tmp_path: Path) -> None:
+    play = tmp_path / "play.yml"
+    play.write_text("- {hosts: all, gather_facts: false, roles: [platform]}\n")
+    identity = tmp_path / "os-release"
+    identity.write_text("ID=astra\nVERSION_ID=1.7_x86-64\n")
+    command = [ROOT / ".venv/bin/ansible-playbook", "-i", "localhost,", "-c", "local", play]
+    ended = subprocess.run(
+        [*command, "-e", f"platform_os_release={identity}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "Supported: Ubuntu 22.04, 24.04" in " ".join(ended.stdout.split())

@@ -10,7 +10,17 @@ import urllib.error
 from pathlib import Path
 
 import pytest
-from conftest import ADDRESSES, ORTHANC, http_json, psql, psql_program, send_head_series, study_end, wait_for
+from conftest import (
+    ADDRESSES,
+    ORTHANC,
+    ROOT,
+    http_json,
+    psql,
+    psql_program,
+    send_head_series,
+    study_end,
+    wait_for,
+)
 from testinfra.host import Host
 
 from outpost.demo import TEMPLATES
@@ -28,6 +38,14 @@ def test_the_host_is_the_system_the_scenario_says(region: str, host: Host) -> No
     assert os_release["ID"].strip('"') == wanted_id
     assert os_release["VERSION_ID"].strip('"').startswith(wanted_release)
     assert host.exists("apt-get") == (wanted_id != "redos"), "the RED OS host must not have apt"
+
+
+def test_the_verdict_lies_on_the_controller(region: str) -> None:
+    verdict = json.loads((ROOT / f".preflight/{region}.json").read_text())
+    assert verdict["level"] != "critical"
+    assert (verdict["platform"]["id"], verdict["platform"]["release"]) == PLATFORM[region]
+    assert {line["code"] for line in verdict["lines"]} >= {"memory", "cores", "disk", "clock", "port-free"}
+    assert f'href="{region}.html"' in (ROOT / ".preflight/index.html").read_text()
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -13,6 +13,24 @@ options:
     type: list
     elements: path
     required: true
+  names:
+    description: Host names to resolve.
+    type: list
+    elements: str
+    default: []
+  reach:
+    description: HOST:PORT to connect to by TCP.
+    type: list
+    elements: str
+    default: []
+  registry:
+    description: HOST:PORT of the image registry, empty where there is none.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds for all names and addresses together; they are asked at once.
+    type: float
+    default: 5
 author: [Outpost]
 """
 
@@ -24,14 +42,18 @@ EXAMPLES = r"""
 
 RETURN = r"""
 read:
-  description: memory_mib, cores, disk_free_mib by path, listening (port to process name), units, pid1, uid, clock.
+  description: >-
+    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, pid1, uid, clock, gpu_memory_mib
+    (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason).
   returned: always
   type: dict
 """
 
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -98,13 +120,72 @@ def active_units():
     return [line.split()[0] for line in answer.stdout.decode().splitlines() if line.split()]
 
 
+def gpu_memory_mib():
+    """MiB of each GPU as the driver says; nothing but the driver knows before a program runs on it."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [int(word) for word in answer.stdout.decode().split() if word.isdigit()]
+
+
+def resolve(name):
+    try:
+        return sorted({found[4][0] for found in socket.getaddrinfo(name, None)})
+    except OSError:
+        return []
+
+
+def connect(target, timeout):
+    """ "ok", or why there is no connection to HOST:PORT."""
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdigit():
+        return "not of the form HOST:PORT"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
+    except OSError as error:
+        return str(error)
+    return "ok"
+
+
+def all_at_once(function, targets, timeout, late):
+    """Maps each target to function(target); one that does not answer in time, to late. Never waits longer."""
+    answers = {}
+    threads = []
+    for target in targets:
+        thread = threading.Thread(target=lambda asked=target: answers.update({asked: function(asked)}))
+        thread.daemon = True  # a resolver that hangs must not keep the module from ending
+        thread.start()
+        threads.append(thread)
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    known = dict(answers)
+    return {target: known.get(target, late) for target in targets}
+
+
 def main():
     module = AnsibleModule(
-        argument_spec={"paths": {"type": "list", "elements": "path", "required": True}},
+        argument_spec={
+            "paths": {"type": "list", "elements": "path", "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "reach": {"type": "list", "elements": "str", "default": []},
+            "registry": {"type": "str", "default": ""},
+            "timeout": {"type": "float", "default": 5},
+        },
         supports_check_mode=True,
     )
     with open("/proc/1/comm") as comm:
         pid1 = comm.read().strip()
+    timeout = module.params["timeout"]
+    registry = [module.params["registry"]] if module.params["registry"] else []
+    late = "no answer in %g s" % timeout
+    connected = all_at_once(
+        lambda target: connect(target, timeout), set(module.params["reach"] + registry), timeout, late
+    )
     module.exit_json(
         changed=False,
         read={
@@ -115,6 +196,10 @@ def main():
             "units": active_units(),
             "pid1": pid1,
             "uid": os.geteuid(),
+            "gpu_memory_mib": gpu_memory_mib(),
+            "names": all_at_once(resolve, module.params["names"], timeout, []),
+            "reach": {target: connected[target] for target in module.params["reach"]},
+            "registry": {target: connected[target] for target in registry},
             "clock": time.time(),
         },
     )

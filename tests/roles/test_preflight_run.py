@@ -1,0 +1,160 @@
+"""preflight.yml from end to end on this machine: what stops a host stops only that one; all are in the report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from recorded_hosts import GTX_1080_TI, ROOT, UBUNTU_2404, plant
+
+SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080, "cores": 0.1, "memory_mib": 64}}
+
+
+def run(
+    tmp_path: Path, hosts: dict[str, dict[str, Any]], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """The playbook over hosts that are all this machine, in a process space whose first process is called systemd."""
+    tree = tmp_path / "host"
+    if not tree.exists():
+        plant(tree, UBUNTU_2404, pci=GTX_1080_TI)
+    common = {
+        "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
+        "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,
+        "platform_os_release": str(tree / "etc/os-release"),
+        "preflight_report_directory": str(tmp_path / "report"),
+    }  # fmt: skip
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"region": {"hosts": hosts, "vars": common}}))
+    shell = tmp_path / "systemd"
+    shutil.copy("/bin/bash", shell)
+    playbook = [
+        str(ROOT / ".venv/bin/ansible-playbook"),
+        "-i",
+        str(inventory),
+        "playbooks/preflight.yml",
+        *arguments,
+    ]
+    inside = [
+        "unshare",
+        "--fork",
+        "--pid",
+        "--mount-proc",
+        str(shell),
+        "-c",
+        '"$@"; exit $?',
+        "bash",
+        *playbook,
+    ]
+    command = inside if os.geteuid() == 0 else ["sudo", "-n", *inside]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def recap(ended: subprocess.CompletedProcess[str], host: str) -> str:
+    return next(line for line in ended.stdout.splitlines() if line.startswith(f"{host} ") and "ok=" in line)
+
+
+def test_a_host_that_cannot_run_stops_and_the_others_go_on(tmp_path: Path) -> None:
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    hosts = {"chita": {}, "tver": {"preflight_memory_reserve_mib": 10**9}, "train": gone}
+    ended = run(tmp_path, hosts, "-e", "outpost_language=ru")
+    assert "failed=0" in recap(ended, "chita"), ended.stdout[-3000:]
+    assert "failed=1" in recap(ended, "tver")
+    assert "unreachable=1" in recap(ended, "train")
+    assert all("changed=0" in recap(ended, host) for host in hosts)
+    assert "tver: работать не будет" in ended.stdout
+    assert "ок   brain: будет работать" in ended.stdout, "each system has its own word"
+    assert "[memory]" in ended.stdout
+
+    report = tmp_path / "report"
+    assert json.loads((report / "chita.json").read_text())["level"] == "ok"
+    stopped = json.loads((report / "tver.json").read_text())
+    assert (stopped["level"], stopped["systems"]) == ("critical", {"brain": "critical"})
+    index = (report / "index.html").read_text()
+    assert index.index("tver") < index.index("chita"), "what stops stands first"
+    assert "train" in index
+    assert "Заключение" in (report / "tver.html").read_text()
+
+
+def test_a_host_whose_python_is_too_old_gets_its_verdict_without_being_asked_further(tmp_path: Path) -> None:
+    tree = plant(tmp_path / "host", UBUNTU_2404, programs={"python3": "echo Python 3.7.3"})
+    ended = run(tmp_path, {"chita": {"platform_root": str(tree)}})
+    assert ended.returncode == 2
+    report = json.loads((tmp_path / "report/chita.json").read_text())
+    assert [line["code"] for line in report["lines"] if line["level"] == "critical"] == ["python"]
+    assert "Install the system's own package python3" in ended.stdout
+
+
+def test_a_dry_run_reports_too_and_a_card_is_judged_against_the_set(tmp_path: Path) -> None:
+    card = {
+        "platform_pci_root": str(tmp_path / "host/sys/bus/pci/devices"), "preflight_driver": "595.58.03",
+        "preflight_torch": "2.13.0", "preflight_bundles": {"brain": "brain_extraction"},
+    }  # fmt: skip
+    ended = run(tmp_path, {"chita": card}, "--check")
+    assert ended.returncode == 2, ended.stdout[-3000:]
+    report = json.loads((tmp_path / "report/chita.json").read_text())
+    stops = {line["code"] for line in report["lines"] if line["level"] == "critical"}
+    assert {"gpu-driver", "gpu-cuda", "torch-arch"} <= stops
+    assert any(line["code"] == "bundle-memory" and not line["ok"] for line in report["lines"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [("preflight_driver=580.x", "is no version"), ("outpost_language=de", "en or ru is wanted"),
+     ("preflight_show=some", "must be one of")],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(tmp_path: Path, variable: str, said: str) -> None:
+    ended = run(tmp_path, {"chita": {}}, "-e", variable)
+    assert ended.returncode == 2
+    assert said in " ".join(ended.stdout.split()), ended.stdout[-3000:]
+
+
+def test_a_report_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = run(tmp_path, {"chita": {}}, "-v", "-e", f"preflight_report_directory={tmp_path}/file/report")
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    assert "set preflight_report_directory" in ended.stdout
+
+
+# --- What the host reaches.
+
+
+@pytest.fixture
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("read", ROOT / "roles/preflight/library/preflight_read.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_a_port_that_listens_answers_and_a_closed_one_says_why(module: ModuleType) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert module.connect(f"127.0.0.1:{port}", 2) == "ok"
+    assert "refused" in module.connect(f"127.0.0.1:{port}", 2)
+    assert "HOST:PORT" in module.connect("127.0.0.1", 2)
+
+
+def test_names_resolve_or_come_back_empty(module: ModuleType) -> None:
+    assert "127.0.0.1" in module.resolve("localhost")
+    assert module.resolve("no-such-host.invalid") == []
+
+
+def test_targets_that_never_answer_cost_the_bound_once(module: ModuleType) -> None:
+    never = threading.Event()
+    began = time.monotonic()
+    answers = module.all_at_once(lambda target: never.wait(30) or target, ["a", "b", "c"], 0.3, "late")
+    assert answers == {"a": "late", "b": "late", "c": "late"}
+    assert time.monotonic() - began < 2
+    never.set()
