@@ -37,7 +37,7 @@ bootstrap:
 # The controller: what runs playbooks and the demo. The tests add the service's own libraries.
 .venv/controller.stamp: requirements-controller.txt
 	@lab/make-venv controller
-.venv/tests.stamp: .venv/controller.stamp requirements-dev.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
+.venv/tests.stamp: .venv/controller.stamp requirements-dev.txt requirements-dev-nodeps.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
 	@lab/make-venv tests
 
 .PHONY: lint
