@@ -18,3 +18,5 @@ class EventCode(StrEnum):
     ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
     WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
     SERVICE_DIED = "SERVICE_DIED"  # the service ended without being asked to
+    DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
+    DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another

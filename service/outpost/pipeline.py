@@ -16,9 +16,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from typing import Any
 
 from outpost.config import Config
 from outpost.delivery.outbox import Outbox
+from outpost.drift.book import Value
+from outpost.drift.keeper import Ended, Keeper
 from outpost.events import EventCode
 from outpost.inference import Code, InferenceResult, InferenceWorker
 from outpost.inference.gate import Gate
@@ -68,8 +71,13 @@ class Pipeline:
         notifier: Notifier,
         published: Callable[[], None],
         observed: Callable[[float], None],
+        keeper: Keeper | None = None,
     ) -> None:
-        """`published` is called when results lie in the outbox, `observed` with a study's seconds."""
+        """`published` is called when results lie in the outbox, `observed` with a study's seconds.
+
+        `keeper` watches what comes in for drift.
+        """
+        self._keeper = keeper
         self._optimiser = optimiser
         self._config = config
         self._journal = journal
@@ -291,6 +299,11 @@ class Pipeline:
         self._observed(seconds)
         self._published()
         return slow
+
+    def ended(self, study: StudyRecord, observed: dict[str, Any], values: dict[str, Value]) -> None:
+        """A study came to its end: counted for drift when there is time."""
+        if self._keeper is not None:
+            self._keeper.observe(Ended(study.study_uid, observed, values))
 
     def proven(self) -> None:
         """This host can compute: it is ready, and no longer only receives."""

@@ -23,6 +23,7 @@ from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.drift.keeper import Keeper
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
@@ -39,6 +40,8 @@ from outpost.tls import TlsUnusable, server_context
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 20.0
+# A bundle may bring the reference that its input is held against.
+DRIFT_REFERENCE = "drift_reference.gz"
 # The release this process runs from; the launcher sets it, a checkout has only its version.
 RELEASE = os.environ.get("OUTPOST_RELEASE", __version__)
 
@@ -95,6 +98,18 @@ def serve(config: Config, config_file: Path) -> int:
             raise CannotStart(str(error)) from None
 
         metrics = Metrics()
+        keeper = (
+            Keeper(
+                config.region,
+                config.system,
+                config.storage.root / "drift",
+                config.inference.bundle / DRIFT_REFERENCE,
+                config.drift,
+                journal,
+            )
+            if config.drift.enabled
+            else None
+        )
         pipeline = Pipeline(
             config,
             journal,
@@ -111,6 +126,7 @@ def serve(config: Config, config_file: Path) -> int:
             notifier,
             published=wake_couriers,
             observed=metrics.inference_seconds.observe,
+            keeper=keeper,
         )
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
@@ -151,7 +167,12 @@ def serve(config: Config, config_file: Path) -> int:
         http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
 
         essential = [pipeline_thread, http_thread]
-        threads = [*essential, *courier_threads, *([recorder] if recorder else [])]
+        threads = [
+            *essential,
+            *courier_threads,
+            *([recorder] if recorder else []),
+            *([keeper] if keeper else []),
+        ]
         scp.start()
         for thread in [*threads, host]:
             thread.start()
@@ -180,6 +201,9 @@ def serve(config: Config, config_file: Path) -> int:
         scp.stop()
         if recorder is not None:
             recorder.stop()
+        if keeper is not None:
+            pipeline_thread.join(_STOP_SECONDS)  # what its lanes still end is counted, too
+            keeper.stop()
         for thread in threads:
             thread.join(_STOP_SECONDS)
         late = [thread.name for thread in threads if thread.is_alive()]

@@ -219,6 +219,7 @@ class LightPredictor:
         from outpost.inference.volume import VolumeSegmentation
 
         self._bundle, self._task = bundle, VolumeSegmentation(bundle)
+        self.observed: dict[str, Any] = {}
 
     def golden(self, rung: Any) -> Any:
         from outpost.inference.result import GoldenVerdict
@@ -226,7 +227,9 @@ class LightPredictor:
         return GoldenVerdict(True, 1.0, 0.9, 0.001)
 
     def read(self, files: Any) -> Any:
-        return self._task.read(files)
+        from outpost.inference.header import read_headers
+
+        return self._task.read(read_headers(files))
 
     def run(self, case: Any, rung: Any, output_dir: Path, revision: int) -> Any:
         from outpost.delivery.seg import Provenance

@@ -16,6 +16,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from outpost.inference.bundle import Bundle, RadiographManifest, full_rung, load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.header import read_headers
 from outpost.inference.predictor import Predictor
 from outpost.inference.radiograph import (
     HEADS,
@@ -90,7 +91,7 @@ def picture(seed: int = 1) -> np.ndarray:
 
 def rejected(task: RadiographClassification, *files: Path) -> Code:
     with pytest.raises(InputRejected) as refusal:
-        task.read(files)
+        task.read(read_headers(files))
     return refusal.value.code
 
 
@@ -102,17 +103,19 @@ def test_both_photometric_interpretations_of_one_image_give_one_answer(
     stored = real.pixel_array
     other = radiograph(tmp_path, 32767 - stored, photometric="MONOCHROME2")
     inferer = predictor.inferer("full")
-    one, two = (task.compute(task.read([file]), inferer, 8) for file in (chest(), other))
+    one, two = (task.compute(task.read(read_headers([file])), inferer, 8) for file in (chest(), other))
     assert np.abs(one - two).max() < 1e-3
     lying = radiograph(tmp_path, stored, name="2", photometric="MONOCHROME2")
-    assert task.compute(task.read([lying]), inferer, 8)[0, -1] != pytest.approx(one[0, -1], abs=0.1)
+    assert task.compute(task.read(read_headers([lying])), inferer, 8)[0, -1] != pytest.approx(
+        one[0, -1], abs=0.1
+    )
 
 
 def test_lossless_jpeg_2000_of_a_real_radiograph_gives_the_answer_of_the_raw_one(
     task: RadiographClassification, predictor: Predictor
 ) -> None:
     packed = packaged("pydicom-data", "data_store/data/RG1_J2KR.dcm")
-    one, two = (task.read([file]).pixels for file in (chest(), packed))
+    one, two = (task.read(read_headers([file])).pixels for file in (chest(), packed))
     assert torch.equal(one, two)
 
 
@@ -125,9 +128,9 @@ def test_a_rescale_that_falls_reverses_what_is_seen_and_one_that_rises_changes_n
 
         return edit
 
-    plain = task.read([radiograph(tmp_path, picture())]).pixels
-    rising = task.read([radiograph(tmp_path, picture(), edit=rescale("2"))]).pixels
-    falling = task.read([radiograph(tmp_path, picture(), edit=rescale("-1"))]).pixels
+    plain = task.read(read_headers([radiograph(tmp_path, picture())])).pixels
+    rising = task.read(read_headers([radiograph(tmp_path, picture(), edit=rescale("2"))])).pixels
+    falling = task.read(read_headers([radiograph(tmp_path, picture(), edit=rescale("-1"))])).pixels
     assert torch.equal(plain, rising)
     assert torch.equal(plain, -falling)
 
@@ -176,7 +179,7 @@ def test_images_come_in_one_order_however_the_files_do(
     tmp_path: Path, task: RadiographClassification
 ) -> None:
     files = [radiograph(tmp_path, picture(number), name=str(number)) for number in range(3)]
-    forth, back = task.read(files), task.read(files[::-1])
+    forth, back = task.read(read_headers(files)), task.read(read_headers(files[::-1]))
     assert torch.equal(forth.pixels, back.pixels)
     assert forth.shape == (3, 512, 512)
 
@@ -276,7 +279,7 @@ def test_the_turns_of_the_real_chest_and_its_reversal_are_told(
     task: RadiographClassification, predictor: Predictor
 ) -> None:
     """One image, never trained on: no proof of quality (docs/models.md), but what must not get lost."""
-    upright = task.read([chest()]).pixels[0]
+    upright = task.read(read_headers([chest()])).pixels[0]
     turned = [torch.rot90(upright, turns) for turns in range(4)]
     case = RadiographCase(torch.stack([*turned, -upright]))
     answers = task.compute(case, predictor.inferer("full"), 8)

@@ -12,9 +12,12 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from outpost.delivery.seg import Provenance
+from outpost.drift import observe
+from outpost.drift.book import Value
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.header import read_headers
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.task import Case, make_task
@@ -31,6 +34,7 @@ class Predictor:
     Attributes:
         networks: by their names in outpost.yaml.
         engine_facts: engine, version, and what really computes: provider, precision, device.
+        observed: what was seen of the study in work, for watching drift; also of one that was rejected.
 
     Raises:
         InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH or ENGINE_UNAVAILABLE.
@@ -46,6 +50,7 @@ class Predictor:
         self._task = make_task(bundle)
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
+        self.observed: dict[str, list[dict[str, Value]]] = {}
         config = self._config()
         self.networks: dict[str, engines.Network] = {
             name: engines.load(
@@ -72,7 +77,14 @@ class Predictor:
             InputRejected: the study is not one for this model.
         """
         started = time.monotonic()
-        case = self._task.read(files)
+        headers = read_headers(files)
+        self.observed["images"] = observe.safely(
+            lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
+        )
+        case = self._task.read(headers)
+        self.observed["pixels"] = observe.safely(
+            lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
+        )
         self._seconds_reading = time.monotonic() - started
         return case
 
@@ -85,6 +97,7 @@ class Predictor:
         """
         started = time.monotonic()
         output = self._compute(case, rung)
+        self.observed["numbers"] = observe.safely(lambda: self._task.numbers(case, output))
         provenance = Provenance(
             model=self._bundle.name,
             model_version=self._bundle.version,

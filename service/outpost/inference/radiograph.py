@@ -20,10 +20,11 @@ from torch.nn import functional
 
 from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.delivery.seg import Provenance
+from outpost.drift.book import Value
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.decode import decode_image
-from outpost.inference.header import ImageHeader, read_headers
+from outpost.inference.header import ImageHeader
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -86,16 +87,15 @@ class RadiographClassification:
         assert isinstance(bundle.manifest, RadiographManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> RadiographCase:
+    def read(self, headers: Sequence[ImageHeader]) -> RadiographCase:
         pixels: list[torch.Tensor] = []
         images: list[Dataset] = []
         unread: list[tuple[Dataset, Code]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
-        headers = sorted(
-            read_headers(files), key=lambda header: (header.series_number or 0, header.sop_instance_uid)
-        )
-        for header in headers:
+        for header in sorted(
+            headers, key=lambda header: (header.series_number or 0, header.sop_instance_uid)
+        ):
             if lack := _lacks(header, self._manifest.input):
                 refused.append(f"{header.path.name}: {lack}")
                 continue
@@ -157,6 +157,21 @@ class RadiographClassification:
             for image, code in case.unread
         ]
         return (write_report(reports, self._manifest.report, provenance, revision, output_dir),)
+
+    def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
+        return [image.numpy() for image in case.pixels]
+
+    def numbers(self, case: RadiographCase, output: NDArray[np.float32]) -> list[dict[str, Value]]:
+        """Probabilities; that of being mirrored is not reported, and not watched."""
+        found: list[dict[str, Value]] = []
+        for answers in output:
+            view, rotation, _, inverted = _by_head(answers)
+            values: dict[str, Value] = {
+                f"output.{name}": float(value) for name, value in zip(VIEWS, view, strict=True)
+            }
+            values |= {"output.upright": float(rotation[0]), "output.inverted": float(inverted[0])}
+            found.append(values)
+        return found
 
     def compare(self, output: NDArray[np.float32], expected: Path, tolerance: float) -> tuple[bool, float]:
         try:

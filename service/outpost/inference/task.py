@@ -11,9 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from outpost.delivery.seg import Provenance
+    from outpost.drift.book import Value
     from outpost.inference.bundle import Bundle
+    from outpost.inference.header import ImageHeader
 
 # Name in outpost.yaml -> module and class. The class is called with the bundle.
 _TASKS: Final = {
@@ -34,8 +38,8 @@ class Case(Protocol):
 class Task(Protocol):
     """What a bundle's task does. Made once for a bundle; holds no networks and no study."""
 
-    def read(self, files: Sequence[Path]) -> Case:
-        """Choose the images that the model reads and decode them.
+    def read(self, headers: Sequence[ImageHeader]) -> Case:
+        """Of the images that the filter has left, choose those that the model reads, and decode them.
 
         Raises:
             InputRejected: the study is not one for this model; the code says why.
@@ -71,6 +75,14 @@ class Task(Protocol):
         self, case: Case, output: Any, provenance: Provenance, revision: int, output_dir: Path
     ) -> tuple[Path, ...]:
         """Write the results of a study that was read, durably; returns the files in the order of delivery."""
+        ...
+
+    def pixels(self, case: Case) -> Sequence[NDArray[Any]]:
+        """What was read, one array an image or volume; watched for drift by its statistics."""
+        ...
+
+    def numbers(self, case: Case, output: Any) -> Sequence[dict[str, Value]]:
+        """What is worth watching for drift in an answer: named numbers of each image or volume."""
         ...
 
     def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:

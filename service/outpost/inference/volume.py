@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.drift.book import Value
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed
 from outpost.inference.golden import dice, read_golden, write_golden
-from outpost.inference.header import read_headers
+from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.selection import choose_stack
@@ -33,11 +34,13 @@ class VolumeCase:
         view: how the series' own axes lie to these.
         images: attributes of the slices without their pixels, in the order of the series; none for the
             golden case.
+        voxel_ml: volume of a voxel, millilitres.
     """
 
     volume: NDArray[np.float32]
     view: RasView
     images: tuple[Dataset, ...]
+    voxel_ml: float = 0.001
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,11 +54,12 @@ class VolumeSegmentation:
         assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, files: Sequence[Path]) -> VolumeCase:
-        stack = choose_stack(read_headers(files), self._manifest.input)
+    def read(self, headers: Sequence[ImageHeader]) -> VolumeCase:
+        stack = choose_stack(headers, self._manifest.input)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
-        return VolumeCase(view.apply(read_volume(stack)), view, images)
+        voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
+        return VolumeCase(view.apply(read_volume(stack)), view, images, voxel_ml)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -78,6 +82,12 @@ class VolumeSegmentation:
         return (
             write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),
         )
+
+    def pixels(self, case: VolumeCase) -> list[NDArray[np.float32]]:
+        return [case.volume]
+
+    def numbers(self, case: VolumeCase, output: NDArray[np.bool_]) -> list[dict[str, Value]]:
+        return [{"output.mask_ml": np.count_nonzero(output) * case.voxel_ml}]
 
     def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:
         value = dice(output, read_golden(expected))
