@@ -70,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.set_defaults(run=_token)
 
+    from outpost.drift.cli import add_drift_parsers
     from outpost.fleet.cli import add_parsers
 
+    add_drift_parsers(commands)
     add_parsers(commands)
     return parser
 

@@ -24,6 +24,8 @@ from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
 from outpost.drift.keeper import Keeper
+from outpost.drift.shelf import SHIPPED_REFERENCE
+from outpost.drift.ship import shipper
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
@@ -40,8 +42,6 @@ from outpost.tls import TlsUnusable, server_context
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 20.0
-# A bundle may bring the reference that its input is held against.
-DRIFT_REFERENCE = "drift_reference.gz"
 # The release this process runs from; the launcher sets it, a checkout has only its version.
 RELEASE = os.environ.get("OUTPOST_RELEASE", __version__)
 
@@ -103,7 +103,7 @@ def serve(config: Config, config_file: Path) -> int:
                 config.region,
                 config.system,
                 config.storage.root / "drift",
-                config.inference.bundle / DRIFT_REFERENCE,
+                config.inference.bundle / SHIPPED_REFERENCE,
                 config.drift,
                 journal,
             )
@@ -148,11 +148,14 @@ def serve(config: Config, config_file: Path) -> int:
         courier_threads = [
             threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
         ]
-        recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
+        also = [shipper(keeper.register, config.system)] if keeper is not None else []
+        recorder = Recorder(journal, config.records, RELEASE, also) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host)
         metrics.follow(journal, health, pipeline)
+        if keeper is not None:
+            metrics.follow_drift(keeper)
         app = create_app(
             config,
             plan.bundle.name if plan.bundle is not None else config.inference.bundle.name,
@@ -161,6 +164,7 @@ def serve(config: Config, config_file: Path) -> int:
             assembly,
             health,
             metrics,
+            keeper,
         )
         # Access logs would carry study UIDs in paths.
         http = uvicorn.Server(_http_config(app, config))

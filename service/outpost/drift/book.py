@@ -16,6 +16,7 @@ from functools import reduce
 from typing import Any
 
 from outpost.drift.categorical import Categories
+from outpost.drift.compare import RARE
 from outpost.drift.quantiles import Quantiles
 from outpost.drift.tags import Kind, tag_of
 
@@ -102,7 +103,7 @@ class Book:
                 held[name] = _sum(held[name], sketch) if name in held else sketch
         return both
 
-    def for_others(self, least: int = 10) -> Book:
+    def for_others(self, least: int = RARE) -> Book:
         """The book as it may leave the host: values that occurred fewer than `least` times are not named.
 
         A header may hold anything in any attribute; what is rare is no device and might be a person.

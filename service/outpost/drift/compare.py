@@ -15,6 +15,8 @@ from outpost.drift.quantiles import Quantiles
 
 CHI_SQUARE, KOLMOGOROV_SMIRNOV = "chi-square", "kolmogorov-smirnov"
 
+# Values that occurred fewer times are not named in anything that people or other hosts see.
+RARE = 10
 # Categories kept apart; the rest counts as one.
 _APART = 12
 # Bins of numbers, of equal share of the reference.
@@ -96,8 +98,9 @@ def common_categories(reference: Categories, now: Categories) -> tuple[list[str]
     apart = sorted(shares, key=lambda cell: (-shares[cell], str(cell)))[:_APART]
     labels, left, right = [], [], []
     for cell in apart:
-        named = [sketch.cells[cell][1] for sketch in (reference, now) if cell in sketch.cells]
-        labels.append(min(filter(None, named), default="(rare)"))
+        named = [sketch.cells[cell] for sketch in (reference, now) if cell in sketch.cells]
+        # What is rare is no device, and might be a person typed into the wrong attribute: it is not named.
+        labels.append(min((label for count, label in named if label and count >= RARE), default="(rare)"))
         left.append(reference.cells.get(cell, (0, ""))[0])
         right.append(now.cells.get(cell, (0, ""))[0])
     for label, a, b in (
@@ -256,7 +259,7 @@ def _most_changed(labels: Sequence[str], counts: Counts) -> tuple[str, str]:
 
 def _spread(sketch: Quantiles) -> str:
     low, middle, high = (sketch.quantile(share) for share in (0.1, 0.5, 0.9))
-    return f"median {middle:.3g}, 80 % in {low:.3g} to {high:.3g}"
+    return f"median {middle:.4g}, 80 % in {low:.4g} to {high:.4g}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outpost.drift.book import ALL, Book, Sketch
@@ -66,14 +67,11 @@ def judge(reference: Book, window: Book, limits: Limits) -> list[Finding]:
     """
     known = reference.pooled()
     found: list[tuple[str, str, str, Comparison, int, int]] = []
-    groups = [
-        (sender, reference.senders.get(sender, known), sketches)
-        for sender, sketches in sorted(window.senders.items())
-    ]
+    senders = sorted(window.senders)
     if len(window.senders.keys() | reference.senders.keys()) > 1:
-        both = known | {SENDER_TAG: _senders(reference)}, window.pooled() | {SENDER_TAG: _senders(window)}
-        groups.append((ALL, *both))
-    for sender, before, now in groups:
+        senders.append(ALL)
+    for sender in senders:
+        before, now = sketches_of(reference, sender), sketches_of(window, sender)
         for tag in sorted(before.keys() & now.keys()):
             found += [
                 (sender, tag, *rest) for rest in _compared(before[tag], now[tag], limits, known.get(tag))
@@ -83,6 +81,13 @@ def judge(reference: Book, window: Book, limits: Limits) -> list[Finding]:
         Finding(sender, tag, aspect, comparison, q, count_before, count_now)
         for (sender, tag, aspect, comparison, count_before, count_now), q in zip(found, adjusted, strict=True)
     ]
+
+
+def sketches_of(book: Book, sender: str) -> Mapping[str, Sketch]:
+    """The sketches of a sender by tag; of all of them for `ALL`, and for one that the book does not know."""
+    if sender in book.senders:
+        return book.senders[sender]
+    return book.pooled() | ({SENDER_TAG: _senders(book)} if sender == ALL else {})
 
 
 def differs(finding: Finding, limits: Limits) -> bool:

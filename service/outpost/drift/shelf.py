@@ -18,6 +18,8 @@ from outpost.durable import write_durably
 log = logging.getLogger(__name__)
 
 REFERENCE = "reference.gz"
+# A bundle may bring the reference that its input is held against, under this name.
+SHIPPED_REFERENCE = "drift_reference.gz"
 
 
 class Shelf:
