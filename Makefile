@@ -90,6 +90,10 @@ bench-health: .venv/tests.stamp ## the light health check against its millisecon
 bench-intake bench-decode bench-health: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
 
+.PHONY: bench-drift
+bench-drift: .venv-bench/setup.stamp ## ten years of image headers, watched by Outpost and by evidently
+	@.venv-bench/bin/python benchmarks/drift.py $(ARGS)
+
 .PHONY: bench-engines
 bench-engines: .venv/tests.stamp ## engines on one CPU thread against torch eager
 	@.venv/bin/python benchmarks/engines.py

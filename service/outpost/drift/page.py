@@ -105,17 +105,22 @@ def _frame(title: str, body: str) -> str:
 def _alarms(head: str, alarms: Sequence[Alarm]) -> str:
     if not alarms:
         return ""
+    over = "<th>Over" if any(alarm.ended_on is not None for alarm in alarms) else ""
+
+    def ended(alarm: Alarm) -> str:
+        return f"<td class='n'>{alarm.ended_on or ''}</td>" if over else ""
+
     rows = "".join(
         f"<tr><td>{escape(_whose(alarm.sender))}</td><td>{escape(_called(alarm.tag))}"
         f"{' missing' if alarm.aspect == 'missing' else ''}</td>"
         f"<td>{escape(alarm.before)}</td><td>{escape(alarm.now)}</td><td class='n'>{alarm.since}</td>"
-        f"<td class='n'>{alarm.raised_on}</td><td class='n'>{alarm.ended_on or ''}</td>"
+        f"<td class='n'>{alarm.raised_on}</td>{ended(alarm)}"
         f"<td>{alarm.test} {alarm.statistic:.3g}, effect {alarm.effect:.2f}</td></tr>"
         for alarm in alarms
     )
     return (
         f'<h2>{head}</h2><div class="wide"><table><tr><th>Sender<th>What<th>Before<th>Now<th>Since about'
-        f"<th>Seen<th>Over<th>Test</tr>{rows}</table></div>"
+        f"<th>Seen{over}<th>Test</tr>{rows}</table></div>"
     )
 
 
