@@ -98,18 +98,7 @@ def serve(config: Config, config_file: Path) -> int:
             raise CannotStart(str(error)) from None
 
         metrics = Metrics()
-        keeper = (
-            Keeper(
-                config.region,
-                config.system,
-                config.storage.root / "drift",
-                config.inference.bundle / SHIPPED_REFERENCE,
-                config.drift,
-                journal,
-            )
-            if config.drift.enabled
-            else None
-        )
+        keeper = _keeper(config, journal)
         pipeline = Pipeline(
             config,
             journal,
@@ -239,6 +228,19 @@ def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
         lifespan="off",
         ssl_context_factory=lambda _config, _default: context,
     )
+
+
+def _keeper(config: Config, journal: Journal) -> Keeper | None:
+    """What watches for drift; nothing where it is not wanted, or has no folder: no study shall miss it."""
+    if not config.drift.enabled:
+        return None
+    folder = config.storage.root / "drift"
+    shipped = config.inference.bundle / SHIPPED_REFERENCE
+    try:
+        return Keeper(config.region, config.system, folder, shipped, config.drift, journal)
+    except OSError as error:
+        log.error("drift is not watched: %s: %s", folder, error.strerror)  # noqa: TRY400 - the text says it all
+        return None
 
 
 def _required_series(plan: Plan) -> list[RequiredSeries]:
