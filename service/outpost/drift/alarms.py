@@ -50,7 +50,7 @@ class Alarm:
         whose = "all senders" if self.sender == ALL else f"sender {self.sender}"
         return (
             f"{whose}: {tag.told if tag else self.tag} ({self.tag}): {self.before} -> {self.now}, since about "
-            f"{self.since} ({self.test} {self.statistic:.3g}, effect {self.effect:.2f})"
+            f"{self.since} ({self.test} {self.statistic:.4g}, effect {self.effect:.2f})"
         )
 
 

@@ -115,7 +115,7 @@ def _alarms(head: str, alarms: Sequence[Alarm]) -> str:
         f"{' missing' if alarm.aspect == 'missing' else ''}</td>"
         f"<td>{escape(alarm.before)}</td><td>{escape(alarm.now)}</td><td class='n'>{alarm.since}</td>"
         f"<td class='n'>{alarm.raised_on}</td>{ended(alarm)}"
-        f"<td>{alarm.test} {alarm.statistic:.3g}, effect {alarm.effect:.2f}</td></tr>"
+        f"<td>{alarm.test} {alarm.statistic:.4g}, effect {alarm.effect:.2f}</td></tr>"
         for alarm in alarms
     )
     return (

@@ -42,7 +42,7 @@ HEADER = _table(
     ("Columns", "number", "columns, pixels"),
     ("KVP", "number", "tube voltage, kV"),
     ("Exposure", "number", "exposure, mAs"),
-    ("PixelSpacing", "number", "distance of rows, mm"),
+    ("PixelSpacing", "number", "pixel spacing, mm"),
     ("PatientAge", "category", "age, decade"),
     ("PatientSex", "category", "sex"),
 )
