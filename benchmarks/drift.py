@@ -109,18 +109,28 @@ def run(side: str) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What one side's runs say; the alarms are the same in each."""
+    """What one side's runs say; what is called drifted is the same in each."""
     months: list[str] = runs[0]["months"]
-    alarms: list[list[str]] = runs[0]["alarms"]  # (month, tag)
-    detected = {}
+    called: list[list[str]] = runs[0]["called"]  # of each month
+    alarms = [
+        (month, tag)
+        for month, now, before in zip(months, called, [[], *called], strict=False)
+        for tag in now
+        if tag not in before
+    ]
+    detected, stale = {}, {}
     for name, (month, tags) in EVENTS.items():
-        within = months[months.index(month) :][:WITHIN_WINDOWS]
+        place = months.index(month)
+        within = months[place:][:WITHIN_WINDOWS]
         detected[name] = sorted({tag for when, tag in alarms if when in within} & tags)
+        # Called drifted in that month, but as in the month before it: nobody is told anything new.
+        stale[name] = sorted(tags.intersection(called[place], called[place - 1]))
     quiet = [alarm for alarm in alarms if alarm[0][:4] in QUIET]
     return {
         "seconds": Spread.of([one["seconds"] for one in runs]),
         "mib": Spread.of([one["mib"] for one in runs]),
         "detected": detected,
+        "already_called_the_month_before": stale,
         "false_alarms_a_year": len(quiet) / len(QUIET),
         "alarms": alarms,
         "windows": len(months),
@@ -132,7 +142,10 @@ def cells(told: dict[str, Any]) -> list[object]:
     return [
         told["seconds"],
         told["mib"],
-        *(", ".join(tags) or "not seen" for tags in told["detected"].values()),
+        *(
+            ", ".join(tags) or ("on already" if told["already_called_the_month_before"][name] else "not seen")
+            for name, tags in told["detected"].items()
+        ),
         told["false_alarms_a_year"],
         len(told["alarms"]),
     ]
@@ -146,17 +159,15 @@ def outpost() -> dict[str, Any]:
 
     days = read_days(padchest(), COLUMNS)
     reference = merge([book for day, book in days.items() if day.year == REFERENCE])
-    windows = list(replay(days, reference, months(FIRST, LAST), Limits()))
-    return {
-        "months": [f"{window.days[0]:%Y-%m}" for window in windows],
-        "alarms": [
-            [f"{window.days[0]:%Y-%m}", alarm.tag + (" missing" if alarm.aspect == "missing" else "")]
-            for window in windows
-            for alarm in window.changed
-            if alarm.ended_on is None
-        ],
-        "mib": peak_mib(),
-    }
+    names, called = [], []
+    drifted: set[str] = set()
+    for window in replay(days, reference, months(FIRST, LAST), Limits()):
+        for alarm in window.changed:
+            tag = alarm.tag + (" missing" if alarm.aspect == "missing" else "")
+            (drifted.add if alarm.ended_on is None else drifted.discard)(tag)
+        names.append(f"{window.days[0]:%Y-%m}")
+        called.append(sorted(drifted))
+    return {"months": names, "called": called, "mib": peak_mib()}
 
 
 def evidently() -> dict[str, Any]:
@@ -183,8 +194,7 @@ def evidently() -> dict[str, Any]:
             categories.append(f"{tag} missing")
     month = day.str[:4] + "-" + day.str[4:6]
     before = frame[day.str[:4] == str(REFERENCE)]
-    names, alarms, left_out = [], [], []
-    drifted: set[str] = set()
+    names, drifted, left_out = [], [], []
     for name in sorted(set(month)):
         if not f"{FIRST:%Y-%m}" <= name <= f"{LAST:%Y-%m}":
             continue
@@ -197,11 +207,9 @@ def evidently() -> dict[str, Any]:
             Dataset.from_pandas(now[columns], data_definition=definition),
             Dataset.from_pandas(before[columns], data_definition=definition),
         )
-        called = drifted_columns(found.dict())
-        alarms += [[name, tag] for tag in sorted(called - drifted)]
-        drifted = called
+        drifted.append(sorted(drifted_columns(found.dict())))
         names.append(name)
-    return {"months": names, "alarms": alarms, "left_out": left_out, "mib": peak_mib()}
+    return {"months": names, "called": drifted, "left_out": left_out, "mib": peak_mib()}
 
 
 def drifted_columns(found: dict[str, Any]) -> set[str]:

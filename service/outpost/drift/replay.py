@@ -11,6 +11,7 @@ import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from outpost.drift.alarms import Alarm, transitions, turning_day
@@ -133,6 +134,8 @@ def _reader(tag: str) -> Callable[[str], Value]:
     return _number if HEADER[tag].kind is Kind.NUMBER else _text
 
 
+# Cached, so that equal values of many days are one object.
+@lru_cache(maxsize=4096)
 def _text(cell: str) -> str | None:
     # Tables made by pandas write a whole number as 12.0 where a neighbour was missing.
     text = cell.strip().upper().removesuffix(".0")
@@ -146,6 +149,7 @@ def _number(cell: str) -> float | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def _day(cell: str) -> date | None:
     digits = cell.strip().removesuffix(".0").replace("-", "")[:8]
     try:
@@ -154,6 +158,7 @@ def _day(cell: str) -> date | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def _age(birth_year: str, day: date) -> str | None:
     year = _number(birth_year)
     if year is None:
