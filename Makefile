@@ -37,7 +37,7 @@ bootstrap:
 # The controller: what runs playbooks and the demo. The tests add the service's own libraries.
 .venv/controller.stamp: requirements-controller.txt
 	@lab/make-venv controller
-.venv/tests.stamp: .venv/controller.stamp requirements-dev.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
+.venv/tests.stamp: .venv/controller.stamp requirements-dev.txt requirements-dev-nodeps.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
 	@lab/make-venv tests
 
 .PHONY: lint
@@ -90,6 +90,10 @@ bench-health: .venv/tests.stamp ## the light health check against its millisecon
 bench-filter: .venv/tests.stamp ## what the filter of input costs, and its share of a study's time
 bench-intake bench-decode bench-health bench-filter: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
+
+.PHONY: bench-drift
+bench-drift: .venv-bench/setup.stamp ## ten years of image headers, watched by Outpost and by evidently
+	@.venv-bench/bin/python benchmarks/drift.py $(ARGS)
 
 .PHONY: bench-engines
 bench-engines: .venv/tests.stamp ## engines on one CPU thread against torch eager

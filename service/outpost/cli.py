@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.set_defaults(run=_token)
 
+    from outpost.drift import cli as drift_cli
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
     from outpost.platform import cli as platform_cli
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     filter_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
+    drift_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
     platform_cli.add_parsers(commands)
     return parser

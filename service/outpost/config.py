@@ -301,6 +301,32 @@ class Api(Section):
     tokens: tuple[Token, ...] = ()
 
 
+class Drift(Section):
+    """When what comes in counts as changed: the last `window_days` against the reference, judged once a day.
+
+    `min_sample` observations at least on both sides; a false share of `false_discovery` at most among all alarms;
+    and a change of at least `effect` (Jensen-Shannon distance of categories) or `effect_numbers`
+    (Kolmogorov-Smirnov distance of numbers), both 0 to 1. Days are kept as days for `keep_days`, then as months.
+    """
+
+    enabled: bool = True
+    window_days: Annotated[int, Field(ge=1, le=180)] = 28
+    min_sample: Annotated[int, Field(ge=20, le=1_000_000)] = 100
+    false_discovery: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    effect: Annotated[float, Field(gt=0, le=1)] = 0.25
+    effect_numbers: Annotated[float, Field(gt=0, le=1)] = 0.35
+    save_minutes: Annotated[float, Field(gt=0, le=1440)] = 5
+    keep_days: Annotated[int, Field(ge=60, le=3660)] = 400
+
+    @model_validator(mode="after")
+    def _days_reach(self) -> Drift:
+        if self.keep_days < 2 * self.window_days:
+            raise ValueError(
+                "keep_days is less than twice window_days: a window is looked at with the one before it"
+            )
+        return self
+
+
 class Config(Section):
     """Everything one system (an AI service on one host) needs to know."""
 
@@ -315,6 +341,7 @@ class Config(Section):
     delivery: Delivery
     records: Records
     api: Api = Api()
+    drift: Drift = Drift()
 
 
 class ConfigError(Exception):

@@ -27,3 +27,5 @@ class EventCode(StrEnum):
     QUARANTINE_EVICTED = "QUARANTINE_EVICTED"  # a quota was reached: files of the oldest leave quarantine
     STUDY_RESUBMITTED = "STUDY_RESUBMITTED"  # an administrator had a study computed again
     FILE_RESUBMITTED = "FILE_RESUBMITTED"  # an administrator had a refused file offered to intake again
+    DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
+    DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another

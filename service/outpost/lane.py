@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from outpost.delivery.outbox import Outbox
+from outpost.drift.book import Value
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import open_rules
@@ -80,6 +81,9 @@ class Floor(Protocol):
 
     def computed(self, result: InferenceResult) -> bool:
         """A result lies in the outbox; returns whether it took suspiciously long."""
+
+    def ended(self, study: StudyRecord, observed: dict[str, Any], values: dict[str, Value]) -> None:
+        """A study came to its end: what the worker saw of it, and how it ended, for watching drift."""
 
     def proven(self) -> None:
         """A golden case has passed, or a study was computed: this host can compute."""
@@ -324,6 +328,7 @@ class Lane(threading.Thread):
         except JournalError:
             return 0.0  # an image has just come: the study waits for its quiet time again
         self._tried = (self._worker.rung, ())
+        self._worker.observed()  # what was seen of a study that went back to the queue is not of this one
         try:
             files = self._spool.files(study)
             if not files:
@@ -412,6 +417,11 @@ class Lane(threading.Thread):
             device=result.device,
             inference_seconds=result.seconds,
         )
+        self._floor.ended(
+            study,
+            self._worker.observed(),
+            {"Outcome": "computed", "Rung": result.rung, "InferenceSeconds": result.seconds},
+        )
         log.info(
             "study %d computed in %.1f s (%s, rung %s)", study.row, result.seconds, result.device, result.rung
         )
@@ -488,6 +498,7 @@ class Lane(threading.Thread):
 
     def _end(self, study: StudyRecord, outcome: str, code: str, detail: str) -> None:
         end_study(self._journal, self._spool, study, outcome, code, detail)
+        self._floor.ended(study, self._worker.observed(), {"Outcome": f"{outcome} {code}"})
 
     @contextmanager
     def _at_work(self, what: Work) -> Iterator[None]:

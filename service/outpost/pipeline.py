@@ -17,9 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from typing import Any
 
 from outpost.config import Config
 from outpost.delivery.outbox import Outbox
+from outpost.drift.book import Value
+from outpost.drift.keeper import Ended, Keeper
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.inference import Code, InferenceResult, InferenceWorker
@@ -71,8 +74,13 @@ class Pipeline:
         notifier: Notifier,
         published: Callable[[], None],
         observed: Callable[[InferenceResult], None],
+        keeper: Keeper | None = None,
     ) -> None:
-        """`published` is called when results lie in the outbox, `observed` with each."""
+        """`published` is called when results lie in the outbox, `observed` with each.
+
+        `keeper` watches what comes in for drift.
+        """
+        self._keeper = keeper
         self._optimiser = optimiser
         self._config = config
         self._journal = journal
@@ -302,6 +310,11 @@ class Pipeline:
         self._observed(result)
         self._published()
         return slow
+
+    def ended(self, study: StudyRecord, observed: dict[str, Any], values: dict[str, Value]) -> None:
+        """A study came to its end: counted for drift when there is time."""
+        if self._keeper is not None:
+            self._keeper.observe(Ended(study.study_uid, observed, values))
 
     def proven(self) -> None:
         """This host can compute: it is ready, and no longer only receives."""

@@ -23,6 +23,9 @@ from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.drift.keeper import Keeper
+from outpost.drift.shelf import SHIPPED_REFERENCE
+from outpost.drift.ship import shipper
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
 from outpost.health.host import HostWatch
@@ -34,7 +37,7 @@ from outpost.intake.spool import Spool
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
-from outpost.quarantine.quota import Keeper
+from outpost.quarantine.quota import QuotaKeeper
 from outpost.records.journal import Journal
 from outpost.records.recorder import Recorder
 from outpost.tls import TlsUnusable, server_context
@@ -106,6 +109,7 @@ def serve(config: Config, config_file: Path) -> int:
             raise CannotStart(str(error)) from None
 
         metrics = Metrics()
+        keeper = _keeper(config, journal)
         pipeline = Pipeline(
             config,
             journal,
@@ -123,6 +127,7 @@ def serve(config: Config, config_file: Path) -> int:
             notifier,
             published=wake_couriers,
             observed=metrics.observe,
+            keeper=keeper,
         )
         api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
@@ -144,12 +149,15 @@ def serve(config: Config, config_file: Path) -> int:
         courier_threads = [
             threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
         ]
-        keeper = Keeper(config.quarantine, journal, spool)
-        recorder = Recorder(journal, config.records, RELEASE) if config.records.enabled else None
+        quota = QuotaKeeper(config.quarantine, journal, spool)
+        also = [shipper(keeper.register, config.system)] if keeper is not None else []
+        recorder = Recorder(journal, config.records, RELEASE, also) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
+        if keeper is not None:
+            metrics.follow_drift(keeper)
         app = create_app(
             config,
             plan.bundle.name if plan.bundle is not None else config.inference.bundle.name,
@@ -158,13 +166,20 @@ def serve(config: Config, config_file: Path) -> int:
             assembly,
             health,
             metrics,
+            keeper,
         )
         # Access logs would carry study UIDs in paths.
         http = uvicorn.Server(_http_config(app, config))
         http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
 
         essential = [pipeline_thread, http_thread]
-        threads = [*essential, *courier_threads, keeper, *([recorder] if recorder else [])]
+        threads = [
+            *essential,
+            *courier_threads,
+            quota,
+            *([recorder] if recorder else []),
+            *([keeper] if keeper else []),
+        ]
         scp.start()
         for thread in [*threads, host]:
             thread.start()
@@ -191,9 +206,12 @@ def serve(config: Config, config_file: Path) -> int:
         http.should_exit = True
         wake_couriers()
         scp.stop()
-        keeper.stop()
+        quota.stop()
         if recorder is not None:
             recorder.stop()
+        if keeper is not None:
+            pipeline_thread.join(_STOP_SECONDS)  # what its lanes still end is counted, too
+            keeper.stop()
         for thread in threads:
             thread.join(_STOP_SECONDS)
         late = [thread.name for thread in threads if thread.is_alive()]
@@ -225,6 +243,19 @@ def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
         lifespan="off",
         ssl_context_factory=lambda _config, _default: context,
     )
+
+
+def _keeper(config: Config, journal: Journal) -> Keeper | None:
+    """What watches for drift; nothing where it is not wanted, or has no folder: no study shall miss it."""
+    if not config.drift.enabled:
+        return None
+    folder = config.storage.root / "drift"
+    shipped = config.inference.bundle / SHIPPED_REFERENCE
+    try:
+        return Keeper(config.region, config.system, folder, shipped, config.drift, journal)
+    except OSError as error:
+        log.error("drift is not watched: %s: %s", folder, error.strerror)  # noqa: TRY400 - the text says it all
+        return None
 
 
 def _required_series(plan: Plan) -> list[RequiredSeries]:

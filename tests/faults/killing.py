@@ -219,6 +219,7 @@ class LightPredictor:
         from outpost.inference.volume import VolumeSegmentation
 
         self._bundle, self._task = bundle, VolumeSegmentation(bundle)
+        self.observed: dict[str, Any] = {}
 
     def golden(self, rung: Any) -> Any:
         from outpost.inference.result import GoldenVerdict

@@ -20,7 +20,7 @@ from outpost.intake.room import Room
 from outpost.intake.spool import Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.again import CannotResubmit, resubmit
-from outpost.quarantine.quota import Keeper
+from outpost.quarantine.quota import QuotaKeeper
 from outpost.records.journal import Added, Instance, Journal, StudyRecord, utc_now
 
 MIB = 1 << 20
@@ -65,8 +65,8 @@ class Place:
         self.spool.put_aside(arrived, Refusal.NOT_DICOM, sender)
         arrived.unlink()
 
-    def keeper(self, **quota: object) -> Keeper:
-        return Keeper(Quarantine.model_validate(MUCH | quota), self.journal, self.spool)
+    def keeper(self, **quota: object) -> QuotaKeeper:
+        return QuotaKeeper(Quarantine.model_validate(MUCH | quota), self.journal, self.spool)
 
     def held(self) -> list[str]:
         return [one.item.item for one in shelf.held(self.journal)]

@@ -13,10 +13,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from outpost import __version__
+from outpost.api.drift import add_drift
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
 from outpost.api.security import Guard
 from outpost.config import Config
+from outpost.drift.keeper import Keeper
 from outpost.health.verdict import Health, Verdict
 from outpost.intake.assembly import Assembly
 from outpost.intake.multipart import MalformedBody
@@ -40,6 +42,7 @@ def create_app(
     assembly: Assembly,
     health: Health,
     metrics: Metrics,
+    keeper: Keeper | None = None,
 ) -> FastAPI:
     """The HTTP application of one running service. `model` is the name of its bundle."""
     # FastAPI's own /docs loads its scripts from a CDN, which a hospital's network does not reach.
@@ -50,6 +53,7 @@ def create_app(
     _add_studies(app, journal, read)
     _add_stow(app, spool, assembly, admin)
     add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
+    add_drift(app, config, keeper, read, admin)
     pages = files("outpost.api") / "templates"
     status_page = (pages / "status.html").read_text(encoding="utf-8")
     docs_page = (pages / "docs.html").read_text(encoding="utf-8")

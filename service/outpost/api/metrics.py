@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from outpost.drift.keeper import Keeper
 from outpost.health.verdict import Health
 from outpost.inference.result import InferenceResult
 from outpost.pipeline import Pipeline
@@ -142,6 +143,45 @@ class _Journalled(Collector):
         yield from (items, size, evicted)
 
 
+class _Drifting(Collector):
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        open_ = GaugeMetricFamily(
+            "outpost_drift_alarm",
+            "1 while a tag of a sender differs from the reference",
+            labels=["sender", "tag", "aspect"],
+        )
+        for alarm in self._keeper.register.open.values():
+            open_.add_metric(list(alarm.key), 1.0)
+        yield open_
+        effect = GaugeMetricFamily(
+            "outpost_drift_effect",
+            "How far the last window is from the reference, 0 to 1",
+            labels=["sender", "tag", "aspect"],
+        )
+        for finding in self._keeper.findings:
+            effect.add_metric(list(finding.key), finding.comparison.effect)
+        yield effect
+        yield GaugeMetricFamily(
+            "outpost_drift_alarms_open", "Alarms of drift that go on", value=len(self._keeper.register.open)
+        )
+        yield CounterMetricFamily(
+            "outpost_drift_unobserved",
+            "Studies not counted for drift, as counting did not keep up",
+            value=self._keeper.dropped,
+        )
+        yield CounterMetricFamily(
+            "outpost_drift_failures",
+            "Faults in watching for drift; no study is touched",
+            value=self._keeper.failures,
+        )
+
+
 class Metrics:
     """The registry, and what is counted in the process itself."""
 
@@ -172,3 +212,7 @@ class Metrics:
     ) -> None:
         """Report what these know, too. `known_senders` are named in metrics whatever else there is."""
         self.registry.register(_Journalled(journal, health, pipeline, known_senders))
+
+    def follow_drift(self, keeper: Keeper) -> None:
+        """Report what has changed, too."""
+        self.registry.register(_Drifting(keeper))

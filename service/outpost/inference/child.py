@@ -54,7 +54,7 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def answer(question: Callable[[], dict[str, Any]]) -> None:
-        answers.write(json.dumps(_outcome(question), default=str) + "\n")
+        answers.write(json.dumps(_outcome(question) | desk.observed(), default=str) + "\n")
         answers.flush()
 
     desk = _Desk(bundle_path, rung, storage)
@@ -106,6 +106,13 @@ class _Desk:
     def declared_mib(self) -> int:
         """Memory that the bundle declares for one process."""
         return self._declared_mib
+
+    def observed(self) -> dict[str, Any]:
+        """What was seen since the last answer, for watching drift: as `observed` of an answer, also a refusal."""
+        if self._predictor is None or not self._predictor.observed:
+            return {}
+        seen, self._predictor.observed = self._predictor.observed, {}
+        return {"observed": seen}
 
     def load(self) -> dict[str, Any]:
         # Imported here, not above: torch takes seconds, and nothing may run before `_die_with` did.

@@ -12,6 +12,8 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from outpost.delivery.seg import Provenance
+from outpost.drift import observe
+from outpost.drift.book import Value
 from outpost.filter.anatomy import AnatomyWeightsError, check_weights
 from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
@@ -36,6 +38,7 @@ class Predictor:
         networks: by their names in outpost.yaml.
         engine_facts: engine, version, and what really computes: provider, precision, device.
         verdict: what the filter said of the study that was read last.
+        observed: what was seen of the study in work, for watching drift; also of one that was rejected.
 
     Raises:
         InferenceFailed: BUNDLE_INVALID, WEIGHTS_MISMATCH or ENGINE_UNAVAILABLE.
@@ -56,6 +59,7 @@ class Predictor:
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
         self.verdict: HeaderVerdict | None = None
+        self.observed: dict[str, list[dict[str, Value]]] = {}
         config = self._config()
         self.networks: dict[str, engines.Network] = {
             name: engines.load(
@@ -91,8 +95,15 @@ class Predictor:
         """
         started = time.monotonic()
         judge = judge or self._judge
-        self.verdict = judge(read_headers(files))
+        headers = read_headers(files)
+        self.observed["images"] = observe.safely(
+            lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
+        )
+        self.verdict = judge(headers)
         case = self._task.read(self.verdict.require(), judge.file.rules.pixels)
+        self.observed["pixels"] = observe.safely(
+            lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
+        )
         self._seconds_reading = time.monotonic() - started
         return case
 
@@ -105,6 +116,7 @@ class Predictor:
         """
         started = time.monotonic()
         output = self._compute(case, rung)
+        self.observed["numbers"] = observe.safely(lambda: self._task.numbers(case, output))
         provenance = Provenance(
             model=self._bundle.name,
             model_version=self._bundle.version,

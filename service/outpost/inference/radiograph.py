@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.delivery.seg import Provenance
+from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
@@ -167,6 +168,21 @@ class RadiographClassification:
             for image, code in case.unread
         ]
         return (write_report(reports, self._manifest.report, provenance, revision, output_dir),)
+
+    def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
+        return [image.numpy() for image in case.pixels]
+
+    def numbers(self, case: RadiographCase, output: NDArray[np.float32]) -> list[dict[str, Value]]:
+        """Probabilities; that of being mirrored is not reported, and not watched."""
+        found: list[dict[str, Value]] = []
+        for answers in output:
+            view, rotation, _, inverted = _by_head(answers)
+            values: dict[str, Value] = {
+                f"output.{name}": float(value) for name, value in zip(VIEWS, view, strict=True)
+            }
+            values |= {"output.upright": float(rotation[0]), "output.inverted": float(inverted[0])}
+            found.append(values)
+        return found
 
     def compare(self, output: NDArray[np.float32], expected: Path, tolerance: float) -> tuple[bool, float]:
         try:

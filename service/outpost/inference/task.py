@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from outpost.delivery.seg import Provenance
+    from outpost.drift.book import Value
     from outpost.filter.pixel_policy import PixelPolicy
     from outpost.inference.bundle import Bundle
     from outpost.inference.header import ImageHeader
@@ -82,6 +85,14 @@ class Task(Protocol):
         self, case: Case, output: Any, provenance: Provenance, revision: int, output_dir: Path
     ) -> tuple[Path, ...]:
         """Write the results of a study that was read, durably; returns the files in the order of delivery."""
+        ...
+
+    def pixels(self, case: Case) -> Sequence[NDArray[Any]]:
+        """What was read, one array an image or volume; watched for drift by its statistics."""
+        ...
+
+    def numbers(self, case: Case, output: Any) -> Sequence[dict[str, Value]]:
+        """What is worth watching for drift in an answer: named numbers of each image or volume."""
         ...
 
     def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
 from outpost.inference.bundle import Bundle, VolumeManifest
@@ -36,12 +37,14 @@ class VolumeCase:
         images: attributes of the slices without their pixels, in the order of the series; none for the
             golden case.
         noted: codes of the pixel findings that the policy accepts.
+        voxel_ml: volume of a voxel, millilitres.
     """
 
     volume: NDArray[np.float32]
     view: RasView
     images: tuple[Dataset, ...]
     noted: tuple[str, ...] = ()
+    voxel_ml: float = 0.001
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,7 +64,8 @@ class VolumeSegmentation:
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
         noted = _judged(volume, images[0], pixels) if pixels is not None else ()
-        return VolumeCase(view.apply(volume), view, images, noted)
+        voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
+        return VolumeCase(view.apply(volume), view, images, noted, voxel_ml)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -84,6 +88,12 @@ class VolumeSegmentation:
         return (
             write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),
         )
+
+    def pixels(self, case: VolumeCase) -> list[NDArray[np.float32]]:
+        return [case.volume]
+
+    def numbers(self, case: VolumeCase, output: NDArray[np.bool_]) -> list[dict[str, Value]]:
+        return [{"output.mask_ml": np.count_nonzero(output) * case.voxel_ml}]
 
     def compare(self, output: Any, expected: Path, tolerance: float) -> tuple[bool, float]:
         value = dice(output, read_golden(expected))

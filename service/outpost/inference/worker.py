@@ -97,6 +97,7 @@ class InferenceWorker:
         self._child: _Child | None = None
         self._deadline = 0.0
         self._closed = False
+        self._observed: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -138,6 +139,7 @@ class InferenceWorker:
             InferenceFailed: any other end; there is no child then.
         """
         self._deadline = time.monotonic() + self._timeout_seconds
+        self._observed = {}  # of the study before, which died in a child
         request: dict[str, Any] = {"command": "read", "files": [str(file) for file in files]}
         if rules is not None:  # whole, not by name: a child that starts later needs what judges now
             request["rules"] = rules.text.decode()
@@ -192,6 +194,11 @@ class InferenceWorker:
             )
         )
 
+    def observed(self) -> dict[str, Any]:
+        """What was seen of the study in work, for watching drift; by group, asked once."""
+        seen, self._observed = self._observed, {}
+        return seen
+
     @property
     def alive(self) -> bool:
         """Whether a child process runs at this moment."""
@@ -226,6 +233,9 @@ class InferenceWorker:
             except InferenceFailed as failure:
                 self._discard()
                 raise self._closing(failure) from failure
+            finally:
+                self._observed |= child.observed
+                child.observed = {}
 
     def _ready_child(self) -> _Child:
         """A child that runs and has passed its golden case; starts one if there is none."""
@@ -300,6 +310,7 @@ class _Child:
     def __init__(self, process: subprocess.Popen[bytes], kills: int | None) -> None:
         self.process = process
         self._kills = kills
+        self.observed: dict[str, Any] = {}
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self.process.stdin is not None  # opened as a pipe
@@ -314,6 +325,7 @@ class _Child:
     def answer(self, seconds: float) -> dict[str, Any]:
         """Wait for one answer; raises what the child says, or that it said nothing in time."""
         outcome = json.loads(self._line(seconds))
+        self.observed = outcome.get("observed", {})
         if "rejected" in outcome:
             raise InputRejected(*outcome["rejected"])
         if "failed" in outcome:

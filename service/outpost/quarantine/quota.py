@@ -2,7 +2,7 @@
 
 Oldest first. The newest item of a reason stays even where it alone is beyond the reason's share: an admin shall be
 able to see what comes. A study that is on its way again is left alone, and results are not in quarantine at all.
-The Keeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
+The QuotaKeeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fits(counts: Sequence[ReasonCount], settings: Quarantine, disk_bytes: int) -
     )
 
 
-class Keeper(threading.Thread):
+class QuotaKeeper(threading.Thread):
     """Holds quarantine to its quota until `stop`."""
 
     def __init__(self, settings: Quarantine, journal: Journal, spool: Spool) -> None:

@@ -744,6 +744,13 @@ class Journal:
         sql = "SELECT * FROM instances WHERE study_uid = ? AND revision <= ? ORDER BY id"
         return [self._instance(r) for r in self._rows(sql, (study_uid, revision))]
 
+    def sender(self, study_uid: str) -> str:
+        """Who sent the newest instance of a study: calling AE title or "stow"; empty if there is none."""
+        rows = self._rows(
+            "SELECT source FROM instances WHERE study_uid = ? ORDER BY id DESC LIMIT 1", (study_uid,)
+        )
+        return str(rows[0]["source"]) if rows else ""
+
     def outcomes(self) -> dict[tuple[str, str], int]:
         """How many revisions ended (or are on their way) by (outcome, reason)."""
         counts: dict[tuple[str, str], int] = {}

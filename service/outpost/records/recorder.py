@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -122,8 +122,16 @@ def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]
 class Recorder(threading.Thread):
     """Ships what the journal calls unshipped, until `stop`. Its properties are for health and metrics."""
 
-    def __init__(self, journal: Journal, settings: Records, release: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        settings: Records,
+        release: str,
+        also: Sequence[Callable[[Callable[[], psycopg.Connection]], None]] = (),
+    ) -> None:
+        """`also`: what else is shipped after the studies, given a way to connect; raises psycopg.Error."""
         super().__init__(name="recorder", daemon=True)
+        self._also = also
         self._journal = journal
         self._settings = settings
         self._release = release
@@ -268,6 +276,8 @@ class Recorder(threading.Thread):
         """Ship once; return the seconds to wait before the next turn."""
         try:
             shipped = self.ship()
+            for ship in self._also:
+                ship(self._connected)
         except Exception as error:  # the thread must outlive any fault: nothing else ships rows
             return self._failed(error)
         if self._failures:

@@ -1,0 +1,188 @@
+"""A book: the sketches of a period, by sender and tag, as it is kept, shipped, merged and compared.
+
+A book knows the days it was made of. Adding one day twice would count it twice; so merging takes a day that both
+have once where it is the same or grows, and refuses where it cannot be told apart any more.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import reduce
+from typing import Any
+
+from outpost.drift.categorical import Categories
+from outpost.drift.compare import RARE
+from outpost.drift.quantiles import Quantiles
+from outpost.drift.tags import Kind, tag_of
+
+FORMAT_VERSION = 1
+# What stands in the place of senders beyond the number a system keeps apart.
+OTHERS = "(others)"
+ALL = "*"
+_LONGEST = 64 << 20  # unpacked; a year of a busy region is some hundred kilobytes
+
+Sketch = Categories | Quantiles
+Value = str | float | None
+
+
+class BookUnusable(Exception):
+    """The bytes are no book, or of another version, or cannot be merged; the text says what to do."""
+
+
+@dataclass(slots=True)
+class Book:
+    """Sketches of one or more days of one or more systems.
+
+    Attributes:
+        parts: `region/system/day` -> observations counted on that day there.
+        senders: AE title -> tag -> sketch.
+    """
+
+    parts: dict[str, int] = field(default_factory=dict)
+    senders: dict[str, dict[str, Sketch]] = field(default_factory=dict)
+
+    def add(self, part: str, sender: str, values: Mapping[str, Value]) -> None:
+        """Count one observation: the value of each tag, None where it is missing. Unknown tags are left out."""
+        self.parts[part] = self.parts.get(part, 0) + 1
+        sketches = self.senders.setdefault(sender, {})
+        for name, value in values.items():
+            sketch = sketches.get(name)
+            if sketch is None:
+                tag = tag_of(name)
+                if tag is None:
+                    continue
+                sketch = sketches[name] = Categories() if tag.kind is Kind.CATEGORY else Quantiles()
+            if isinstance(sketch, Categories):
+                sketch.add(None if value is None else str(value))
+            else:
+                sketch.add(float(value) if isinstance(value, int | float) else None)
+
+    @property
+    def days(self) -> tuple[date, date] | None:
+        """First and last day; None for an empty book."""
+        found = sorted(part.rsplit("/", 1)[1] for part in self.parts)
+        return (date.fromisoformat(found[0]), date.fromisoformat(found[-1])) if found else None
+
+    @property
+    def observations(self) -> int:
+        return sum(self.parts.values())
+
+    def pooled(self) -> dict[str, Sketch]:
+        """All senders as one: tag -> sketch."""
+        tags: dict[str, Sketch] = {}
+        for sketches in self.senders.values():
+            for name, sketch in sketches.items():
+                tags[name] = _sum(tags[name], sketch) if name in tags else sketch
+        return tags
+
+    def merged(self, other: Book) -> Book:
+        """Both together. A day that both hold alone is taken once, from whichever has counted more of it.
+
+        Raises:
+            BookUnusable: they share a day that is merged with others in one of them.
+        """
+        shared = self.parts.keys() & other.parts.keys()
+        if shared:
+            if len(self.parts) == len(other.parts) == 1:
+                return max(self, other, key=lambda book: (book.observations, book.encode()))
+            if self.parts == other.parts and self == other:
+                return self
+            raise BookUnusable(
+                f"both hold {sorted(shared)[0]}, at least one together with other days: "
+                "merge the books of single days, or take one of the two out"
+            )
+        both = Book(self.parts | other.parts, {sender: dict(s) for sender, s in self.senders.items()})
+        for sender, sketches in other.senders.items():
+            held = both.senders.setdefault(sender, {})
+            for name, sketch in sketches.items():
+                held[name] = _sum(held[name], sketch) if name in held else sketch
+        return both
+
+    def for_others(self, least: int = RARE) -> Book:
+        """The book as it may leave the host: values that occurred fewer than `least` times are not named.
+
+        A header may hold anything in any attribute; what is rare is no device and might be a person.
+        """
+        return Book(
+            dict(self.parts),
+            {
+                sender: {
+                    name: sketch.without_rare(least) if isinstance(sketch, Categories) else sketch
+                    for name, sketch in sketches.items()
+                }
+                for sender, sketches in self.senders.items()
+            },
+        )
+
+    def encode(self) -> bytes:
+        """Packed JSON; equal books give equal bytes."""
+        value = {
+            "outpost_drift": FORMAT_VERSION,
+            "parts": dict(sorted(self.parts.items())),
+            "senders": {
+                sender: {name: sketch.as_json() for name, sketch in sorted(sketches.items())}
+                for sender, sketches in sorted(self.senders.items())
+            },
+        }
+        return gzip.compress(json.dumps(value, separators=(",", ":")).encode(), mtime=0)
+
+    @classmethod
+    def decode(cls, packed: bytes) -> Book:
+        """Raises `BookUnusable` for anything that `encode` of this version does not give."""
+        try:
+            unpacking = zlib.decompressobj(wbits=31)
+            text = unpacking.decompress(packed, _LONGEST)
+            if not unpacking.eof:
+                raise ValueError(f"cut off, or more than {_LONGEST >> 20} MiB unpacked")
+            value = json.loads(text)
+            version = value["outpost_drift"]
+            if version != FORMAT_VERSION:
+                raise BookUnusable(
+                    f"this book has format {version}, this release reads {FORMAT_VERSION}: use the release "
+                    "that wrote it"
+                )
+            for part in value["parts"]:
+                date.fromisoformat(part.rsplit("/", 1)[1])
+            return cls(
+                {str(part): int(count) for part, count in value["parts"].items()},
+                {
+                    sender: {name: _sketch(sketch) for name, sketch in sketches.items()}
+                    for sender, sketches in value["senders"].items()
+                },
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
+            raise BookUnusable(
+                f"this is no drift book ({type(error).__name__}: {error}): copy the file again from its source"
+            ) from error
+
+
+def merge(books: list[Book]) -> Book:
+    """All of them together; in any order the same. Raises `BookUnusable`."""
+    # A day that comes twice is settled before it is lost among others.
+    days: dict[str, Book] = {}
+    merged = []
+    for book in books:
+        if len(book.parts) == 1:
+            (part,) = book.parts
+            days[part] = days[part].merged(book) if part in days else book
+        else:
+            merged.append(book)
+    return reduce(Book.merged, [*merged, *days.values()], Book())
+
+
+def _sum(left: Sketch, right: Sketch) -> Sketch:
+    if isinstance(left, Categories) and isinstance(right, Categories):
+        return left.merged(right)
+    if isinstance(left, Quantiles) and isinstance(right, Quantiles):
+        return left.merged(right)
+    raise BookUnusable("one tag is counted in categories here and as a number there: the books do not match")
+
+
+def _sketch(value: Mapping[str, Any]) -> Sketch:
+    kinds: dict[str, type[Categories] | type[Quantiles]] = {"categories": Categories, "quantiles": Quantiles}
+    return kinds[value["kind"]].from_json(value)

@@ -1,0 +1,112 @@
+"""Books on disk, one file a day, older ones a file a month, and the reference. All under one folder.
+
+    drift/days/2026-11-26.gz    drift/months/2026-08.gz    drift/reference.gz
+
+A file is replaced as a whole or not at all. A month is written before its days are removed, and knows which days
+are in it: days still lying there after a crash are not counted twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import date, timedelta
+from pathlib import Path
+
+from outpost.drift.book import Book, BookUnusable, merge
+from outpost.durable import write_durably
+
+log = logging.getLogger(__name__)
+
+REFERENCE = "reference.gz"
+# A bundle may bring the reference that its input is held against, under this name.
+SHIPPED_REFERENCE = "drift_reference.gz"
+
+
+class Shelf:
+    """The books of one system below `folder`, which is made where it does not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self._days = folder / "days"
+        self._months = folder / "months"
+        self._folder = folder
+        for made in (self._days, self._months):
+            made.mkdir(parents=True, exist_ok=True)
+
+    def put_day(self, day: date, book: Book) -> None:
+        """Keep the book of a day, durably; raises OSError."""
+        write_durably(self._days / f"{day}.gz", lambda stream: stream.write(book.encode()))
+
+    def day(self, day: date) -> Book:
+        """The book of a day; an empty one where there is none, or none that can be read."""
+        return _read(self._days / f"{day}.gz") or Book()
+
+    def days(self, first: date, last: date) -> list[tuple[date, Book]]:
+        """Books of single days from first to last, in order; days without one are left out."""
+        found = []
+        for number in range((last - first).days + 1):
+            day = first + timedelta(days=number)
+            book = _read(self._days / f"{day}.gz")
+            if book is not None:
+                found.append((day, book))
+        return found
+
+    def period(self, first: date, last: date) -> Book:
+        """All of a period as one book. Of a month that is kept as a whole, all or nothing is taken."""
+        books = [book for _, book in self.days(first, last)]
+        held = {part for book in books for part in book.parts}
+        for file in sorted(self._months.glob("*.gz")):
+            begin = date.fromisoformat(f"{file.stem}-01")
+            end = (begin + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+            if first <= begin and end <= last and (book := _read(file)) is not None:
+                books = [one for one in books if not one.parts.keys() & book.parts.keys()]
+                books.append(book)
+                held |= book.parts.keys()
+        return merge(books)
+
+    def months(self) -> list[tuple[date, Book]]:
+        """Every month there is, by its first day, whether kept as a whole or in days; for pages."""
+        begins = {date.fromisoformat(f"{file.stem}-01") for file in self._months.glob("*.gz")}
+        begins |= {date.fromisoformat(file.stem).replace(day=1) for file in self._days.glob("*.gz")}
+        return [
+            (begin, self.period(begin, (begin + timedelta(days=32)).replace(day=1) - timedelta(days=1)))
+            for begin in sorted(begins)
+        ]
+
+    def compact(self, before: date) -> int:
+        """Make months of all days of months that ended before a day; returns how many days went into them."""
+        by_month: dict[str, list[Path]] = {}
+        for file in sorted(self._days.glob("*.gz")):
+            by_month.setdefault(file.stem[:7], []).append(file)
+        moved = 0
+        for month, files in by_month.items():
+            begin = date.fromisoformat(f"{month}-01")
+            if (begin + timedelta(days=32)).replace(day=1) > before:
+                continue
+            target = self._months / f"{month}.gz"
+            whole = _read(target) or Book()
+            days = [book for file in files if (book := _read(file)) is not None]
+            whole = merge([whole, *(book for book in days if not book.parts.keys() & whole.parts.keys())])
+            write_durably(target, lambda stream, book=whole: stream.write(book.encode()))  # type: ignore[misc]
+            for file in files:
+                file.unlink()
+                moved += 1
+        return moved
+
+    def reference(self, shipped: Path | None = None) -> Book | None:
+        """What windows are held against: frozen here, else shipped with the bundle, else nothing."""
+        frozen = _read(self._folder / REFERENCE)
+        return frozen if frozen is not None or shipped is None else _read(shipped)
+
+    def freeze(self, book: Book) -> None:
+        """Make a book the reference, durably; raises OSError."""
+        write_durably(self._folder / REFERENCE, lambda stream: stream.write(book.encode()))
+
+
+def _read(file: Path) -> Book | None:
+    try:
+        return Book.decode(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, BookUnusable) as error:
+        log.error("drift: %s is left out: %s", file, error)  # noqa: TRY400 - the text says it all
+        return None
