@@ -306,7 +306,8 @@ def outpost_driver_lock(chosen: Set, manager: str, settings: dict[str, Any], rec
     names = [package["name"] for package in packages]
     families = [*settings["families"], *(settings["kernel_families"] if settings["lock_kernel"] else [])]
     head = f"Set {chosen['name']} (driver {chosen['driver']}), written by Outpost's role nvidia_driver. Do not edit."
-    nouveau = f"# {head}\n# Both: a blacklist alone does not stop a module that the initial ramdisk asks for.\n"
+    # The same for every set: each change of it costs a new initial ramdisk.
+    nouveau = "# Written by Outpost's role nvidia_driver. A blacklist alone does not stop a module that the ramdisk asks for.\n"
     files = [{"path": _NOUVEAU, "content": nouveau + "blacklist nouveau\noptions nouveau modeset=0\n"}]
     if manager == "dnf":
         lines = [f"# {head}"] + [f"{package['name']}-{package['version']}.*" for package in packages]

@@ -56,10 +56,11 @@ class Package:
         return CACHE / self.sha256[:16] / self.uri.rsplit("/", 1)[1]
 
 
-def mirror() -> str:
-    """The Debian mirror of this machine."""
+def mirror(security: bool) -> str:
+    """The Debian mirror of this machine, for releases or for their security updates."""
     for source in apt_sources.read_machine():
-        if "main" in source.components and source.suite.startswith(("bookworm", "trixie")) and "security" not in source.uri:
+        debian = source.suite.startswith(("bookworm", "trixie")) and "main" in source.components
+        if debian and source.suite.endswith("-security") == security:
             return source.uri.rstrip("/")
     raise RuntimeError(
         "This machine's apt sources name no Debian mirror, and the driver tests need Debian's non-free packages. "
@@ -77,7 +78,8 @@ def index(suite: str) -> dict[str, Package]:
     kept = CACHE / f"index-{suite}.json"
     if kept.exists() and time.time() - kept.stat().st_mtime < INDEX_SECONDS:
         return {row["name"]: Package(**row) for row in json.loads(kept.read_text())}
-    base = mirror()
+    base = mirror(suite.endswith("-security"))
+    components = COMPONENTS[:1] if suite.endswith("-security") else COMPONENTS
     with tempfile.NamedTemporaryFile() as signed, tempfile.NamedTemporaryFile() as checked:
         signed.write(_fetch(f"{base}/dists/{suite}/InRelease"))
         signed.flush()
@@ -85,7 +87,7 @@ def index(suite: str) -> dict[str, Package]:
         subprocess.run(command, check=True, capture_output=True)
         release = Path(checked.name).read_text()
     rows = []
-    for component in COMPONENTS:
+    for component in components:
         name = f"{component}/binary-amd64/Packages.xz"
         wanted = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(name)}$", release, re.MULTILINE)
         assert wanted, f"{suite} has no {name}"
@@ -131,6 +133,11 @@ def newer() -> list[Package]:
     found = index("trixie")
     kernel = [package for package in older() if package.name.startswith("linux-")]
     return [_for_bookworm(package) for package in fetch([found[name] for name in (*CLOSURE, *NEW_IN_NEWER)])] + kernel
+
+
+def newer_kernel() -> list[Package]:
+    """The kernel's metapackage of the security suite: newer than the older set's at any time."""
+    return fetch([index("bookworm-security")[name] for name in KERNEL])
 
 
 def _for_bookworm(package: Package) -> Package:

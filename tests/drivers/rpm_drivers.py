@@ -1,6 +1,8 @@
 """The same driver files as RPMs, for the RED OS stand-in. Runs inside a container of the lab's image `rpm`:
 
-    python3 /tests/rpm_drivers.py KEYS OUTPUT OWNER DEB...
+    python3 /tests/rpm_drivers.py KEYS OUTPUT OWNER [fail] DEB...
+
+With the word `fail` the packages refuse to be installed: their %pre fails, which is what stops a package in rpm.
 
 Names follow NVIDIA's own RPM repository, not RED OS, whose names no source confirms. `libnvidia-nscq` and
 `nvidia-imex` carry other files of the driver under the two names that escape a lock of `*nvidia*580*`; the kernel's
@@ -44,11 +46,12 @@ REQUIRES = {
 
 
 def main(keys: str, output: str, owner: str, *debs: str) -> None:
-    by_name = {Path(deb).name.split("_")[0]: deb for deb in debs}
+    before = "echo 'this scriptlet fails on purpose' >&2\nexit 1\n" if debs[0] == "fail" else ""
+    by_name = {Path(deb).name.split("_")[0]: deb for deb in debs if deb != "fail"}
     with tempfile.TemporaryDirectory() as scratch:
         for name, parts in RPMS.items():
             if parts[0] in by_name:
-                build(name, [by_name[part] for part in parts], Path(scratch, name))
+                build(name, [by_name[part] for part in parts], Path(scratch, name), before)
         for built in Path(scratch).glob("*/RPMS/*/*.rpm"):
             shutil.copy(built, output)
     rpms = sorted(str(path) for path in Path(output).glob("*.rpm"))
@@ -58,12 +61,18 @@ def main(keys: str, output: str, owner: str, *debs: str) -> None:
     subprocess.run(["chown", "-R", owner, keys, output], check=True)
 
 
-def build(name: str, debs: list[str], top: Path) -> None:
+def build(name: str, debs: list[str], top: Path, before: str) -> None:
     tree = top / "tree"
     tree.mkdir(parents=True)
     for deb in debs:
         subprocess.run(["dpkg-deb", "-x", deb, str(tree)], check=True)
-    rpm = Rpm(name, f"{name} of the driver tests", requires=REQUIRES.get(name, ()), after_install="/sbin/ldconfig\n")
+    rpm = Rpm(
+        name,
+        f"{name} of the driver tests",
+        requires=REQUIRES.get(name, ()),
+        before_install=before,
+        after_install="/sbin/ldconfig\n",
+    )
     payload = Payload(name, tuple(Path(deb).name for deb in debs), LICENCE, (rpm,), drop=DROP)
     arrange(payload, tree)
     flatten(tree)

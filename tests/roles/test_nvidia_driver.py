@@ -1,0 +1,374 @@
+"""What the driver role decides: sets, windows, refusals, locks and verdicts, from recorded readings of hosts."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+
+ROOT = Path(__file__).parents[2]
+SUM = "0" * 64
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"driver_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+driver = _load(ROOT / "plugins/filter/outpost_driver.py")
+read_module = _load(ROOT / "roles/nvidia_driver/library/nvidia_driver_read.py")
+lock_module = _load(ROOT / "roles/nvidia_driver/library/nvidia_driver_lock.py")
+
+
+def package(name: str, version: str = "580.95.05-1") -> dict[str, str]:
+    return {"name": name, "version": version, "file": f"{name}.deb", "sha256": SUM}
+
+
+CHOSEN: dict[str, Any] = {
+    "name": "site-580", "driver": "580.95.05", "platforms": [], "run": {}, "kernel": "",
+    "packages": [package("nvidia-smi"), package("libcuda1"), package("nvidia-kernel-dkms")],
+}  # fmt: skip
+RUN: dict[str, Any] = {
+    "name": "run-580", "driver": "580.95.05", "platforms": [], "packages": [], "kernel": "",
+    "run": {"file": "N.run", "sha256": SUM, "modules": "kernel"},
+}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "families": ["nvidia-*", "libnvidia-*", "libcuda1"], "kernel_families": ["linux-image-*"], "lock_kernel": True, "allow": [],
+    "gpus": ["10de:1b06"], "window_open": False, "key_enrolled": False,
+}  # fmt: skip
+
+
+def there(name: str, version: str = "580.95.05-1", held: bool = True) -> dict[str, Any]:
+    return {name: {"version": version, "held": held, "state": "installed"}}
+
+
+def kernel(release: str, state: str = "installed", headers: bool = True, version: str = "580.95.05") -> dict[str, Any]:
+    dkms = {"module": "nvidia", "version": version, "state": state} if state else None
+    return {"release": release, "headers": headers, "file_version": "", "dkms": dkms}
+
+
+WHOLE: dict[str, Any] = {
+    "packages": {**there("nvidia-smi"), **there("libcuda1"), **there("nvidia-kernel-dkms")},
+    "kernels": [kernel("6.8.0-50-generic")], "kernel": "6.8.0-50-generic", "loaded": "580.95.05",
+    "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]}, "cdi": {}, "toolkit": True,
+    "persistenced": True, "nouveau": {"loaded": False, "initial_ramdisk": [], "xorg": False}, "secure_boot": "off",
+    "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [], "record": {"name": "site-580", "packages": []},
+    "clock": 0.0,
+}  # fmt: skip
+BARE: dict[str, Any] = {**WHOLE, "packages": {}, "loaded": "", "libraries": {}, "record": {}, "kernels": [kernel("k", "")]}
+
+
+def failed(read: dict[str, Any], chosen: dict[str, Any] = CHOSEN, **settings: Any) -> set[str]:
+    return {c["code"] for c in driver.outpost_driver_checks(read, chosen, {**SETTINGS, **settings}) if not c["ok"]}
+
+
+def refused(read: dict[str, Any], chosen: dict[str, Any] = CHOSEN, **settings: Any) -> set[str]:
+    return {c["code"] for c in driver.outpost_driver_plan(read, chosen, {**SETTINGS, **settings})["refusals"]}
+
+
+# --- sets
+
+
+def test_a_set_that_names_everything_exactly_is_taken() -> None:
+    assert driver.outpost_driver_set({"a": CHOSEN}, "a")["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"packages": [{**package("nvidia-smi"), "version": "580.*"}]}, "is a pattern, not a version"),
+        ({"packages": [{**package("nvidia-smi"), "version": ""}]}, "no exact version"),
+        ({"packages": [{**package("nvidia-smi"), "sha256": "abc"}]}, "no file with a sha256"),
+        ({"driver": "580"}, "wanted is a full version"),
+        ({"platforms": ["astra-1.8"]}, "made for astra-1.8, not for ubuntu-24.04"),
+        ({"packages": []}, "either packages or run"),
+        ({"run": RUN["run"]}, "either packages or run"),
+    ],
+)
+def test_a_set_that_leaves_something_open_is_refused_in_words(spoil: dict[str, Any], said: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=said):
+        driver.outpost_driver_set({"a": {**CHOSEN, **spoil}}, "a", "ubuntu-24.04")
+
+
+def test_an_unknown_set_is_answered_with_the_known_ones_and_the_tool_that_makes_one() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"known: site-580\. Make one .*outpost-driver-set"):
+        driver.outpost_driver_set({"site-580": CHOSEN}, "site-590")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "roles/nvidia_driver/vars/sets").glob("*.yml")), ids=lambda path: path.stem)
+def test_each_set_that_comes_with_the_role_is_whole_and_made_for_its_platform(path: Path) -> None:
+    sets = yaml.safe_load(path.read_text())["nvidia_driver_sets"]
+    for name in sets:
+        assert driver.outpost_driver_set(sets, name, path.stem)["platforms"] == [path.stem]
+
+
+# --- windows
+
+
+@pytest.mark.parametrize(
+    ("window", "moment", "open_"),
+    [
+        ("01:00-05:00", "2026-11-26 00:59", False),
+        ("01:00-05:00", "2026-11-26 01:00", True),
+        ("01:00-05:00", "2026-11-26 05:00", False),
+        ("22:00-04:00", "2026-11-26 23:30", True),
+        ("22:00-04:00", "2026-11-26 03:59", True),
+        ("22:00-04:00", "2026-11-26 12:00", False),
+        ("sat,sun 01:00-05:00", "2026-11-28 02:00", True),  # a Saturday
+        ("sat,sun 01:00-05:00", "2026-11-26 02:00", False),
+        ("sat 22:00-04:00", "2026-11-29 03:00", True),  # Sunday morning belongs to Saturday's window
+        ("sat 22:00-04:00", "2026-11-28 03:00", False),
+        ("", "2026-11-26 02:00", False),
+    ],
+)
+def test_a_window_is_of_the_regions_own_time(window: str, moment: str, open_: bool) -> None:
+    chita = datetime.datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo("Asia/Chita"))
+    assert driver.outpost_window_open(window, "Asia/Chita", chita.timestamp()) is open_
+
+
+@pytest.mark.parametrize("window", ["1-5", "25:00-26:00", "caturday 01:00-05:00", "sat sun 01:00-05:00"])
+def test_a_window_nobody_understands_is_an_error_not_a_closed_one(window: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"not understood.*sat,sun 01:00-05:00"):
+        driver.outpost_window_open(window, "Asia/Chita", 0.0)
+
+
+def test_an_unknown_time_zone_is_an_error() -> None:
+    with pytest.raises(AnsibleFilterError, match="Asia/Chita"):
+        driver.outpost_window_open("01:00-05:00", "Asia/Nowhere", 0.0)
+
+
+# --- plans and refusals
+
+
+def test_a_whole_host_has_nothing_to_do() -> None:
+    plan = driver.outpost_driver_plan(WHOLE, CHOSEN, SETTINGS)
+    assert (plan["change"], plan["install"], plan["remove"], plan["refusals"]) == (False, [], [], [])
+
+
+def test_a_bare_host_installs_the_set_without_a_reboot() -> None:
+    plan = driver.outpost_driver_plan(BARE, CHOSEN, SETTINGS)
+    assert plan["say"] == [f"{p['name']}: absent -> 580.95.05-1" for p in CHOSEN["packages"]]
+    assert (plan["reboot"], plan["refusals"]) == (False, [])
+
+
+def test_a_half_configured_package_is_installed_again() -> None:
+    half = {**WHOLE["packages"], "libcuda1": {"version": "580.95.05-1", "held": True, "state": "half-configured"}}
+    plan = driver.outpost_driver_plan({**WHOLE, "packages": half}, CHOSEN, SETTINGS)
+    assert [item["name"] for item in plan["install"]] == ["libcuda1"]
+
+
+def test_what_only_the_set_before_had_is_removed_and_a_strangers_package_is_refused() -> None:
+    old = {"name": "site-590", "packages": [package("libnvidia-gpucomp", "590.44.01-1"), package("libcuda1", "590.44.01-1")]}
+    read = {**WHOLE, "record": old, "packages": {**WHOLE["packages"], **there("libcuda1", "590.44.01-1"),
+            **there("libnvidia-gpucomp", "590.44.01-1")}}  # fmt: skip
+    plan = driver.outpost_driver_plan(read, CHOSEN, SETTINGS)
+    assert (plan["remove"], plan["refusals"]) == (["libnvidia-gpucomp"], [])
+    read["packages"] |= there("libnvidia-stranger", "1")
+    assert refused(read) == {"FOREIGN_PACKAGES"}
+    assert refused(read, allow=["libnvidia-stranger"]) == set()
+
+
+def test_a_driver_that_no_set_describes_is_not_replaced_but_may_be_taken_over() -> None:
+    other = {**BARE, "packages": there("nvidia-smi", "535.1-1")}
+    assert refused(other) == {"WAY_BACK"}
+    assert refused({**WHOLE, "record": {}}) == set()
+
+
+@pytest.mark.parametrize(
+    ("read", "chosen", "codes"),
+    [
+        ({"secure_boot": "on"}, CHOSEN, {"SECURE_BOOT"}),
+        ({"secure_boot": "on"}, {**CHOSEN, "packages": [package("nvidia-smi")]}, set()),  # signed, prebuilt
+        ({"digsig_mode": "1"}, RUN, {"CLOSED_ENVIRONMENT"}),
+        ({"digsig_mode": "1"}, CHOSEN, set()),
+        ({"digsig_mode": "2"}, RUN, set()),
+        ({"kernels": [kernel("a", ""), kernel("b", "", headers=False)]}, CHOSEN, {"HEADERS"}),
+        ({"kernels": [kernel("b", "", headers=False)]}, RUN, {"HEADERS"}),
+        ({"kernels": [kernel("b", "", headers=False)]},
+         {**CHOSEN, "packages": [*CHOSEN["packages"], package("linux-headers-b", "1")]}, set()),
+        ({"packages": there("nvidia-smi")}, RUN, {"FOREIGN_PACKAGES", "RUN_OVER_PACKAGES"}),
+    ],
+)  # fmt: skip
+def test_what_would_break_the_host_is_refused_before_anything_is_touched(
+    read: dict[str, Any], chosen: dict[str, Any], codes: set[str]
+) -> None:
+    assert refused({**BARE, **read}, chosen) == codes
+
+
+def test_an_enrolled_key_lifts_the_refusal_of_secure_boot() -> None:
+    assert refused({**BARE, "secure_boot": "on"}, key_enrolled=True) == set()
+
+
+@pytest.mark.parametrize("held", [{"loaded": "535.261.03"}, {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}])
+def test_a_change_under_a_loaded_module_needs_a_window(held: dict[str, Any]) -> None:
+    assert refused({**BARE, **held}) == {"WINDOW_OPEN"}
+    plan = driver.outpost_driver_plan({**BARE, **held}, CHOSEN, {**SETTINGS, "window_open": True})
+    assert (plan["reboot"], plan["refusals"]) == (True, [])
+
+
+# --- verdicts
+
+
+def test_a_whole_host_passes_every_check() -> None:
+    assert failed(WHOLE) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "read"),
+    [
+        ("PACKAGES", {"packages": {**there("nvidia-smi"), **there("libcuda1", "590.1-1"), **there("nvidia-kernel-dkms")}}),
+        ("FOREIGN_PACKAGES", {"packages": {**WHOLE["packages"], **there("libnvidia-stranger")}}),
+        ("LOCKED", {"packages": {**WHOLE["packages"], **there("libcuda1", held=False)}}),
+        ("UPGRADE_MOVES", {"upgrades": ["libcuda1"]}),
+        ("UPGRADE_MOVES", {"upgrades": ["libnvidia-gpucomp"]}),
+        ("MODULE_BUILT", {"kernels": [kernel("a"), kernel("b", "added")]}),
+        ("MODULE_BUILT", {"kernels": [kernel("a"), kernel("b", "")]}),
+        ("MODULE_BUILT", {"kernels": [kernel("a", version="535.261.03")]}),
+        ("NOUVEAU_OFF", {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}),
+        ("NOUVEAU_OFF", {"nouveau": {"loaded": False, "initial_ramdisk": ["nouveau modeset=1"], "xorg": False}}),
+        ("MODULE_LOADED", {"loaded": ""}),
+        ("CDI_FRESH", {"cdi": {"/var/run/cdi/nvidia.yaml": ["535.261.03", "580.95.05"]}}),
+        ("NO_REFUSAL", {"refusals": ["NVRM: The NVIDIA GPU is supported through the NVIDIA 580.xx Legacy drivers"]}),
+        ("CONTAINER_SEES", {"containers": {"outpost-brain": "Failed to initialize NVML: Unknown Error"}}),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(code: str, read: dict[str, Any]) -> None:
+    assert failed({**WHOLE, **read}) == {code}
+
+
+def test_two_versions_of_libraries_are_seen_as_what_they_will_do() -> None:
+    assert failed({**WHOLE, "libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}}) == {"LIBRARIES", "LATENT_MISMATCH"}
+
+
+def test_a_module_that_does_not_match_the_libraries_is_a_mismatch_to_come() -> None:
+    checks = driver.outpost_driver_checks({**WHOLE, "loaded": "535.261.03"}, CHOSEN, SETTINGS)
+    wrong = [check for check in checks if not check["ok"]]
+    assert [check["code"] for check in wrong] == ["LATENT_MISMATCH"]
+    assert "Restart no container" in wrong[0]["remedy"]
+
+
+def test_where_no_gpu_is_no_module_need_be_loaded() -> None:
+    assert failed({**WHOLE, "loaded": ""}, gpus=[]) == set()
+
+
+def test_the_wrong_kernel_is_named_where_the_set_has_one() -> None:
+    assert failed(WHOLE, {**CHOSEN, "kernel": "6.8.0-51-generic"}) == {"KERNEL_RUNS"}
+
+
+# --- locks
+
+
+def content(lock: dict[str, Any], path: str) -> str:
+    return str(next(file["content"] for file in lock["files"] if file["path"] == path))
+
+
+def test_the_apt_lock_pins_exact_versions_and_shuts_the_families() -> None:
+    lock = driver.outpost_driver_lock(CHOSEN, "apt", SETTINGS, {"packages": [package("libnvidia-gpucomp")]})
+    pins = content(lock, "/etc/apt/preferences.d/outpost-driver")
+    assert "Package: libcuda1 nvidia-kernel-dkms nvidia-smi\nPin: version 580.95.05-1\nPin-Priority: 1001\n" in pins
+    assert "Package: nvidia-* libnvidia-* libcuda1 linux-image-*\nPin: version *\nPin-Priority: -1\n" in pins
+    assert pins.index("Priority: 1001") < pins.index("Priority: -1"), "the first record that fits decides"
+    assert lock["hold"] == ["libcuda1", "nvidia-kernel-dkms", "nvidia-smi"]
+    assert lock["release"] == ["libnvidia-gpucomp"]
+    assert '"^nvidia-.*$";' in content(lock, "/etc/apt/apt.conf.d/91outpost-driver")
+
+
+def test_the_kernel_is_left_free_where_the_site_wants_it() -> None:
+    lock = driver.outpost_driver_lock(CHOSEN, "apt", {**SETTINGS, "lock_kernel": False}, {})
+    assert "linux-image" not in content(lock, "/etc/apt/preferences.d/outpost-driver")
+
+
+def test_the_dnf_lock_names_versions_with_their_epoch_and_hides_the_families_gaps_included() -> None:
+    families = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/rpm.yml").read_text())
+    settings = {**SETTINGS, "families": families["__nvidia_driver_families"],
+                "kernel_families": families["__nvidia_driver_kernel_families"]}  # fmt: skip
+    chosen = {**CHOSEN, "packages": [package("nvidia-driver-cuda", "3:580.95.05-1.el8")]}
+    lines = content(driver.outpost_driver_lock(chosen, "dnf", settings, {}), "/etc/dnf/plugins/versionlock.list").splitlines()
+    assert "nvidia-driver-cuda-3:580.95.05-1.el8.*" in lines
+    assert {"!nvidia-*", "!libnvidia-*", "!kernel", "!kernel-*"} <= set(lines)
+
+
+def test_debian_libraries_without_nvidia_in_their_name_are_in_the_families() -> None:
+    families = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/deb.yml").read_text())
+    assert {"libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1"} <= set(families["__nvidia_driver_families"])
+    assert "linux-astra-modules-*" in families["__nvidia_driver_kernel_families"]
+
+
+def test_nouveau_is_off_by_blacklist_and_by_option_and_the_file_is_the_same_for_every_set() -> None:
+    one = content(driver.outpost_driver_lock(CHOSEN, "apt", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf")
+    other = content(driver.outpost_driver_lock(RUN, "dnf", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf")
+    assert one == other
+    assert "\nblacklist nouveau\noptions nouveau modeset=0\n" in one
+
+
+def test_a_block_leaves_the_administrators_own_lines() -> None:
+    once = lock_module.with_block("less-0:1-1.*\n", "ours", "a\n")
+    assert once == "less-0:1-1.*\n# BEGIN ours\na\n# END ours\n"
+    assert lock_module.with_block(once + "vim\n", "ours", "b\n") == "less-0:1-1.*\n# BEGIN ours\nb\n# END ours\nvim\n"
+    assert lock_module.with_block(once, "ours", None) == "less-0:1-1.*\n"
+
+
+def test_the_record_keeps_the_way_back_whole_also_after_the_same_set_again() -> None:
+    old = {**CHOSEN, "name": "old"}
+    first = driver.outpost_driver_record(CHOSEN, old)
+    assert first["previous"] == old
+    assert driver.outpost_driver_record(CHOSEN, first)["previous"] == old
+    assert driver.outpost_driver_record(old, first)["previous"]["name"] == "site-580"
+
+
+# --- reading
+
+
+@pytest.mark.parametrize(
+    ("line", "release", "state"),
+    [
+        ("nvidia-current/535.261.03, 6.1.0-50-amd64, x86_64: installed", "6.1.0-50-amd64", "installed"),
+        ("nvidia, 580.95.05, 6.6.28-1-generic, x86_64: built", "6.6.28-1-generic", "built"),
+        ("nvidia/580.95.05, 6.6.28-1-generic, x86_64: installed (WARNING! Diff between built and installed module!)",
+         "6.6.28-1-generic", "installed"),
+    ],
+)  # fmt: skip
+def test_what_dkms_says_is_understood_in_its_old_and_new_words(
+    line: str, release: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / release / "build").mkdir(parents=True)
+    (tmp_path / release / "build/Makefile").touch()
+    (tmp_path / release / "modules.builtin").touch()
+    (tmp_path / "5.4-removed").mkdir()  # what a removed kernel leaves behind is no kernel
+    monkeypatch.setattr(read_module, "say", lambda *command: line if command[:2] == ("dkms", "status") else "")
+    found = read_module.kernels(str(tmp_path))
+    assert [(k["release"], k["headers"], k["dkms"]["state"]) for k in found] == [(release, True, state)]
+
+
+def test_only_nvidias_specifications_count_and_every_version_in_them_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "nvidia.yaml").write_text("kind: nvidia.com/gpu\n- hostPath: /usr/lib/libcuda.so.535.261.03\n"
+                                          "- hostPath: /usr/lib/libnvidia-ml.so.580.95.05\n- hostPath: /dev/nvidia0\n")  # fmt: skip
+    (tmp_path / "other.yaml").write_text("kind: vendor.com/device\n- hostPath: /usr/lib/libx.so.111.22\n")
+    assert read_module.cdi([str(tmp_path)]) == {str(tmp_path / "nvidia.yaml"): ["535.261.03", "580.95.05"]}
+
+
+def test_the_tool_makes_a_set_that_the_role_takes(tmp_path: Path) -> None:
+    control = tmp_path / "tree/DEBIAN/control"
+    control.parent.mkdir(parents=True)
+    control.write_text("Package: nvidia-smi\nVersion: 580.95.05-1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n")
+    subprocess.run(["dpkg-deb", "-b", tmp_path / "tree", tmp_path / "nvidia-smi.deb"], check=True, capture_output=True)
+    tool = ROOT / "roles/nvidia_driver/files/outpost-driver-set"
+    command = [sys.executable, tool, tmp_path, "site-580", "580.95.05", "--platform", "astra-1.8"]
+    made = yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    chosen = driver.outpost_driver_set(made["nvidia_driver_sets"], "site-580", "astra-1.8")
+    assert [(p["name"], p["version"]) for p in chosen["packages"]] == [("nvidia-smi", "580.95.05-1")]
+    assert json.dumps(chosen)
