@@ -54,9 +54,9 @@ def outpost_driver_set(sets: dict[str, Set], name: str, platform: str = "") -> S
     """
     if name not in sets:
         raise AnsibleFilterError(
-            f"There is no driver set {name!r} for {platform or 'this host'}; known: {', '.join(sorted(sets)) or 'none'}. "
-            f"Make one from a directory of packages with roles/nvidia_driver/files/outpost-driver-set and name its file "
-            f"in nvidia_driver_sets_file."
+            f"There is no driver set {name!r} for {platform or 'this host'}; known: "
+            f"{', '.join(sorted(sets)) or 'none'}. Make one from a directory of packages with "
+            f"roles/nvidia_driver/files/outpost-driver-set and name its file in nvidia_driver_sets_file."
         )
     chosen: Set = {"packages": [], "run": {}, "kernel": "", "platforms": [], **sets[name], "name": name}
     wrong = []
@@ -74,7 +74,9 @@ def outpost_driver_set(sets: dict[str, Set], name: str, platform: str = "") -> S
             wrong.append(f"{where}: version {package['version']} is a pattern, not a version")
         if not _SHA256.fullmatch(str(package.get("sha256", ""))) or not package.get("file"):
             wrong.append(f"{where} has no file with a sha256")
-    if chosen["run"] and not (_SHA256.fullmatch(str(chosen["run"].get("sha256", ""))) and chosen["run"].get("file")):
+    if chosen["run"] and not (
+        _SHA256.fullmatch(str(chosen["run"].get("sha256", ""))) and chosen["run"].get("file")
+    ):
         wrong.append("run has no file with a sha256")
     if not _NAME.fullmatch(name):
         wrong.append("its name must be of a-z 0-9 . + - (it becomes a directory)")
@@ -133,7 +135,11 @@ def _differing(read: Read, chosen: Set) -> list[dict[str, str]]:
     found = []
     for package in chosen["packages"]:
         there = read["packages"].get(package["name"], {})
-        version = there.get("version", "") if there.get("state") not in (None, "not-installed", "config-files") else ""
+        version = (
+            there.get("version", "")
+            if there.get("state") not in (None, "not-installed", "config-files")
+            else ""
+        )
         if version != package["version"] or there.get("state") != "installed":
             found.append({"name": package["name"], "from": version, "to": package["version"]})
     return found
@@ -142,6 +148,22 @@ def _differing(read: Read, chosen: Set) -> list[dict[str, str]]:
 def _builds_module(chosen: Set) -> bool:
     """Whether the set's kernel module is compiled on the host."""
     return bool(chosen["run"]) or any("dkms" in package["name"] for package in chosen["packages"])
+
+
+def _brings_module(chosen: Set) -> bool:
+    """Whether the set is to give every kernel a module, built here or by the vendor (a headless test set is not)."""
+    ready_made = ("linux-modules-nvidia-", "kmod-nvidia")
+    return _builds_module(chosen) or any(
+        package["name"].startswith(ready_made) for package in chosen["packages"]
+    )
+
+
+def _has_module(kernel: dict[str, Any], driver: str) -> bool:
+    """What DKMS says decides where it has the kernel at all: a module file of an unfinished build proves nothing."""
+    dkms = kernel["dkms"]
+    if dkms:
+        return bool(dkms["state"] == "installed" and dkms["version"] == driver)
+    return bool(kernel["file_version"] == driver)
 
 
 def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> dict[str, Any]:
@@ -161,11 +183,10 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     before = {package["name"] for package in record.get("packages", [])}
     strangers = _family(read, chosen, settings["families"], settings["allow"])
     remove = sorted(strangers & before)
-    if chosen["run"]:
-        change = set(read["libraries"]) != {chosen["driver"]}
-    else:
-        change = bool(install or remove)
-    reboot = change and (bool(read["loaded"]) and read["loaded"] != chosen["driver"] or read["nouveau"]["loaded"])
+    change = set(read["libraries"]) != {chosen["driver"]} if chosen["run"] else bool(install or remove)
+    reboot = change and (
+        (bool(read["loaded"]) and read["loaded"] != chosen["driver"]) or read["nouveau"]["loaded"]
+    )
     refusals = _refusals(read, chosen, settings, strangers - before, install) if change else []
     if reboot and not settings["window_open"]:
         refusals.append(
@@ -176,7 +197,9 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     lines = [f"{item['name']}: {item['from'] or 'absent'} -> {item['to']}" for item in install]
     lines += [f"{name}: removed" for name in remove]
     if chosen["run"] and change:
-        lines.append(f"{chosen['run']['file']}: {_some(set(read['libraries'])) or 'absent'} -> {chosen['driver']}")
+        lines.append(
+            f"{chosen['run']['file']}: {_some(set(read['libraries'])) or 'absent'} -> {chosen['driver']}"
+        )
     return {
         "change": change,
         "install": install,
@@ -191,8 +214,9 @@ def _refusals(
     read: Read, chosen: Set, settings: dict[str, Any], foreign: set[str], install: list[dict[str, str]]
 ) -> list[Check]:
     """What forbids a change before anything is touched."""
-    digsig, headers_come = read["digsig_mode"] == "1", any(
-        re.match(r"(linux-headers-|kernel.*-devel)", package["name"]) for package in chosen["packages"]
+    digsig, headers_come = (
+        read["digsig_mode"] == "1",
+        any(re.match(r"(linux-headers-|kernel.*-devel)", package["name"]) for package in chosen["packages"]),
     )
     without = [kernel["release"] for kernel in read["kernels"] if not kernel["headers"]]
     builds = _builds_module(chosen)
@@ -201,14 +225,15 @@ def _refusals(
         _check("FOREIGN_PACKAGES", not foreign, _some(foreign), "no package of the driver outside the set",
                "Another branch beside ours breaks programs later. Remove them, add them to the set, or allow them in "
                "nvidia_driver_allow."),
-        _check("WAY_BACK", not unmanaged, f"a driver that no set describes: {_some(unmanaged)}", "a known set to go back to",
+        _check("WAY_BACK", not unmanaged, f"a driver that no set describes: {_some(unmanaged)}",
+               "a known set to go back to",
                "Make a set of what is installed (outpost-driver-set), run with it once: it changes nothing and locks. "
                "Then choose the new one."),
         _check("CLOSED_ENVIRONMENT", not (digsig and chosen["run"]), "DIGSIG_ELF_MODE=1", "no unsigned program",
                "Astra's closed software environment runs no .run installer. Use the vendor's signed packages, or have "
                "the security officer decide about astra-digsig-control."),
-        _check("SECURE_BOOT", not (builds and read["secure_boot"] == "on") or settings["key_enrolled"], "Secure Boot is on",
-               "an enrolled key for modules built here",
+        _check("SECURE_BOOT", not (builds and read["secure_boot"] == "on") or settings["key_enrolled"],
+               "Secure Boot is on", "an enrolled key for modules built here",
                "Enrol a machine owner key at the console (mokutil --import, reboot) and set "
                "nvidia_driver_secure_boot_key_enrolled, or switch Secure Boot off in the firmware."),
         _check("HEADERS", not (builds and without and not headers_come), f"no headers of {', '.join(without)}",
@@ -239,8 +264,7 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
     unbuilt = [
         kernel["release"]
         for kernel in read["kernels"]
-        if _builds_module(chosen)
-        and not (kernel["dkms"] and kernel["dkms"]["state"] == "installed" and kernel["dkms"]["version"] == driver)
+        if _brings_module(chosen) and not _has_module(kernel, driver)
     ]
     nouveau = read["nouveau"]
     places = (["the kernel"] if nouveau["loaded"] else []) + nouveau["initial_ramdisk"]
@@ -256,9 +280,11 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
                f"set {chosen['name']}", "Run site.yml for this host; it installs and locks the set."),
         _check("FOREIGN_PACKAGES", not foreign, _some(foreign) or "none", "no package of the driver outside the set",
                "Remove them, add them to the set, or allow them in nvidia_driver_allow."),
-        _check("LOCKED", not unlocked, f"not locked: {_some(unlocked)}" if unlocked else "locked", "every package locked",
+        _check("LOCKED", not unlocked, f"not locked: {_some(unlocked)}" if unlocked else "locked",
+               "every package locked",
                "Run site.yml for this host: it locks again. Until then do not upgrade packages there."),
-        _check("UPGRADE_MOVES", not move, _some(move) or "nothing", "an upgrade of the host moves nothing of the driver",
+        _check("UPGRADE_MOVES", not move, _some(move) or "nothing",
+               "an upgrade of the host moves nothing of the driver",
                "Run site.yml for this host. Until then do not upgrade packages there."),
         _check("LIBRARIES", versions == [driver], ", ".join(versions) or "none", driver,
                "Two versions side by side: find the owner of the wrong files (`dpkg -S` or `rpm -qf`) and remove it."),
@@ -269,12 +295,15 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
                "Run site.yml for this host; a loaded nouveau leaves with the next reboot."),
         _check("LATENT_MISMATCH", not loaded or not versions or versions == [loaded],
                f"module {loaded or 'none'}, libraries {', '.join(versions) or 'none'}", "the same version",
-               "Running containers go on; the next one that starts fails. Restart no container and no Docker before this "
-               "host is rebooted in its window."),
-        _check("CDI_FRESH", not stale, "; ".join(f"{p}: {', '.join(v)}" for p, v in sorted(stale.items())) or "fresh", driver,
+               "Running containers go on; the next one that starts fails. Restart no container and no Docker before "
+               "this host is rebooted in its window."),
+        _check("CDI_FRESH", not stale, "; ".join(f"{p}: {', '.join(v)}" for p, v in sorted(stale.items())) or "fresh",
+               driver,
                "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, and remove the stale file."),
-        _check("NO_REFUSAL", not read["refusals"], " | ".join(read["refusals"]) or "none", "a driver that serves every card",
-               "The card and the branch do not fit: Maxwell, Pascal and Volta end with 580; Blackwell needs open modules."),
+        _check("NO_REFUSAL", not read["refusals"], " | ".join(read["refusals"]) or "none",
+               "a driver that serves every card",
+               "The card and the branch do not fit: Maxwell, Pascal and Volta end with 580; Blackwell needs open "
+               "modules."),
     ]  # fmt: skip
     for name, said in sorted(read["containers"].items()):
         checks.append(
@@ -290,12 +319,14 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
     if chosen["kernel"]:
         checks.append(
             _check("KERNEL_RUNS", read["kernel"] == chosen["kernel"], read["kernel"], chosen["kernel"],
-                   "Reboot the host in its window; if another kernel comes up again, look at the boot loader's default.")
+                   "Reboot the host in its window; if another kernel comes up again, set the boot loader's default.")
         )  # fmt: skip
     return checks
 
 
-def outpost_driver_lock(chosen: Set, manager: str, settings: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def outpost_driver_lock(
+    chosen: Set, manager: str, settings: dict[str, Any], record: dict[str, Any]
+) -> dict[str, Any]:
     """The lock of a set as whole files, and the names to hold and to release.
 
     Args:
@@ -307,7 +338,7 @@ def outpost_driver_lock(chosen: Set, manager: str, settings: dict[str, Any], rec
     families = [*settings["families"], *(settings["kernel_families"] if settings["lock_kernel"] else [])]
     head = f"Set {chosen['name']} (driver {chosen['driver']}), written by Outpost's role nvidia_driver. Do not edit."
     # The same for every set: each change of it costs a new initial ramdisk.
-    nouveau = "# Written by Outpost's role nvidia_driver. A blacklist alone does not stop a module that the ramdisk asks for.\n"
+    nouveau = "# Written by Outpost. A blacklist alone does not stop what the initial ramdisk asks for.\n"
     files = [{"path": _NOUVEAU, "content": nouveau + "blacklist nouveau\noptions nouveau modeset=0\n"}]
     if manager == "dnf":
         lines = [f"# {head}"] + [f"{package['name']}-{package['version']}.*" for package in packages]
@@ -315,7 +346,10 @@ def outpost_driver_lock(chosen: Set, manager: str, settings: dict[str, Any], rec
         # nvidia-imex and libnvidia-nscq, which a lock by the branch's number misses.
         lines += [f"!{family}" for family in families]
         return {
-            "files": [*files, {"path": _VERSIONLOCK, "content": "\n".join(lines) + "\n", "block": "outpost-driver"}],
+            "files": [
+                *files,
+                {"path": _VERSIONLOCK, "content": "\n".join(lines) + "\n", "block": "outpost-driver"},
+            ],
             "hold": [],
             "release": [],
         }
@@ -338,7 +372,10 @@ def outpost_driver_lock(chosen: Set, manager: str, settings: dict[str, Any], rec
     services = "\n".join(f"push @{{$nrconf{{blacklist_rc}}}}, qr(^{name});" for name in _NEVER_RESTART)
     files += [
         {"path": _PREFERENCES, "content": "\n".join(stanzas)},
-        {"path": _BLACKLIST, "content": f"// {head}\nUnattended-Upgrade::Package-Blacklist {{\n{blacklist}\n}};\n"},
+        {
+            "path": _BLACKLIST,
+            "content": f"// {head}\nUnattended-Upgrade::Package-Blacklist {{\n{blacklist}\n}};\n",
+        },
         {"path": _NEEDRESTART, "content": f"# {head}\n{services}\n"},
     ]
     before = [package["name"] for package in record.get("packages", [])]

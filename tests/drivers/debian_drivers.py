@@ -92,13 +92,19 @@ def index(suite: str) -> dict[str, Package]:
         wanted = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(name)}$", release, re.MULTILINE)
         assert wanted, f"{suite} has no {name}"
         packed = _fetch(f"{base}/dists/{suite}/{name}")
-        assert hashlib.sha256(packed).hexdigest() == wanted[1], f"{name} of {suite} is not what its Release says"
+        assert hashlib.sha256(packed).hexdigest() == wanted[1], (
+            f"{name} of {suite} is not what its Release says"
+        )
         for stanza in lzma.decompress(packed).decode().split("\n\n"):
-            fields = dict(re.findall(r"^(Package|Version|SHA256|Filename|Depends): (.*)$", stanza, re.MULTILINE))
+            fields = dict(
+                re.findall(r"^(Package|Version|SHA256|Filename|Depends): (.*)$", stanza, re.MULTILINE)
+            )
             if fields:
                 uri = f"{base}/{fields['Filename']}"
                 rows.append(
-                    Package(fields["Package"], fields["Version"], fields["SHA256"], uri, fields.get("Depends", ""))
+                    Package(
+                        fields["Package"], fields["Version"], fields["SHA256"], uri, fields.get("Depends", "")
+                    )
                 )
     CACHE.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps([row.__dict__ for row in rows]))
@@ -128,11 +134,33 @@ def older() -> list[Package]:
     return fetch([found[name] for name in CLOSURE] + kernel + [found[image[0]]])
 
 
+def building() -> list[Package]:
+    """What builds the older driver's module for its kernel: DKMS's package, the kernel, its headers, one library."""
+    found = index("bookworm")
+    image = next(package.name for package in older() if package.name.startswith("linux-image-6"))
+    release = image.removeprefix("linux-image-")
+    common = re.sub(r"-cloud-amd64$", "-common", release)
+    names = [
+        image,
+        f"linux-headers-{release}",
+        f"linux-headers-{common}",
+        "linux-kbuild-6.1",
+        "linux-compiler-gcc-12-x86",
+    ]
+    driver = (
+        "nvidia-kernel-dkms nvidia-kernel-support nvidia-kernel-common nvidia-modprobe nvidia-alternative nvidia-legacy-check "
+        "nvidia-installer-cleanup libnvidia-ml1 firmware-nvidia-gsp glx-alternative-nvidia glx-alternative-mesa glx-diversions update-glx"
+    ).split()
+    return fetch([found[name] for name in (*names, *driver)])
+
+
 def newer() -> list[Package]:
     """Trixie's 550 with the kernel of the older: a driver's branch changes, the kernel stays."""
     found = index("trixie")
     kernel = [package for package in older() if package.name.startswith("linux-")]
-    return [_for_bookworm(package) for package in fetch([found[name] for name in (*CLOSURE, *NEW_IN_NEWER)])] + kernel
+    return [
+        _for_bookworm(package) for package in fetch([found[name] for name in (*CLOSURE, *NEW_IN_NEWER)])
+    ] + kernel
 
 
 def newer_kernel() -> list[Package]:
@@ -153,7 +181,9 @@ def _for_bookworm(package: Package) -> Package:
             tree = Path(scratch, "tree")
             subprocess.run(["dpkg-deb", "-R", package.path, tree], check=True)
             control = tree / "DEBIAN" / "control"
-            control.write_text(re.sub(r"^(Depends: .*)$", _old_names, control.read_text(), flags=re.MULTILINE))
+            control.write_text(
+                re.sub(r"^(Depends: .*)$", _old_names, control.read_text(), flags=re.MULTILINE)
+            )
             rebuilt.parent.mkdir(parents=True, exist_ok=True)
             command = ["dpkg-deb", "--root-owner-group", "-Zxz", "-b", tree, rebuilt]
             subprocess.run(command, check=True, capture_output=True)

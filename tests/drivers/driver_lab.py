@@ -34,8 +34,8 @@ OLD, NEW, BROKEN = "old-535", "new-550", "broken-550"
 class Ran:
     """A playbook's end: exit code, all it printed as one line, how many tasks changed something, seconds.
 
-    `seconds` is what the clock says, `cpu` what the controller computed: a machine busy with other things stretches only
-    the first.
+    `seconds` is what the clock says, `cpu` what the controller computed: a machine busy with other things stretches
+    only the first.
     """
 
     code: int
@@ -46,14 +46,25 @@ class Ran:
 
 
 def lab(*arguments: str) -> str:
-    done = subprocess.run([ROOT / "lab/lab", *arguments], env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [ROOT / "lab/lab", *arguments], env=ENVIRONMENT, text=True, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def on(host: str, script: str, *, check: bool = True) -> str:
     """Runs a shell script in the host; returns what it printed, errors too."""
-    command = ["docker", "exec", "-i", "-e", "DEBIAN_FRONTEND=noninteractive", "-e", "LC_ALL=C", f"{NAME}-{host}"]
+    command = [
+        "docker",
+        "exec",
+        "-i",
+        "-e",
+        "DEBIAN_FRONTEND=noninteractive",
+        "-e",
+        "LC_ALL=C",
+        f"{NAME}-{host}",
+    ]
     done = subprocess.run(
         [*command, "bash", "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         timeout=600,
@@ -70,12 +81,18 @@ def put(host: str, source: Path, target: str) -> None:
 def playbook(path: str, host: str, *more: str, **variables: object) -> Ran:
     command = ["ansible-playbook", path, "-l", host, "-e", json.dumps(variables), *more]
     begun, spent = time.monotonic(), os.times()
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False, timeout=600)
+    done = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False, timeout=600
+    )
     now = os.times()
     cpu = now.children_user - spent.children_user + now.children_system - spent.children_system
-    recap = next((line for line in done.stdout.splitlines() if line.startswith(f"{host} ") and "ok=" in line), "")
+    recap = next(
+        (line for line in done.stdout.splitlines() if line.startswith(f"{host} ") and "ok=" in line), ""
+    )
     changed = int(recap.split("changed=")[1].split()[0]) if recap else -1
-    return Ran(done.returncode, " ".join((done.stdout + done.stderr).split()), changed, time.monotonic() - begun, cpu)
+    return Ran(
+        done.returncode, " ".join((done.stdout + done.stderr).split()), changed, time.monotonic() - begun, cpu
+    )
 
 
 def role(host: str, name: str, *more: str, **variables: object) -> Ran:
@@ -124,17 +141,17 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @functools.cache
 def sets(host: str) -> dict[str, Path]:
-    """The sets of a host as directories of packages: old, new, and a new one with a package that cannot be installed."""
+    """The sets of a host as directories of packages: old, new, and a new one that cannot be installed."""
     if host == "train":
         return _rpm_sets()
     # One host takes its kernel into the set, the other shows the driver alone and is faster.
-    with_kernel = host == "chita"
+    kind = "kernel" if host == "chita" else "driver"
     return {
-        name: _folder(f"{name}-{'kernel' if with_kernel else 'driver'}", [
-            path for path in paths if with_kernel or not path.name.startswith("linux-")
-        ])
+        name: folder(
+            WORK / f"{name}-{kind}", [p for p in paths if kind == "kernel" or not p.name.startswith("linux-")]
+        )
         for name, paths in _deb_paths().items()
-    }  # fmt: skip
+    }
 
 
 @functools.cache
@@ -155,29 +172,32 @@ def _failing(package: Path) -> Path:
         script = tree / "DEBIAN/postinst"
         script.write_text('#!/bin/sh\necho "this postinst fails on purpose" >&2\nexit 1\n')
         script.chmod(0o755)
-        subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, target], check=True, capture_output=True)
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "-b", tree, target], check=True, capture_output=True
+        )
     return target
 
 
-def _folder(name: str, paths: list[Path]) -> Path:
-    """A directory of hard links to `paths`, and only to them."""
-    folder = WORK / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for stranger in folder.iterdir():
+def folder(directory: Path, paths: list[Path]) -> Path:
+    """`directory` with hard links to `paths`, and to nothing else."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for stranger in directory.iterdir():
         if stranger.name not in {path.name for path in paths}:
             stranger.unlink()
     for path in paths:
-        target = folder / path.name
+        target = directory / path.name
         if not target.exists() or not target.samefile(path):
             target.unlink(missing_ok=True)
             target.hardlink_to(path)
-    return folder
+    return directory
 
 
 def _rpm_sets() -> dict[str, Path]:
     """RPMs of the same files, signed with the lab's key; made once for the same inputs."""
     store = lab_store()
-    inputs = [path for name in (OLD, NEW) for path in _deb_paths()[name]] + [p.path for p in debian.newer_kernel()]
+    inputs = [path for name in (OLD, NEW) for path in _deb_paths()[name]] + [
+        p.path for p in debian.newer_kernel()
+    ]
     sources = [Path(__file__).with_name("rpm_drivers.py"), ROOT / "lab/outpost_lab/rpm_build.py"]
     tag = store.tag("rpm")
     wanted = hashlib.sha256(
@@ -189,21 +209,36 @@ def _rpm_sets() -> dict[str, Path]:
         shutil.rmtree(base, ignore_errors=True)
         kernel = [p.path for p in debian.newer_kernel()]
         without = [path for path in _deb_paths()[NEW] if not path.name.startswith("linux-image-cloud-")]
-        for name, paths in ((OLD, _deb_paths()[OLD]), (NEW, _deb_paths()[NEW]), ("later", [*without, *kernel])):
+        for name, paths in (
+            (OLD, _deb_paths()[OLD]),
+            (NEW, _deb_paths()[NEW]),
+            ("later", [*without, *kernel]),
+        ):
             _make_rpms(base / name, paths, tag)
         shutil.copytree(base / NEW, base / BROKEN)
-        _make_rpms(base / BROKEN, [p for p in _deb_paths()[NEW] if p.name.startswith("nvidia-modprobe_")], tag, "fail")
+        _make_rpms(
+            base / BROKEN,
+            [p for p in _deb_paths()[NEW] if p.name.startswith("nvidia-modprobe_")],
+            tag,
+            "fail",
+        )
         (base / "whole").touch()
     return {name: base / name for name in (OLD, NEW, BROKEN, "later")}
 
 
 def _make_rpms(output: Path, debs: list[Path], tag: str, *more: str) -> None:
     keys = ROOT / ".lab/cache/rpm-key"
-    folder = _folder("rpm-input", debs)
+    inputs = folder(WORK / "rpm-input", debs)
     output.mkdir(parents=True, exist_ok=True)
-    mounts = {ROOT / "lab": "/lab:ro", ROOT / "tests/drivers": "/tests:ro", keys: "/keys", folder: "/debs:ro",
+    mounts = {ROOT / "lab": "/lab:ro", ROOT / "tests/drivers": "/tests:ro", keys: "/keys", inputs: "/debs:ro",
               output: "/output"}  # fmt: skip
-    command = ["docker", "run", "--rm", *(f"--volume={host}:{inside}" for host, inside in mounts.items()), tag]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        *(f"--volume={host}:{inside}" for host, inside in mounts.items()),
+        tag,
+    ]
     program = f"python3 -B /tests/rpm_drivers.py /keys /output {os.getuid()}:{os.getgid()} {' '.join(more)} /debs/*.deb"
     done = subprocess.run([*command, "sh", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -227,8 +262,18 @@ def sets_file(host: str) -> Path:
         command = [tool / "outpost-driver-set", folder]
         if host == "train":
             mounts = [f"--volume={tool}:/tool:ro", f"--volume={folder}:{folder}:ro"]
-            command = ["docker", "run", "--rm", *mounts, lab_store().tag("rpm"), "/tool/outpost-driver-set", folder]
-        made = subprocess.run([*command, name, _driver(folder, driver)], check=True, capture_output=True, text=True)
+            command = [
+                "docker",
+                "run",
+                "--rm",
+                *mounts,
+                lab_store().tag("rpm"),
+                "/tool/outpost-driver-set",
+                folder,
+            ]
+        made = subprocess.run(
+            [*command, name, _driver(folder, driver)], check=True, capture_output=True, text=True
+        )
         lines += made.stdout.splitlines()[0 if not lines else 1 :]
     path = WORK / f"sets-{host}.yml"
     path.write_text("\n".join(lines) + "\n")
@@ -244,7 +289,11 @@ def _driver(folder: Path, expected: str) -> str:
 
 def installed(host: str) -> dict[str, str]:
     """Name -> version of what the host's package manager holds of the driver and the kernel."""
-    ask = "dpkg-query -W -f '${Package} ${Version}\\n'" if host != "train" else "rpm -qa --qf '%{NAME} %{EVR}\\n'"
+    ask = (
+        "dpkg-query -W -f '${Package} ${Version}\\n'"
+        if host != "train"
+        else "rpm -qa --qf '%{NAME} %{EVR}\\n'"
+    )
     rows = (line.split() for line in on(host, ask).splitlines())
     words = ("nvidia", "libcuda", "libnvcuvid", "glx", "linux-image", "kernel-lt")
     return {row[0]: row[1] for row in rows if len(row) == 2 and any(word in row[0] for word in words)}
@@ -255,26 +304,39 @@ def publish(host: str, *names: str) -> None:
     if host == "train":
         for name in names:
             put(host, sets(host)[name], f"/srv/new/{name}")
-        on(host, "mkdir -p /srv/repo && cp /srv/new/*/*.rpm /srv/repo/ && createrepo_c -q /srv/repo && rm -r /srv/new")
+        on(
+            host,
+            "mkdir -p /srv/repo && cp /srv/new/*/*.rpm /srv/repo/ && createrepo_c -q /srv/repo && rm -r /srv/new",
+        )
         repository = (
             "[drivers]\nname=drivers\nbaseurl=file:///srv/repo\ngpgcheck=1\nmetadata_expire=0\n"
             "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-OUTPOST-LAB\n"
         )
         on(host, f"cat > /etc/yum.repos.d/drivers.repo <<'X'\n{repository}X\n")
         return
-    index = []
+    stanzas = []
     for name in names:
         folder = sets(host)[name]
         put(host, folder, f"/srv/repo/{name}")
         for path in sorted(folder.glob("*.deb")):
-            control = subprocess.run(["dpkg-deb", "-f", path], check=True, capture_output=True, text=True).stdout
+            control = subprocess.run(
+                ["dpkg-deb", "-f", path], check=True, capture_output=True, text=True
+            ).stdout
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             size = path.stat().st_size
-            index.append(f"{control.strip()}\nFilename: {name}/{path.name}\nSize: {size}\nSHA256: {digest}\n")
+            stanzas.append(
+                f"{control.strip()}\nFilename: {name}/{path.name}\nSize: {size}\nSHA256: {digest}\n"
+            )
     packages = WORK / f"Packages-{host}"
-    packages.write_text("\n".join(index))
+    packages.write_text("\n".join(stanzas))
     put(host, packages, "/srv/repo/Packages")
-    # unattended-upgrades judges by origin: the repository has one, and all origins are allowed.
-    on(host, "cd /srv/repo && { echo 'Origin: drivers'; echo 'Label: drivers'; echo 'Suite: site'; echo 'SHA256:';"
-             " echo \" $(sha256sum Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages\"; } > Release &&"
-             " echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/drivers.list && apt-get update -q")  # fmt: skip
+    index(host, "echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/drivers.list")
+
+
+def index(host: str, before: str) -> None:
+    """Runs `before`, then has apt see what the repository holds. It has an origin: unattended-upgrades asks for one."""
+    release = (
+        "cd /srv/repo && { echo 'Origin: drivers'; echo 'Label: drivers'; echo 'Suite: site'; echo 'SHA256:';"
+        " echo \" $(sha256sum Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages\"; } > Release"
+    )
+    on(host, f"{before} && {release} && apt-get update -q")

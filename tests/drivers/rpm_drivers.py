@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, "/lab")
 
-from outpost_lab.rpm_build import arrange, survey  # noqa: E402 - the lab's package is mounted beside
-from outpost_lab.rpm_catalogue import Payload, Rpm  # noqa: E402
-from outpost_lab.rpm_spec import spec  # noqa: E402
+from outpost_lab.rpm_build import arrange, survey
+from outpost_lab.rpm_catalogue import Payload, Rpm
+from outpost_lab.rpm_spec import spec
 
 LICENCE = "NVIDIA (test only, never passed on)"
 DROP = ("/usr/share/bug*", "/etc/init.d*", "/usr/share/initramfs-tools*", "/etc/X11*")
@@ -40,7 +40,10 @@ RPMS: dict[str, tuple[str, ...]] = {
     "nvidia-modprobe": ("nvidia-modprobe",),
 }
 REQUIRES = {
-    "nvidia-driver-cuda": ("libnvidia-ml = {version}-{release}", "nvidia-driver-cuda-libs = {version}-{release}"),
+    "nvidia-driver-cuda": (
+        "libnvidia-ml = {version}-{release}",
+        "nvidia-driver-cuda-libs = {version}-{release}",
+    ),
     "nvidia-driver-cuda-libs": ("nvidia-kmod-common = {version}-{release}",),
 }
 
@@ -56,7 +59,9 @@ def main(keys: str, output: str, owner: str, *debs: str) -> None:
             shutil.copy(built, output)
     rpms = sorted(str(path) for path in Path(output).glob("*.rpm"))
     signer = {"_gpg_path": keys, "__gpg": "/usr/bin/gpg", "_gpg_name": "lab@outpost.invalid"}
-    subprocess.run(["rpmsign", *(f"--define={k} {v}" for k, v in signer.items()), "--addsign", *rpms], check=True)
+    subprocess.run(
+        ["rpmsign", *(f"--define={k} {v}" for k, v in signer.items()), "--addsign", *rpms], check=True
+    )
     subprocess.run(["gpgconf", "--homedir", keys, "--kill", "all"], check=True)
     subprocess.run(["chown", "-R", owner, keys, output], check=True)
 
@@ -76,10 +81,14 @@ def build(name: str, debs: list[str], top: Path, before: str) -> None:
     payload = Payload(name, tuple(Path(deb).name for deb in debs), LICENCE, (rpm,), drop=DROP)
     arrange(payload, tree)
     flatten(tree)
-    version = subprocess.run(["dpkg-deb", "-f", debs[0], "Version"], check=True, capture_output=True, text=True).stdout
+    version = subprocess.run(
+        ["dpkg-deb", "-f", debs[0], "Version"], check=True, capture_output=True, text=True
+    ).stdout
     spec_file = top / f"{name}.spec"
     # Every RPM finds its own libraries; what the host lacks of others is no matter of a lock.
-    spec_file.write_text("%global __requires_exclude ^lib.*$\n" + spec(payload, version.strip(), survey(tree)))
+    spec_file.write_text(
+        "%global __requires_exclude ^lib.*$\n" + spec(payload, version.strip(), survey(tree))
+    )
     command = ["rpmbuild", "--quiet", "-bb", "--define", f"_topdir {top}", str(spec_file)]
     built = subprocess.run(command, check=False, capture_output=True, text=True)
     if built.returncode:

@@ -19,6 +19,16 @@ from driver_lab import BROKEN, NEW, OLD, doctor, failed, installed, on, playbook
 APT_HOSTS, HOSTS = ("chita", "tver"), ("chita", "tver", "train")
 
 
+# Makes an empty package: NAME VERSION FILE [CONTROL LINE].
+_TINY = """tiny() {
+    rm -rf /tmp/tiny && mkdir -p /tmp/tiny/DEBIAN
+    { echo "Package: $1"; echo "Version: $2"; echo "Architecture: all"
+      echo "Maintainer: x <x@x>"; echo "Description: x"
+      [ -z "${4:-}" ] || echo "$4"; } > /tmp/tiny/DEBIAN/control
+    dpkg-deb -b /tmp/tiny "$3"
+}; tiny"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _hosts() -> Iterator[None]:
     lab.lab("down")
@@ -33,7 +43,11 @@ def _hosts() -> Iterator[None]:
 def wanted(host: str, name: str) -> dict[str, str]:
     """Name -> version as the set says, versions as dpkg and rpm print them."""
     text = lab.sets_file(host).read_text().split(f"\n  {name}:\n")[1].split("\n  ")[0:]
-    rows = [json.loads(line.strip()[2:]) for line in "\n  ".join(text).splitlines() if line.strip().startswith("- {")]
+    rows = [
+        json.loads(line.strip()[2:])
+        for line in "\n  ".join(text).splitlines()
+        if line.strip().startswith("- {")
+    ]
     seen: dict[str, str] = {}
     for row in rows:
         if row["name"] in seen:
@@ -54,13 +68,17 @@ def stands(host: str, name: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_host_without_a_gpu_is_left_alone_even_when_a_set_is_named(host: str) -> None:
-    ran = playbook("tests/drivers/driver.yml", host, nvidia_driver_set=OLD, nvidia_driver_sets_file="/nowhere")
+    ran = playbook(
+        "tests/drivers/driver.yml", host, nvidia_driver_set=OLD, nvidia_driver_sets_file="/nowhere"
+    )
     assert (ran.code, ran.changed) == (0, 0), ran.said[-2000:]
     assert "nvidia" not in " ".join(installed(host))
 
 
 def test_a_gpu_without_a_set_is_named_and_left_alone() -> None:
-    ran = playbook("tests/drivers/driver.yml", "tver", nvidia_driver_managed=True, platform_pci_root=_pci("tver"))
+    ran = playbook(
+        "tests/drivers/driver.yml", "tver", nvidia_driver_managed=True, platform_pci_root=_pci("tver")
+    )
     assert (ran.code, ran.changed) == (0, 0), ran.said[-2000:]
     assert "10de:1b06 and no nvidia_driver_set" in ran.said
     code, checks = doctor("tver", _folder("doctor"), platform_pci_root=_pci("tver"))
@@ -70,7 +88,10 @@ def test_a_gpu_without_a_set_is_named_and_left_alone() -> None:
 
 def _pci(host: str) -> str:
     """A GTX 1080 Ti as sysfs shows it."""
-    on(host, "mkdir -p /root/pci/0 && cd /root/pci/0 && echo 0x10de >vendor && echo 0x1b06 >device && echo 0x030000 >class")
+    on(
+        host,
+        "mkdir -p /root/pci/0 && cd /root/pci/0 && echo 0x10de >vendor && echo 0x1b06 >device && echo 0x030000 >class",
+    )
     return "/root/pci"
 
 
@@ -82,7 +103,8 @@ def _folder(name: str) -> Path:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_first_dry_run_says_every_package_and_changes_nothing(host: str) -> None:
-    photograph = "{ dpkg -l || rpm -qa | sort; } 2>/dev/null | sha256sum; find /etc /opt -xdev -type f | sort | sha256sum"
+    packages = "{ dpkg -l || rpm -qa | sort; } 2>/dev/null | sha256sum"
+    photograph = f"{packages}; find /etc /opt -xdev -type f | sort | sha256sum"
     before = on(host, photograph)
     ran = role(host, OLD, "--check", "--diff")
     assert ran.code == 0, ran.said[-3000:]
@@ -94,7 +116,9 @@ def test_a_first_dry_run_says_every_package_and_changes_nothing(host: str) -> No
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_file_that_is_not_what_the_set_says_stops_before_anything_changes(host: str) -> None:
     if host == "tver":
-        pytest.skip("from a directory of the controller copies are proven by the same module; two ways are enough")
+        pytest.skip(
+            "from a directory of the controller copies are proven by the same module; two ways are enough"
+        )
     damaged = lab.WORK / f"damaged-{host}.yml"
     damaged.write_text(re.sub(r'"sha256": "....', '"sha256": "0000', lab.sets_file(host).read_text()))
     ran = role(host, OLD, nvidia_driver_sets_file=str(damaged))
@@ -115,8 +139,10 @@ def test_the_set_is_installed_exactly_and_a_second_run_changes_nothing_within_fo
     again = role(host, OLD)
     assert (again.code, again.changed) == (0, 0), again.said[-3000:]
     assert _reloads(host) == reloads, "a daemon-reload takes GPUs from running containers"
-    print(f"no-op run on {host}, Ansible's start included: {again.seconds:.1f} s, of it {again.cpu:.1f} s computing")
-    # Two round trips beside this; on a machine that does nothing else the clock says little more (docs/nvidia-traps.md).
+    print(
+        f"no-op run on {host}, Ansible's start included: {again.seconds:.1f} s, of it {again.cpu:.1f} s computing"
+    )
+    # What the clock says on a machine that does nothing else stands in docs/nvidia-traps.md.
     assert again.cpu <= 4
 
 
@@ -138,7 +164,9 @@ def test_nothing_apt_can_be_asked_moves_a_package(host: str) -> None:
     lab.publish(host, OLD, NEW)
     open_ = "-o Dir::Etc::preferencesparts=/nonexistent --ignore-hold"
     control = on(host, f"apt-get -s {open_} full-upgrade 2>/dev/null")
-    moved = {name for name in wanted(host, OLD) if re.search(rf"^(Inst|Remv) {re.escape(name)} ", control, re.M)}
+    moved = {
+        name for name in wanted(host, OLD) if re.search(rf"^(Inst|Remv) {re.escape(name)} ", control, re.M)
+    }
     assert len(moved) > 10, "without the lock the upgrade would move the driver, or this test proves nothing"
 
     before = installed(host)
@@ -161,19 +189,19 @@ def test_an_unattended_upgrade_moves_nothing_of_the_driver_and_still_does_its_wo
     before = installed(host)
     said = on(host, "unattended-upgrade --verbose --debug")
     assert installed(host) == before
-    assert "2" in on(host, "dpkg-query -W -f '${Version}' free-package"), "it must have upgraded what is free: " + said[-2000:]
+    assert "2" in on(host, "dpkg-query -W -f '${Version}' free-package"), (
+        "it must have upgraded what is free: " + said[-2000:]
+    )
 
 
 def _offer_free_package(host: str) -> None:
     """Version 1 installed, version 2 in the repository: proves that the upgrade tool really ran."""
-    script = """
-    for v in 1 2; do mkdir -p /tmp/f/DEBIAN && printf 'Package: free-package\\nVersion: %s\\nArchitecture: all\\nMaintainer: x <x@x>\\nDescription: x\\n' $v > /tmp/f/DEBIAN/control
-    dpkg-deb -b /tmp/f /srv/repo/free_$v.deb >/dev/null; done; dpkg -i /srv/repo/free_1.deb >/dev/null
-    cd /srv/repo && { echo; dpkg-deb -f free_2.deb; echo "Filename: free_2.deb"; echo "Size: $(stat -c %s free_2.deb)"; echo "SHA256: $(sha256sum free_2.deb | cut -d' ' -f1)"; } >> Packages
-    { echo 'Origin: drivers'; echo 'Label: drivers'; echo 'Suite: site'; echo 'SHA256:'; echo " $(sha256sum Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages"; } > Release
-    apt-get update -q
-    """  # noqa: E501 - a script
-    on(host, script)
+    on(host, f"{_TINY} free-package 1 /tmp/f.deb && dpkg -i /tmp/f.deb")
+    stanza = (
+        "cd /srv/repo && { echo; dpkg-deb -f free.deb; echo 'Filename: free.deb';"
+        ' echo "Size: $(stat -c %s free.deb)"; echo "SHA256: $(sha256sum free.deb | cut -d\' \' -f1)"; } >> Packages'
+    )
+    lab.index(host, f"{_TINY} free-package 2 /srv/repo/free.deb && {stanza}")
 
 
 @pytest.mark.parametrize("layer", ["preferences", "holds", "blacklist"])
@@ -191,10 +219,16 @@ def test_each_layer_of_the_lock_alone_keeps_the_driver(layer: str) -> None:
             said = on(host, "unattended-upgrade --verbose --debug --dry-run")
             chosen = re.findall(r"Packages that will be upgraded: (.*)", said)
             assert chosen is not None
-            assert not {name for line in chosen for name in line.split()} & set(wanted(host, OLD)), said[-3000:]
+            assert not {name for line in chosen for name in line.split()} & set(wanted(host, OLD)), said[
+                -3000:
+            ]
         else:
             said = on(host, "apt-get -s full-upgrade")
-            moved = {name for name in wanted(host, OLD) if re.search(rf"^(Inst|Remv) {re.escape(name)} ", said, re.M)}
+            moved = {
+                name
+                for name in wanted(host, OLD)
+                if re.search(rf"^(Inst|Remv) {re.escape(name)} ", said, re.M)
+            }
             assert not moved
     finally:
         on(host, "mv /root/outpost-driver /etc/apt/preferences.d/ 2>/dev/null; mv /root/91outpost-driver"
@@ -202,12 +236,9 @@ def test_each_layer_of_the_lock_alone_keeps_the_driver(layer: str) -> None:
 
 
 def test_a_third_package_cannot_pull_in_another_branch() -> None:
-    script = """
-    mkdir -p /tmp/t/DEBIAN && printf 'Package: gpu-top\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@x>\\nDepends: libnvidia-gpucomp (>= 550)\\nDescription: x\\n' > /tmp/t/DEBIAN/control
-    dpkg-deb -b /tmp/t /tmp/gpu-top.deb >/dev/null; apt-get -y install /tmp/gpu-top.deb
-    """  # noqa: E501 - a script
     before = installed("tver")
-    said = on("tver", script, check=False)
+    wants = "'Depends: libnvidia-gpucomp (>= 550)'"
+    said = on("tver", f"{_TINY} gpu-top 1 /tmp/t.deb {wants} && apt-get -y install /tmp/t.deb", check=False)
     assert "gpucomp" in said
     assert installed("tver") == before
 
@@ -222,7 +253,7 @@ def test_needrestart_never_proposes_to_restart_what_holds_a_gpu() -> None:
         cp /usr/bin/true /usr/local/bin/new && mv /usr/local/bin/new /usr/local/bin/sleep-$unit
     done
     needrestart -b -l
-    systemctl stop outpost@demo stranger; rm /etc/systemd/system/outpost@demo.service /etc/systemd/system/stranger.service
+    systemctl stop outpost@demo stranger; cd /etc/systemd/system; rm outpost@demo.service stranger.service
     """
     said = on("tver", script)
     assert "NEEDRESTART-SVC: stranger.service" in said, said
@@ -269,12 +300,20 @@ def test_the_doctor_names_each_thing_that_is_wrong_and_the_role_mends_what_it_ma
     mv /etc/apt/preferences.d/outpost-driver /root/
     echo 'nouveau modeset=1' >> /etc/initramfs-tools/modules
     mkdir -p /etc/X11 && printf 'Section "Device"\\n  Driver "nouveau"\\nEndSection\\n' > /etc/X11/xorg.conf
-    mkdir -p /etc/cdi && printf 'kind: nvidia.com/gpu\\nhostPath: /usr/lib/libcuda.so.525.147.05\\n' > /etc/cdi/nvidia.yaml
-    cp /usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.535.* /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.256.02
+    mkdir -p /etc/cdi
+    printf 'kind: nvidia.com/gpu\\nhostPath: /usr/lib/libcuda.so.525.147.05\\n' > /etc/cdi/nvidia.yaml
+    cd /usr/lib/x86_64-linux-gnu && cp nvidia/current/libnvidia-ml.so.535.* libnvidia-ml.so.470.256.02
     """)  # fmt: skip
     code, checks = doctor(host, _folder("doctor"))
     assert code == 2
-    assert failed(checks) == {"LOCKED", "LOCK_FILES", "NOUVEAU_OFF", "CDI_FRESH", "LIBRARIES", "UPGRADE_MOVES"}
+    assert failed(checks) == {
+        "LOCKED",
+        "LOCK_FILES",
+        "NOUVEAU_OFF",
+        "CDI_FRESH",
+        "LIBRARIES",
+        "UPGRADE_MOVES",
+    }
     assert "/etc/cdi/nvidia.yaml: 525.147.05" in str(checks["CDI_FRESH"]["value"])
     assert "libcuda1" in str(checks["LOCKED"]["value"])
 
@@ -282,7 +321,9 @@ def test_the_doctor_names_each_thing_that_is_wrong_and_the_role_mends_what_it_ma
     ran = role(host, OLD)
     assert ran.code == 0, ran.said[-3000:]
     assert on(host, "cat /etc/initramfs-tools/modules").strip().endswith("# nouveau modeset=1")
-    assert on(host, "ls /etc/X11").split() == ["xorg.conf.before-nvidia"] or "xorg.conf.before-nvidia" in on(host, "ls /etc/X11")
+    assert on(host, "ls /etc/X11").split() == ["xorg.conf.before-nvidia"] or "xorg.conf.before-nvidia" in on(
+        host, "ls /etc/X11"
+    )
     code, checks = doctor(host, _folder("doctor"))
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
 
@@ -304,8 +345,7 @@ def test_a_change_under_a_loaded_module_waits_for_a_window_and_touches_nothing()
 
 
 def test_a_foreign_package_of_the_driver_is_refused_by_name() -> None:
-    on("tver", "mkdir -p /tmp/l/DEBIAN && printf 'Package: libnvidia-foreign\\nVersion: 1\\nArchitecture: all\\n"
-               "Maintainer: x <x@x>\\nDescription: x\\n' > /tmp/l/DEBIAN/control && dpkg-deb -b /tmp/l /tmp/l.deb && dpkg -i /tmp/l.deb")  # fmt: skip
+    on("tver", f"{_TINY} libnvidia-foreign 1 /tmp/l.deb && dpkg -i /tmp/l.deb")
     ran = role("tver", NEW)
     on("tver", "dpkg --purge libnvidia-foreign")
     assert ran.code == 2
@@ -327,7 +367,12 @@ def test_a_failure_in_the_middle_ends_on_the_old_set_whole_and_locked(host: str)
     assert f"The host is on {OLD} again, whole and locked" in ran.said, ran.said[-4000:]
     assert "fails on purpose" in ran.said, "the reason must be in the message"
     stands(host, OLD)
-    assert on(host, "dpkg --audit || true; rpm -V nvidia-modprobe || true", check=False).count("nvidia-modprobe is") == 0
+    assert (
+        on(host, "dpkg --audit || true; rpm -V nvidia-modprobe || true", check=False).count(
+            "nvidia-modprobe is"
+        )
+        == 0
+    )
     code, checks = doctor(host, _folder("doctor"))
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
 

@@ -47,8 +47,8 @@ RUN: dict[str, Any] = {
     "run": {"file": "N.run", "sha256": SUM, "modules": "kernel"},
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
-    "families": ["nvidia-*", "libnvidia-*", "libcuda1"], "kernel_families": ["linux-image-*"], "lock_kernel": True, "allow": [],
-    "gpus": ["10de:1b06"], "window_open": False, "key_enrolled": False,
+    "families": ["nvidia-*", "libnvidia-*", "libcuda1"], "kernel_families": ["linux-image-*"], "lock_kernel": True,
+    "allow": [], "gpus": ["10de:1b06"], "window_open": False, "key_enrolled": False,
 }  # fmt: skip
 
 
@@ -56,7 +56,9 @@ def there(name: str, version: str = "580.95.05-1", held: bool = True) -> dict[st
     return {name: {"version": version, "held": held, "state": "installed"}}
 
 
-def kernel(release: str, state: str = "installed", headers: bool = True, version: str = "580.95.05") -> dict[str, Any]:
+def kernel(
+    release: str, state: str = "installed", headers: bool = True, version: str = "580.95.05"
+) -> dict[str, Any]:
     dkms = {"module": "nvidia", "version": version, "state": state} if state else None
     return {"release": release, "headers": headers, "file_version": "", "dkms": dkms}
 
@@ -66,14 +68,23 @@ WHOLE: dict[str, Any] = {
     "kernels": [kernel("6.8.0-50-generic")], "kernel": "6.8.0-50-generic", "loaded": "580.95.05",
     "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]}, "cdi": {}, "toolkit": True,
     "persistenced": True, "nouveau": {"loaded": False, "initial_ramdisk": [], "xorg": False}, "secure_boot": "off",
-    "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [], "record": {"name": "site-580", "packages": []},
-    "clock": 0.0,
+    "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [],
+    "record": {"name": "site-580", "packages": []}, "clock": 0.0,
 }  # fmt: skip
-BARE: dict[str, Any] = {**WHOLE, "packages": {}, "loaded": "", "libraries": {}, "record": {}, "kernels": [kernel("k", "")]}
+BARE: dict[str, Any] = {
+    **WHOLE,
+    "packages": {},
+    "loaded": "",
+    "libraries": {},
+    "record": {},
+    "kernels": [kernel("k", "")],
+}
 
 
 def failed(read: dict[str, Any], chosen: dict[str, Any] = CHOSEN, **settings: Any) -> set[str]:
-    return {c["code"] for c in driver.outpost_driver_checks(read, chosen, {**SETTINGS, **settings}) if not c["ok"]}
+    return {
+        c["code"] for c in driver.outpost_driver_checks(read, chosen, {**SETTINGS, **settings}) if not c["ok"]
+    }
 
 
 def refused(read: dict[str, Any], chosen: dict[str, Any] = CHOSEN, **settings: Any) -> set[str]:
@@ -109,7 +120,9 @@ def test_an_unknown_set_is_answered_with_the_known_ones_and_the_tool_that_makes_
         driver.outpost_driver_set({"site-580": CHOSEN}, "site-590")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "roles/nvidia_driver/vars/sets").glob("*.yml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "roles/nvidia_driver/vars/sets").glob("*.yml")), ids=lambda path: path.stem
+)
 def test_each_set_that_comes_with_the_role_is_whole_and_made_for_its_platform(path: Path) -> None:
     sets = yaml.safe_load(path.read_text())["nvidia_driver_sets"]
     for name in sets:
@@ -166,13 +179,19 @@ def test_a_bare_host_installs_the_set_without_a_reboot() -> None:
 
 
 def test_a_half_configured_package_is_installed_again() -> None:
-    half = {**WHOLE["packages"], "libcuda1": {"version": "580.95.05-1", "held": True, "state": "half-configured"}}
+    half = {
+        **WHOLE["packages"],
+        "libcuda1": {"version": "580.95.05-1", "held": True, "state": "half-configured"},
+    }
     plan = driver.outpost_driver_plan({**WHOLE, "packages": half}, CHOSEN, SETTINGS)
     assert [item["name"] for item in plan["install"]] == ["libcuda1"]
 
 
 def test_what_only_the_set_before_had_is_removed_and_a_strangers_package_is_refused() -> None:
-    old = {"name": "site-590", "packages": [package("libnvidia-gpucomp", "590.44.01-1"), package("libcuda1", "590.44.01-1")]}
+    old = {
+        "name": "site-590",
+        "packages": [package("libnvidia-gpucomp", "590.44.01-1"), package("libcuda1", "590.44.01-1")],
+    }
     read = {**WHOLE, "record": old, "packages": {**WHOLE["packages"], **there("libcuda1", "590.44.01-1"),
             **there("libnvidia-gpucomp", "590.44.01-1")}}  # fmt: skip
     plan = driver.outpost_driver_plan(read, CHOSEN, SETTINGS)
@@ -213,7 +232,9 @@ def test_an_enrolled_key_lifts_the_refusal_of_secure_boot() -> None:
     assert refused({**BARE, "secure_boot": "on"}, key_enrolled=True) == set()
 
 
-@pytest.mark.parametrize("held", [{"loaded": "535.261.03"}, {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}])
+@pytest.mark.parametrize(
+    "held", [{"loaded": "535.261.03"}, {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}]
+)
 def test_a_change_under_a_loaded_module_needs_a_window(held: dict[str, Any]) -> None:
     assert refused({**BARE, **held}) == {"WINDOW_OPEN"}
     plan = driver.outpost_driver_plan({**BARE, **held}, CHOSEN, {**SETTINGS, "window_open": True})
@@ -230,7 +251,16 @@ def test_a_whole_host_passes_every_check() -> None:
 @pytest.mark.parametrize(
     ("code", "read"),
     [
-        ("PACKAGES", {"packages": {**there("nvidia-smi"), **there("libcuda1", "590.1-1"), **there("nvidia-kernel-dkms")}}),
+        (
+            "PACKAGES",
+            {
+                "packages": {
+                    **there("nvidia-smi"),
+                    **there("libcuda1", "590.1-1"),
+                    **there("nvidia-kernel-dkms"),
+                }
+            },
+        ),
         ("FOREIGN_PACKAGES", {"packages": {**WHOLE["packages"], **there("libnvidia-stranger")}}),
         ("LOCKED", {"packages": {**WHOLE["packages"], **there("libcuda1", held=False)}}),
         ("UPGRADE_MOVES", {"upgrades": ["libcuda1"]}),
@@ -238,11 +268,18 @@ def test_a_whole_host_passes_every_check() -> None:
         ("MODULE_BUILT", {"kernels": [kernel("a"), kernel("b", "added")]}),
         ("MODULE_BUILT", {"kernels": [kernel("a"), kernel("b", "")]}),
         ("MODULE_BUILT", {"kernels": [kernel("a", version="535.261.03")]}),
+        ("MODULE_BUILT", {"kernels": [{**kernel("a", "built"), "file_version": "580.95.05"}]}),
         ("NOUVEAU_OFF", {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}),
-        ("NOUVEAU_OFF", {"nouveau": {"loaded": False, "initial_ramdisk": ["nouveau modeset=1"], "xorg": False}}),
+        (
+            "NOUVEAU_OFF",
+            {"nouveau": {"loaded": False, "initial_ramdisk": ["nouveau modeset=1"], "xorg": False}},
+        ),
         ("MODULE_LOADED", {"loaded": ""}),
         ("CDI_FRESH", {"cdi": {"/var/run/cdi/nvidia.yaml": ["535.261.03", "580.95.05"]}}),
-        ("NO_REFUSAL", {"refusals": ["NVRM: The NVIDIA GPU is supported through the NVIDIA 580.xx Legacy drivers"]}),
+        (
+            "NO_REFUSAL",
+            {"refusals": ["NVRM: The NVIDIA GPU is supported through the NVIDIA 580.xx Legacy drivers"]},
+        ),
         ("CONTAINER_SEES", {"containers": {"outpost-brain": "Failed to initialize NVML: Unknown Error"}}),
     ],
 )
@@ -250,8 +287,18 @@ def test_each_fault_is_found_and_nothing_else(code: str, read: dict[str, Any]) -
     assert failed({**WHOLE, **read}) == {code}
 
 
+def test_modules_that_the_vendor_built_and_signed_are_as_good() -> None:
+    signed = {**CHOSEN, "packages": [package("linux-modules-nvidia-580-6.8.0-50-generic")]}
+    read = {**WHOLE, "packages": there("linux-modules-nvidia-580-6.8.0-50-generic")}
+    assert failed({**read, "kernels": [{**kernel("a", ""), "file_version": "580.95.05"}]}, signed) == set()
+    assert failed({**read, "kernels": [kernel("a", "")]}, signed) == {"MODULE_BUILT"}
+
+
 def test_two_versions_of_libraries_are_seen_as_what_they_will_do() -> None:
-    assert failed({**WHOLE, "libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}}) == {"LIBRARIES", "LATENT_MISMATCH"}
+    assert failed({**WHOLE, "libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}}) == {
+        "LIBRARIES",
+        "LATENT_MISMATCH",
+    }
 
 
 def test_a_module_that_does_not_match_the_libraries_is_a_mismatch_to_come() -> None:
@@ -279,7 +326,10 @@ def content(lock: dict[str, Any], path: str) -> str:
 def test_the_apt_lock_pins_exact_versions_and_shuts_the_families() -> None:
     lock = driver.outpost_driver_lock(CHOSEN, "apt", SETTINGS, {"packages": [package("libnvidia-gpucomp")]})
     pins = content(lock, "/etc/apt/preferences.d/outpost-driver")
-    assert "Package: libcuda1 nvidia-kernel-dkms nvidia-smi\nPin: version 580.95.05-1\nPin-Priority: 1001\n" in pins
+    assert (
+        "Package: libcuda1 nvidia-kernel-dkms nvidia-smi\nPin: version 580.95.05-1\nPin-Priority: 1001\n"
+        in pins
+    )
     assert "Package: nvidia-* libnvidia-* libcuda1 linux-image-*\nPin: version *\nPin-Priority: -1\n" in pins
     assert pins.index("Priority: 1001") < pins.index("Priority: -1"), "the first record that fits decides"
     assert lock["hold"] == ["libcuda1", "nvidia-kernel-dkms", "nvidia-smi"]
@@ -297,20 +347,28 @@ def test_the_dnf_lock_names_versions_with_their_epoch_and_hides_the_families_gap
     settings = {**SETTINGS, "families": families["__nvidia_driver_families"],
                 "kernel_families": families["__nvidia_driver_kernel_families"]}  # fmt: skip
     chosen = {**CHOSEN, "packages": [package("nvidia-driver-cuda", "3:580.95.05-1.el8")]}
-    lines = content(driver.outpost_driver_lock(chosen, "dnf", settings, {}), "/etc/dnf/plugins/versionlock.list").splitlines()
+    lines = content(
+        driver.outpost_driver_lock(chosen, "dnf", settings, {}), "/etc/dnf/plugins/versionlock.list"
+    ).splitlines()
     assert "nvidia-driver-cuda-3:580.95.05-1.el8.*" in lines
     assert {"!nvidia-*", "!libnvidia-*", "!kernel", "!kernel-*"} <= set(lines)
 
 
 def test_debian_libraries_without_nvidia_in_their_name_are_in_the_families() -> None:
     families = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/deb.yml").read_text())
-    assert {"libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1"} <= set(families["__nvidia_driver_families"])
+    assert {"libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1"} <= set(
+        families["__nvidia_driver_families"]
+    )
     assert "linux-astra-modules-*" in families["__nvidia_driver_kernel_families"]
 
 
 def test_nouveau_is_off_by_blacklist_and_by_option_and_the_file_is_the_same_for_every_set() -> None:
-    one = content(driver.outpost_driver_lock(CHOSEN, "apt", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf")
-    other = content(driver.outpost_driver_lock(RUN, "dnf", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf")
+    one = content(
+        driver.outpost_driver_lock(CHOSEN, "apt", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf"
+    )
+    other = content(
+        driver.outpost_driver_lock(RUN, "dnf", SETTINGS, {}), "/etc/modprobe.d/outpost-nouveau.conf"
+    )
     assert one == other
     assert "\nblacklist nouveau\noptions nouveau modeset=0\n" in one
 
@@ -318,7 +376,10 @@ def test_nouveau_is_off_by_blacklist_and_by_option_and_the_file_is_the_same_for_
 def test_a_block_leaves_the_administrators_own_lines() -> None:
     once = lock_module.with_block("less-0:1-1.*\n", "ours", "a\n")
     assert once == "less-0:1-1.*\n# BEGIN ours\na\n# END ours\n"
-    assert lock_module.with_block(once + "vim\n", "ours", "b\n") == "less-0:1-1.*\n# BEGIN ours\nb\n# END ours\nvim\n"
+    assert (
+        lock_module.with_block(once + "vim\n", "ours", "b\n")
+        == "less-0:1-1.*\n# BEGIN ours\nb\n# END ours\nvim\n"
+    )
     assert lock_module.with_block(once, "ours", None) == "less-0:1-1.*\n"
 
 
@@ -349,14 +410,17 @@ def test_what_dkms_says_is_understood_in_its_old_and_new_words(
     (tmp_path / release / "build/Makefile").touch()
     (tmp_path / release / "modules.builtin").touch()
     (tmp_path / "5.4-removed").mkdir()  # what a removed kernel leaves behind is no kernel
-    monkeypatch.setattr(read_module, "say", lambda *command: line if command[:2] == ("dkms", "status") else "")
+    monkeypatch.setattr(
+        read_module, "say", lambda *command: line if command[:2] == ("dkms", "status") else ""
+    )
     found = read_module.kernels(str(tmp_path))
     assert [(k["release"], k["headers"], k["dkms"]["state"]) for k in found] == [(release, True, state)]
 
 
 def test_only_nvidias_specifications_count_and_every_version_in_them_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "nvidia.yaml").write_text("kind: nvidia.com/gpu\n- hostPath: /usr/lib/libcuda.so.535.261.03\n"
-                                          "- hostPath: /usr/lib/libnvidia-ml.so.580.95.05\n- hostPath: /dev/nvidia0\n")  # fmt: skip
+    paths = ("/usr/lib/libcuda.so.535.261.03", "/usr/lib/libnvidia-ml.so.580.95.05", "/dev/nvidia0")
+    lines = ["kind: nvidia.com/gpu", *(f"- hostPath: {path}" for path in paths)]
+    (tmp_path / "nvidia.yaml").write_text("\n".join(lines))
     (tmp_path / "other.yaml").write_text("kind: vendor.com/device\n- hostPath: /usr/lib/libx.so.111.22\n")
     assert read_module.cdi([str(tmp_path)]) == {str(tmp_path / "nvidia.yaml"): ["535.261.03", "580.95.05"]}
 
@@ -364,8 +428,12 @@ def test_only_nvidias_specifications_count_and_every_version_in_them_is_seen(tmp
 def test_the_tool_makes_a_set_that_the_role_takes(tmp_path: Path) -> None:
     control = tmp_path / "tree/DEBIAN/control"
     control.parent.mkdir(parents=True)
-    control.write_text("Package: nvidia-smi\nVersion: 580.95.05-1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n")
-    subprocess.run(["dpkg-deb", "-b", tmp_path / "tree", tmp_path / "nvidia-smi.deb"], check=True, capture_output=True)
+    control.write_text(
+        "Package: nvidia-smi\nVersion: 580.95.05-1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
+    )
+    subprocess.run(
+        ["dpkg-deb", "-b", tmp_path / "tree", tmp_path / "nvidia-smi.deb"], check=True, capture_output=True
+    )
     tool = ROOT / "roles/nvidia_driver/files/outpost-driver-set"
     command = [sys.executable, tool, tmp_path, "site-580", "580.95.05", "--platform", "astra-1.8"]
     made = yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

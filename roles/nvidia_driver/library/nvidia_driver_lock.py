@@ -7,7 +7,7 @@ module: nvidia_driver_lock
 short_description: Write the lock of the driver's packages
 description:
   - The lock is several files and, with apt, a hold on each installed package. All of it is compared and written in one
-    call, so that it is never half there longer than the writing takes and a run that changes nothing costs one round trip.
+    call, so that it is never half there longer than the writing takes, and a run without changes costs one round trip.
   - Files are replaced by rename.
 options:
   files:
@@ -84,7 +84,9 @@ def write(path, content):
 def holds():
     """Names on hold, and names that are installed."""
     form = "${Package}\t${db:Status-Want}\t${db:Status-Status}\n"
-    said = subprocess.run(["dpkg-query", "-W", "-f", form], stdout=subprocess.PIPE, check=True).stdout.decode()
+    said = subprocess.run(
+        ["dpkg-query", "-W", "-f", form], stdout=subprocess.PIPE, check=True
+    ).stdout.decode()
     rows = [line.split("\t") for line in said.splitlines()]
     there = {name for name, want, state in rows if state not in ("not-installed", "config-files")}
     return {name for name, want, state in rows if want == "hold"}, there
@@ -125,9 +127,13 @@ def main():
                 continue
             did.append("%s %s" % (verb, " ".join(names)))
             if not module.check_mode:
-                done = subprocess.run(["apt-mark", verb] + names, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                done = subprocess.run(
+                    ["apt-mark", verb, *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
                 if done.returncode:
-                    module.fail_json(msg="apt-mark %s: %s" % (verb, done.stdout.decode(errors="replace")), did=did)
+                    module.fail_json(
+                        msg="apt-mark %s: %s" % (verb, done.stdout.decode(errors="replace")), did=did
+                    )
     module.exit_json(changed=bool(did), did=did, diff={"before": before, "after": after})
 
 

@@ -87,16 +87,37 @@ from ansible.module_utils.basic import AnsibleModule
 
 VERSION = re.compile(r"\.so\.(\d{3}\.\d+(?:\.\d+)*)$")
 IN_TEXT = re.compile(r"\.so\.(\d{3}\.\d+(?:\.\d+)*)\b")
-LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/x86_64-linux-gnu/nvidia/current", "/usr/lib")
+LIBRARIES = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu/nvidia/current",
+    "/usr/lib",
+)
+# Where Debian, NVIDIA's RPMs, Ubuntu's signed modules and the .run installer put nvidia.ko, packed or not.
+MODULES = (
+    "updates/dkms/nvidia*.ko*",
+    "updates/dkms/*/nvidia*.ko*",
+    "kernel/drivers/video/nvidia*.ko*",
+    "kernel/nvidia-*/*/nvidia*.ko*",
+    "extra/nvidia*.ko*",
+    "extra/*/nvidia*.ko*",
+)
 # What a driver says when it will not serve a card; NVIDIA's own words.
-REFUSALS = ("will ignore this GPU", "No NVIDIA GPU found", "NVRM: API mismatch", "requires use of the NVIDIA open kernel modules")
+REFUSALS = (
+    "will ignore this GPU",
+    "No NVIDIA GPU found",
+    "NVRM: API mismatch",
+    "requires use of the NVIDIA open kernel modules",
+)
 
 
 def say(*command):
     """What a program prints; empty when it fails or is not there."""
     environment = dict(os.environ, LC_ALL="C")
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=120)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=120
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
@@ -151,21 +172,22 @@ def kernels(root):
         # "nvidia-current/535.261.03, 6.1.0-50-amd64, x86_64: installed"; dkms 2 has a comma after the name.
         match = re.match(r"(nvidia[a-z-]*)[/,] ?([\d.]+), ([^,]+), [^:]+: (\w+)", line)
         if match:
-            dkms[match.group(3)] = {"module": match.group(1), "version": match.group(2), "state": match.group(4)}
+            dkms[match.group(3)] = {
+                "module": match.group(1),
+                "version": match.group(2),
+                "state": match.group(4),
+            }
     found = []
     for directory in sorted(glob.glob(os.path.join(root, "*"))):
         if not os.path.exists(os.path.join(directory, "modules.builtin")):
             continue
         release = os.path.basename(directory)
-        files = [
-            path
-            for pattern in ("updates/dkms/nvidia*.ko*", "updates/dkms/*/nvidia*.ko*", "kernel/drivers/video/nvidia*.ko*",
-                            "kernel/nvidia-*/*/nvidia*.ko*", "extra/nvidia*.ko*", "extra/*/nvidia*.ko*")
-            for path in glob.glob(os.path.join(directory, pattern))
-        ]  # fmt: skip
+        files = [path for pattern in MODULES for path in glob.glob(os.path.join(directory, pattern))]
         version = say("modinfo", "-F", "version", sorted(files, key=len)[0]).strip() if files else ""
         headers = os.path.exists(os.path.join(directory, "build", "Makefile"))
-        found.append({"release": release, "headers": headers, "file_version": version, "dkms": dkms.get(release)})
+        found.append(
+            {"release": release, "headers": headers, "file_version": version, "dkms": dkms.get(release)}
+        )
     return found
 
 
@@ -199,11 +221,20 @@ def containers():
         asked = say("docker", "inspect", "--format", "{{json .HostConfig}}", name)
         settings = json.loads(asked) if asked else {}
         devices = [device.get("PathOnHost", "") for device in settings.get("Devices") or []]
-        if settings.get("Runtime") != "nvidia" and not settings.get("DeviceRequests") and not any(
-            "nvidia" in path for path in devices
+        if (
+            settings.get("Runtime") != "nvidia"
+            and not settings.get("DeviceRequests")
+            and not any("nvidia" in path for path in devices)
         ):
             continue
-        command = ["docker", "exec", name, "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        command = [
+            "docker",
+            "exec",
+            name,
+            "nvidia-smi",
+            "--query-gpu=driver_version",
+            "--format=csv,noheader",
+        ]
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
             said = done.stdout.decode(errors="replace").strip()
@@ -231,7 +262,9 @@ def upgrades(manager):
         said = say("apt-get", "--simulate", "--quiet", "full-upgrade")
         return sorted(set(re.findall(r"^(?:Inst|Remv) (\S+)", said, re.MULTILINE)))
     # --assumeno always ends with an error, so say() cannot be used.
-    done = subprocess.run(["dnf", "--quiet", "check-update"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["dnf", "--quiet", "check-update"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     said = done.stdout.decode(errors="replace").split("Obsoleting Packages")[0]
     return sorted(set(re.findall(r"^(\S+)\.(?:x86_64|noarch|i686)\s", said, re.MULTILINE)))
 
@@ -249,7 +282,9 @@ def secure_boot():
 
 def digsig_mode():
     """Astra's closed software environment: 0 off, 1 enforced, 2 logs only; empty elsewhere."""
-    match = re.search(r"^\s*DIGSIG_ELF_MODE\s*=\s*(\d)", text("/etc/digsig/digsig_initramfs.conf"), re.MULTILINE)
+    match = re.search(
+        r"^\s*DIGSIG_ELF_MODE\s*=\s*(\d)", text("/etc/digsig/digsig_initramfs.conf"), re.MULTILINE
+    )
     return match.group(1) if match else ""
 
 
@@ -276,7 +311,9 @@ def main():
     names = set(asked["names"])
     record = text(asked["record"])
     log = say("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat") if asked["kernel_log"] else ""
-    units = say("systemctl", "list-units", "--plain", "--no-legend", "--state=running,activating", "outpost@*.service")
+    units = say(
+        "systemctl", "list-units", "--plain", "--no-legend", "--state=running,activating", "outpost@*.service"
+    )
     read = {
         "packages": {name: known[name] for name in sorted(known) if name in names or belongs.match(name)},
         "kernels": kernels(asked["modules_root"]),

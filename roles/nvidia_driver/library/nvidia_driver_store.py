@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 module: nvidia_driver_store
 short_description: Keep the files of a driver set on the host
 description:
-  - Everything is on disk and proven before anything changes, and stays there; a link that breaks in the middle breaks nothing, and
-    the way back needs no network.
+  - Everything is on disk and proven before anything changes, and stays there. A link that breaks in the middle breaks
+    nothing, and the way back needs no network.
   - A file that is not what the set says is removed and named.
 options:
   directory:
@@ -20,7 +20,7 @@ options:
     elements: dict
     required: true
   source:
-    description: A URL under which the files lie, or empty for the distribution's repositories. Files already there are not fetched.
+    description: A URL under which the files lie, or empty for the distribution's repositories.
     type: str
     default: ""
   manager:
@@ -130,9 +130,11 @@ def main():
     if still:
         names = ", ".join("%s %s" % (wanted["name"], wanted["version"]) for wanted in still[:6])
         module.fail_json(
-            msg="%d of %d files of the driver set did not come, or are not what its sha256 says: %s. The source said: %s. "
+            msg="%d of %d files of the driver set did not come, or are not what its sha256 says: %s. The source said: "
+            "%s. "
             "Nothing was changed on the host. Give nvidia_driver_repository a directory or URL that holds them; a "
-            "distribution drops old versions." % (len(still), len(files), names, said[-600:].strip() or "nothing"),
+            "distribution drops old versions."
+            % (len(still), len(files), names, said[-600:].strip() or "nothing"),
             missing=still,
         )
     module.exit_json(changed=True, missing=[])
