@@ -57,6 +57,14 @@ test-python: .venv/tests.stamp ## unit and service tests, with real peers
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab
 
+.PHONY: test-drivers
+test-drivers: .venv/tests.stamp ## the driver's lock on real NVIDIA packages, apt and dnf: about six minutes
+	pytest -q tests/drivers/test_driver_pin.py
+
+.PHONY: test-drivers-build
+test-drivers-build: .venv/tests.stamp ## DKMS builds the real module; skips what it has proven for the same inputs
+	pytest -q -rs tests/drivers/test_module_build.py
+
 # Peers live in a virtual environment of their own, over .venv's packages: one torch for both sides.
 .venv-bench/setup.stamp: .venv/tests.stamp benchmarks/requirements.txt benchmarks/setup
 	@benchmarks/setup && touch $@

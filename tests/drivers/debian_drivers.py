@@ -148,8 +148,9 @@ def building() -> list[Package]:
         "linux-compiler-gcc-12-x86",
     ]
     driver = (
-        "nvidia-kernel-dkms nvidia-kernel-support nvidia-kernel-common nvidia-modprobe nvidia-alternative nvidia-legacy-check "
-        "nvidia-installer-cleanup libnvidia-ml1 firmware-nvidia-gsp glx-alternative-nvidia glx-alternative-mesa glx-diversions update-glx"
+        "nvidia-kernel-dkms nvidia-kernel-support nvidia-kernel-common nvidia-modprobe nvidia-alternative "
+        "nvidia-legacy-check nvidia-installer-cleanup libnvidia-ml1 firmware-nvidia-gsp glx-alternative-nvidia "
+        "glx-alternative-mesa glx-diversions update-glx"
     ).split()
     return fetch([found[name] for name in (*names, *driver)])
 

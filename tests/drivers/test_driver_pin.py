@@ -344,6 +344,21 @@ def test_a_change_under_a_loaded_module_waits_for_a_window_and_touches_nothing()
     assert installed("tver") == before
 
 
+def test_the_inference_systems_are_drained_before_a_reboot_each_to_its_own_end() -> None:
+    # A stop that takes its time, as one does that gives a study back to the queue.
+    script = """
+    printf '[Service]\\nExecStart=/bin/sleep 1000\\nExecStop=/bin/sh -c "sleep 2; touch /root/gave-back"\\n' \\
+        > /etc/systemd/system/outpost@.service
+    systemctl daemon-reload; systemctl start outpost@one outpost@two
+    """
+    on("tver", script)
+    ran = playbook("tests/drivers/drain.yml", "tver")
+    after = on("tver", "ls /root/gave-back; systemctl is-active outpost@one outpost@two", check=False)
+    on("tver", "rm /etc/systemd/system/outpost@.service; systemctl daemon-reload")
+    assert ran.code == 0, ran.said[-2000:]
+    assert after.split() == ["/root/gave-back", "inactive", "inactive"], after
+
+
 def test_a_foreign_package_of_the_driver_is_refused_by_name() -> None:
     on("tver", f"{_TINY} libnvidia-foreign 1 /tmp/l.deb && dpkg -i /tmp/l.deb")
     ran = role("tver", NEW)
