@@ -306,8 +306,9 @@ def publish(host: str, *names: str) -> None:
             put(host, sets(host)[name], f"/srv/new/{name}")
         on(
             host,
-            "mkdir -p /srv/repo && cp /srv/new/*/*.rpm /srv/repo/ && createrepo_c -q /srv/repo && rm -r /srv/new",
+            "mkdir -p /srv/repo && find /srv/new -name '*.rpm' -exec mv -t /srv/repo {} + && rm -r /srv/new",
         )
+        on(host, "createrepo_c -q /srv/repo")
         repository = (
             "[drivers]\nname=drivers\nbaseurl=file:///srv/repo\ngpgcheck=1\nmetadata_expire=0\n"
             "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-OUTPOST-LAB\n"

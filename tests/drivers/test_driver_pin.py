@@ -305,19 +305,13 @@ def test_the_doctor_names_each_thing_that_is_wrong_and_the_role_mends_what_it_ma
     cd /usr/lib/x86_64-linux-gnu && cp nvidia/current/libnvidia-ml.so.535.* libnvidia-ml.so.470.256.02
     """)  # fmt: skip
     code, checks = doctor(host, _folder("doctor"))
+    on(host, "rm /etc/cdi/nvidia.yaml /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.256.02")
     assert code == 2
-    assert failed(checks) == {
-        "LOCKED",
-        "LOCK_FILES",
-        "NOUVEAU_OFF",
-        "CDI_FRESH",
-        "LIBRARIES",
-        "UPGRADE_MOVES",
-    }
+    # Not UPGRADE_MOVES: the holds of all the other packages still keep the driver.
+    assert failed(checks) == {"LOCKED", "LOCK_FILES", "NOUVEAU_OFF", "CDI_FRESH", "LIBRARIES"}
     assert "/etc/cdi/nvidia.yaml: 525.147.05" in str(checks["CDI_FRESH"]["value"])
     assert "libcuda1" in str(checks["LOCKED"]["value"])
 
-    on(host, "rm /etc/cdi/nvidia.yaml /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.256.02")
     ran = role(host, OLD)
     assert ran.code == 0, ran.said[-3000:]
     assert on(host, "cat /etc/initramfs-tools/modules").strip().endswith("# nouveau modeset=1")
@@ -398,7 +392,7 @@ def test_the_branch_changes_and_is_locked_again(host: str) -> None:
     ran = role(host, NEW)
     assert ran.code == 0, ran.said[-4000:]
     stands(host, NEW)
-    print(f"daemon-reloads of a branch change on {host}: {_reloads(host) - reloads}")
+    assert _reloads(host) - reloads <= 1, "a daemon-reload takes GPUs from running containers"
     code, checks = doctor(host, _folder("doctor"))
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
 

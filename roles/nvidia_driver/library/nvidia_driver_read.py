@@ -323,6 +323,7 @@ def main():
         "cdi": cdi(asked["cdi_directories"]),
         "toolkit": os.path.exists("/usr/bin/nvidia-ctk"),
         "persistenced": os.path.exists("/lib/systemd/system/nvidia-persistenced.service"),
+        "versionlock": os.path.exists("/etc/dnf/plugins/versionlock.conf"),
         "nouveau": nouveau(asked["proc_modules"]),
         "secure_boot": secure_boot(),
         "digsig_mode": digsig_mode(),
