@@ -208,11 +208,10 @@ def _rpm_sets() -> dict[str, Path]:
         store.ensure(["rpm"])
         shutil.rmtree(base, ignore_errors=True)
         kernel = [p.path for p in debian.newer_kernel()]
-        without = [path for path in _deb_paths()[NEW] if not path.name.startswith("linux-image-cloud-")]
         for name, paths in (
             (OLD, _deb_paths()[OLD]),
             (NEW, _deb_paths()[NEW]),
-            ("later", [*without, *kernel]),
+            ("later", kernel),
         ):
             _make_rpms(base / name, paths, tag)
         shutil.copytree(base / NEW, base / BROKEN)

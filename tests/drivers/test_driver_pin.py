@@ -167,6 +167,7 @@ def test_nothing_apt_can_be_asked_moves_a_package(host: str) -> None:
     moved = {
         name for name in wanted(host, OLD) if re.search(rf"^(Inst|Remv) {re.escape(name)} ", control, re.M)
     }
+    print(f"without the lock an upgrade of {host} moves {len(moved)} packages of the set")
     assert len(moved) > 10, "without the lock the upgrade would move the driver, or this test proves nothing"
 
     before = installed(host)
