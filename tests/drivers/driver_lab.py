@@ -198,7 +198,11 @@ def _rpm_sets() -> dict[str, Path]:
     inputs = [path for name in (OLD, NEW) for path in _deb_paths()[name]] + [
         p.path for p in debian.newer_kernel()
     ]
-    sources = [Path(__file__).with_name("rpm_drivers.py"), ROOT / "lab/outpost_lab/rpm_build.py"]
+    sources = [
+        Path(__file__),
+        Path(__file__).with_name("rpm_drivers.py"),
+        ROOT / "lab/outpost_lab/rpm_build.py",
+    ]
     tag = store.tag("rpm")
     wanted = hashlib.sha256(
         "".join([tag, *(p.parent.name + p.name for p in inputs), *(p.read_text() for p in sources)]).encode()
