@@ -74,7 +74,7 @@ def on(host: str, script: str, *, check: bool = True) -> str:
 
 
 def put(host: str, source: Path, target: str) -> None:
-    on(host, f"mkdir -p {Path(target).parent}")
+    on(host, f"rm -rf {target} && mkdir -p {Path(target).parent}")
     subprocess.run(["docker", "cp", source, f"{NAME}-{host}:{target}"], check=True, capture_output=True)
 
 
@@ -218,6 +218,9 @@ def _rpm_sets() -> dict[str, Path]:
             ("later", kernel),
         ):
             _make_rpms(base / name, paths, tag)
+        # The kernel stays what it was: the very same file, not one built a second later.
+        for path in (base / OLD).glob("kernel-*.rpm"):
+            shutil.copy(path, base / NEW)
         shutil.copytree(base / NEW, base / BROKEN)
         _make_rpms(
             base / BROKEN,
@@ -309,7 +312,7 @@ def publish(host: str, *names: str) -> None:
             put(host, sets(host)[name], f"/srv/new/{name}")
         on(
             host,
-            "mkdir -p /srv/repo && find /srv/new -name '*.rpm' -exec mv -t /srv/repo {} + && rm -r /srv/new",
+            "mkdir -p /srv/repo && for set in /srv/new/*; do cp -f $set/*.rpm /srv/repo/; done && rm -r /srv/new",
         )
         on(host, "createrepo_c -q /srv/repo")
         repository = (
