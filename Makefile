@@ -58,7 +58,7 @@ test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab
 
 .PHONY: test-drivers
-test-drivers: .venv/tests.stamp ## the driver's lock on real NVIDIA packages, apt and dnf: about six minutes
+test-drivers: .venv/tests.stamp ## the driver's lock on real NVIDIA packages, apt and dnf: seven minutes, beside make test
 	pytest -q tests/drivers/test_driver_pin.py
 
 .PHONY: test-drivers-build

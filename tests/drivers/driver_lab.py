@@ -104,25 +104,6 @@ def role(host: str, name: str, *more: str, **variables: object) -> Ran:
     return playbook("tests/drivers/driver.yml", host, *more, **{**given, **variables})
 
 
-def cut_power_during(host: str, name: str, log: str) -> None:
-    """Starts the change to `name` and takes the host's power away once the shell test `log` says it is under way."""
-    variables = {
-        "nvidia_driver_managed": True,
-        "nvidia_driver_set": name,
-        "nvidia_driver_sets_file": str(sets_file(host)),
-        "nvidia_driver_repository": source(host, name),
-    }
-    command = ["ansible-playbook", "tests/drivers/driver.yml", "-l", host, "-e", json.dumps(variables)]
-    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as change:
-        deadline = time.monotonic() + 120
-        while on(host, f"{log} && echo yes", check=False).strip() != "yes":
-            assert change.poll() is None, "the change was over before its power was cut"
-            assert time.monotonic() < deadline
-        subprocess.run(["docker", "kill", f"{NAME}-{host}"], check=True, capture_output=True)
-        change.kill()
-    lab("up", host)
-
-
 def doctor(host: str, folder: Path, **variables: object) -> tuple[int, dict[str, dict[str, object]]]:
     """Exit code of the doctor, and its checks by code, out of the file it writes."""
     ran = playbook("playbooks/doctor.yml", host, doctor_directory=str(folder), **variables)

@@ -388,30 +388,6 @@ def test_a_failure_in_the_middle_ends_on_the_old_set_whole_and_locked(host: str)
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
 
 
-def test_a_power_cut_in_the_middle_leaves_a_host_where_nothing_else_moves_and_the_next_run_mends_it() -> None:
-    host = "tver"
-    under_way = "test $(tail -n +$(cat /root/mark) /var/log/dpkg.log | grep -c ' unpack ') -gt 4"
-    on(host, "wc -l < /var/log/dpkg.log > /root/mark")
-    lab.cut_power_during(host, NEW, under_way)
-    torn = installed(host)
-    assert {torn[name] for name in ("nvidia-smi", "libcuda1", "libnvidia-ml1")} & set(
-        wanted(host, NEW).values()
-    ), torn
-
-    on(host, "dpkg --configure -a", check=False)
-    before = installed(host)
-    for attempt in ("apt-get -y full-upgrade", "apt-get -y --fix-broken install", "unattended-upgrade"):
-        on(host, attempt, check=False)
-        moved = {name: now for name, now in installed(host).items() if before.get(name) != now}
-        # Only towards the set that is locked: its pins ask for it, even backwards.
-        assert moved.items() <= wanted(host, OLD).items(), (attempt, moved)
-    ran = role(host, OLD)
-    assert ran.code == 0, ran.said[-4000:]
-    stands(host, OLD)
-    code, checks = doctor(host, _folder("doctor"))
-    assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
-
-
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_branch_changes_and_is_locked_again(host: str) -> None:
     reloads = _reloads(host)
