@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -204,3 +205,21 @@ def test_a_study_not_yet_computed_takes_a_late_instance_in(tmp_path: Path) -> No
 def test_a_description_that_is_no_expression_is_named_at_the_start() -> None:
     with pytest.raises(re.error):
         RequiredSeries(description="(")
+
+
+def test_a_study_that_the_journal_could_not_complete_stays_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(tmp_path, quiet_seconds=0)
+    study = intake.send()
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intake.journal, "complete", full)
+        with pytest.raises(sqlite3.OperationalError):
+            intake.assembly.complete_due_studies()
+    assert intake.assembly.receiving() == 1
+    assert intake.assembly.complete_due_studies() == 1
+    assert intake.journal.study(study.row).state == "complete"

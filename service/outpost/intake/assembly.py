@@ -108,20 +108,28 @@ class Assembly:
                     series.last_sign = now
 
     def complete_due_studies(self) -> int:
-        """Move studies whose time has come to `complete`; returns how many."""
+        """Move studies whose time has come to `complete`; returns how many.
+
+        What the journal raises (a full disk) is raised; the studies stay due.
+        """
         now = time.monotonic()
         with self._lock:
-            due = [(row, by) for row, study in self._receiving.items() if (by := self._due(study, now))]
-            for row, _ in due:
-                del self._receiving[row]
+            due = {row: by for row, study in self._receiving.items() if (by := self._due(study, now))}
+            taken = {row: self._receiving.pop(row) for row in due}
         completed = 0
-        for row, by in due:
-            try:
-                self._journal.complete(row, by=by)
-                completed += 1
-                log.info("study %d complete (%s)", row, by)
-            except JournalError:
-                continue  # complete already: its instance was journalled, it fell due, then the sign came
+        try:
+            for row, by in due.items():
+                try:
+                    self._journal.complete(row, by=by)
+                    completed += 1
+                    log.info("study %d complete (%s)", row, by)
+                except JournalError:
+                    pass  # complete already: its instance was journalled, it fell due, then the sign came
+                del taken[row]
+        finally:
+            with self._lock:
+                for row, study in taken.items():
+                    self._receiving.setdefault(row, study)
         return completed
 
     def receiving(self) -> int:
