@@ -164,6 +164,15 @@ def test_the_rule_sets_of_the_labs_inventory_and_of_every_model_are_right(rule_s
         assert rule_sets.outpost_rule_sets({"brain": str(file)}, SYSTEMS)["faults"] == [], file
 
 
+def test_the_labs_rule_set_is_its_models_and_one_rule_of_its_own() -> None:
+    lab = yaml.safe_load((ROOT / "inventories/lab/rules/brain.yaml").read_text())
+    model = yaml.safe_load((ROOT / "service/bundles/brain_extraction/filter.yaml").read_text())
+    assert lab["rules"][1:] == model["rules"]
+    assert {key: lab[key] for key in model.keys() - {"about", "rules"}} == {
+        key: model[key] for key in model.keys() - {"about", "rules"}
+    }
+
+
 def pins(file: str) -> dict[str, str]:
     lines = (ROOT / file).read_text().splitlines()
     found = [re.match(r"([A-Za-z0-9_.-]+)(?:\[\w+\])?==(\S+)", line) for line in lines]
