@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,6 +158,46 @@ def test_what_the_service_says_of_its_rules_is_read_from_its_health(rule_sets: M
     }
     assert rule_sets.outpost_rules_in_use(answer) == "abc"
     assert rule_sets.outpost_rules_in_use({"msg": "Connection refused"}) == ""
+
+
+class _Health(BaseHTTPRequestHandler):
+    """What a service answers that is not ready and whose rule file is wrong to it."""
+
+    fault = "brain.yaml: line 3: rules[0].require.fact: 'voxels' is no fact"
+
+    def do_GET(self) -> None:
+        body = json.dumps(
+            {"status": "failed", "checks": [{"code": "FILTER_RULES", "value": self.fault}]}
+        ).encode()
+        self.send_response(503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Not into the test's output."""
+
+
+def test_a_rule_set_that_does_not_judge_fails_the_run_with_the_services_own_word(tmp_path: Path) -> None:
+    play = tmp_path / "play.yml"
+    play.write_text(
+        "- hosts: region\n  gather_facts: false\n  tasks:\n"
+        "  - ansible.builtin.import_role: {name: dicom_filter, tasks_from: check}\n"
+        "  - ansible.builtin.import_role: {name: dicom_filter, tasks_from: active}\n"
+    )
+    local = {"ansible_connection": "local", "ansible_become": False, "dicom_filter_active_seconds": 2}
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        systems = {"brain": SYSTEMS["brain"] | {"api_port": server.server_port}}
+        more = json.dumps(local | {"outpost_systems": systems})
+        ended = run(tmp_path, "        brain: {missing: accept}\n", str(play), "-e", more)
+        server.shutdown()
+    said = " ".join(ended.stdout.split())
+    assert ended.returncode == 2, said
+    assert "nowhere: a rule set does not judge 2 s after it was written" in said
+    assert f"found {_Health.fault}" in said
+    assert "The rule set before it goes on judging" in said
 
 
 def test_the_rule_sets_of_the_labs_inventory_and_of_every_model_are_right(rule_sets: ModuleType) -> None:
