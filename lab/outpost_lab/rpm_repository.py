@@ -40,8 +40,10 @@ def ensure(settings: Settings, store: ImageStore) -> None:
 def _build(settings: Settings, store: ImageStore, wanted: str) -> None:
     base = directory(settings)
     debs, partial = settings.cache / "debs", base / f"{wanted}.partial"
+    # Where the images are there already, from another checkout, nobody has made the folder of the logs yet.
+    logs = settings.directory / "logs"
     shutil.rmtree(partial, ignore_errors=True)
-    for path in (debs, partial):
+    for path in (debs, partial, logs):
         path.mkdir(parents=True, exist_ok=True)
     mounts = {
         _PACKAGE: "/lab/outpost_lab:ro",
@@ -51,7 +53,7 @@ def _build(settings: Settings, store: ImageStore, wanted: str) -> None:
         partial: "/output",
     }
     volumes = [f"--volume={source}:{target}" for source, target in mounts.items()]
-    with (settings.directory / "logs" / "rpm-repository.log").open("w") as log:
+    with (logs / "rpm-repository.log").open("w") as log:
         workshop = [f"--label=outpost.lab={settings.name}", *volumes, "--workdir=/lab", store.tag("rpm")]
         program = ["python3", "-B", "-m", "outpost_lab.rpm_build", "/payloads", "/keys", "/debs", "/output"]
         docker("run", "--rm", *workshop, *program, f"{os.getuid()}:{os.getgid()}", log=log)

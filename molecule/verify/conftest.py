@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import testinfra
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from testinfra.host import Host
 
 from outpost.demo import TEMPLATES
@@ -73,15 +74,29 @@ def host_of(name: str) -> Host:
 def send_head_series(region: str, seed: str, folder: Path, address: str = "") -> str:
     """Sends the T1 head of Debian's mricron-data as a new MR series by C-STORE; returns its Study Instance UID."""
     files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
+    _send(folder, address or ADDRESSES[region])
+    return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+
+
+def send_packaged(region: str, files: list[Path], folder: Path, **changes: str) -> str:
+    """Sends real images of an installed package as one series of a new study; returns its Study Instance UID."""
+    study, series = generate_uid(), generate_uid()
+    folder.mkdir()
+    for number, file in enumerate(files):
+        image = dcmread(file)
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        for keyword, value in changes.items():
+            setattr(image, keyword, value)
+        image.save_as(folder / f"{number}.dcm")
+    _send(folder, ADDRESSES[region])
+    return str(study)
+
+
+def _send(folder: Path, address: str) -> None:
     # DCMTK's, by its full name: pynetdicom brings a program of the same name into the venv.
     sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories"]
-    subprocess.run(
-        [*sender, address or ADDRESSES[region], "11112", str(folder)],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
+    subprocess.run([*sender, address, "11112", str(folder)], check=True, capture_output=True, timeout=120)
 
 
 def psql_program(host: Host) -> str:

@@ -28,3 +28,8 @@ def filters() -> ModuleType:
 @pytest.fixture(scope="session")
 def preflight() -> ModuleType:
     return _load(ROOT / "plugins/filter/outpost_preflight.py")
+
+
+@pytest.fixture(scope="session")
+def rule_sets() -> ModuleType:
+    return _load(ROOT / "plugins/filter/outpost_rules.py")

@@ -7,9 +7,13 @@ import socket
 import subprocess
 import time
 import urllib.error
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
+import yaml
 from conftest import (
     ADDRESSES,
     ORTHANC,
@@ -18,6 +22,7 @@ from conftest import (
     psql,
     psql_program,
     send_head_series,
+    send_packaged,
     study_end,
     wait_for,
 )
@@ -25,8 +30,15 @@ from testinfra.host import Host
 
 from outpost.demo import TEMPLATES
 from outpost.demo.dice import LEAST, dice_of_segmentation
+from outpost.records.recorder import study_key
 
 PLATFORM = {"chita": ("ubuntu", "24.04"), "tver": ("astra", "1.8"), "train": ("redos", "8")}
+PYDICOM = Path(pydicom.__file__).parent / "data/test_files"
+# What is no study for the model, in real images that pydicom carries: known by name, and by the lab's own rule set.
+GARBAGE: list[tuple[str, str, dict[str, str]]] = [
+    ("LOCALIZER", "dicomdirtests/98892001/CT2N/*", {}),
+    ("SITE_NOT_FOR_AI", "MR_small.dcm", {"SeriesDescription": "T1 - not for AI"}),
+]
 UNITS = ["docker.service", "outpost-firewall.service", "outpost@brain.service"]
 
 
@@ -101,6 +113,39 @@ def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path:
         )
 
     wait_for("the study in the region's database", recorded, 30)
+
+
+def test_the_rule_set_of_the_inventory_judges(region: str) -> None:
+    digest = sha256((ROOT / "inventories/lab/rules/brain.yaml").read_bytes()).hexdigest()
+
+    def judges() -> bool:
+        checks = http_json(f"http://{ADDRESSES[region]}:8080/health/light")["checks"]
+        found = next(check for check in checks if check["code"] == "FILTER_RULES")
+        assert found["value"] == digest[:12], found
+        return True
+
+    wait_for("the rule set of the inventory", judges, 10)
+
+
+@pytest.mark.parametrize(("code", "pattern", "changes"), GARBAGE, ids=[one[0] for one in GARBAGE])
+def test_garbage_is_rejected_with_its_reason_and_kept(
+    region: str, host: Host, tmp_path: Path, code: str, pattern: str, changes: dict[str, str]
+) -> None:
+    images = sorted(PYDICOM.glob(pattern))
+    assert images
+    study_uid = send_packaged(region, images, tmp_path / "garbage", **changes)
+    end = study_end(region, study_uid, 60)
+    assert (end["state"], end["reason"]) == ("rejected", code), end
+    assert end["meaning"] or code.startswith("SITE_"), end
+
+    kept = host.run(f"find /var/lib/outpost/brain/quarantine/{code}/{study_uid}.r1 -type f").stdout.split()
+    assert len(kept) == len(images), "a rejected study stays on disk whole"
+
+    config: dict[str, Any] = yaml.safe_load(host.run("cat /etc/outpost/brain.yaml").stdout)
+    key = study_key(config["records"]["uid_key"], study_uid)
+    row = f"SELECT outcome, reason, instances FROM outpost.studies WHERE study_key = '{key}'"
+    wanted = f"rejected|{code}|{len(images)}"
+    wait_for(f"{wanted} in the region's database", lambda: psql(host, "outpost", row) == wanted, 30)
 
 
 def test_the_database_is_closed_to_the_hospital(region: str) -> None:

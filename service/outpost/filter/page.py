@@ -113,6 +113,27 @@ YAML is read with two differences, as attributes hold such texts: only `true` an
 keywords too (`MRImageStorage`). `PatientAge` and its like are compared in years. Attributes of patient,
 study, series and equipment are read from one instance of each series.
 
+## In the inventory
+
+```yaml
+dicom_filter_rules:             # per region, or for all in group_vars/region.yml
+  brain: "{{ inventory_dir }}/rules/brain.yaml"     # a file on the controller, or
+  chest:                                            # the rule set itself, or
+    rules:
+      - {name: modality, require: {tag: Modality, in: [CR, DX]}, code: MODALITY_UNWANTED}
+  knee: {}                                          # the bundle's own, as for a system not named
+```
+
+- The role `dicom_filter` judges every rule set on the controller before the host is asked for anything, in a
+  dry run too. A wrong one stops that host with file, line, key, reason and the nearest right key; the other
+  hosts go on. In the inventory itself Ansible reads YAML: there `NO` must be in quotes.
+- It writes `/etc/outpost/filter/<system>.yaml` and never restarts a system for a change of it; the run ends
+  when the service says that the new rule set judges, or fails with what the service says instead. A first
+  rule set, or none any more, changes the system's configuration and restarts that one system: its studies
+  wait in the spool.
+- `playbooks/preflight.yml -l <region>` judges and changes nothing. Where the service's libraries are (`make
+  setup` brings them), `outpost filter check FILE` judges a file by itself.
+
 """
 
 
