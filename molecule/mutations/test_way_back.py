@@ -63,7 +63,10 @@ def releases(tmp_path: Path) -> Path:
 
 def test_a_release_that_does_not_become_ready_is_taken_back(releases: Path) -> None:
     before = on(LIMIT[0], "readlink", "/opt/outpost/current")
-    failed = site("-e", f"outpost_release={BROKEN}", "-e", f"outpost_release_directory={releases}",
+    configuration = on(LIMIT[0], "cat", "/etc/outpost/brain.yaml")
+    # A configuration that goes with the new release: the one before might refuse it.
+    failed = site("-e", '{"inference_quarantine": {"max_items": 777}}',
+                  "-e", f"outpost_release={BROKEN}", "-e", f"outpost_release_directory={releases}",
                   "-e", "outpost_release_url=", "-e", "inference_ready_seconds=30")  # fmt: skip
     said = " ".join(failed.stdout.split())
     assert failed.returncode == 2, said[-3000:]
@@ -71,6 +74,8 @@ def test_a_release_that_does_not_become_ready_is_taken_back(releases: Path) -> N
     assert f"runs {Path(before).name} again" in said
 
     assert on(LIMIT[0], "readlink", "/opt/outpost/current") == before
+    assert "777" not in configuration
+    assert on(LIMIT[0], "cat", "/etc/outpost/brain.yaml") == configuration
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -8,6 +8,7 @@ from outpost.platform.redact import redact
 
 # Line -> the word that must be gone.
 SECRETS = {
+    'uid_key: "my-own-hospital-key"': "my-own-hospital-key",
     "password: hunter2-of-the-region": "hunter2",
     '  recorder_password: "q7z5kx3m2n4b6v8c9a1s2d3f4g5h6j7k"': "q7z5kx3m",
     "PGPASSWORD=swordfish psql -h db": "swordfish",
@@ -27,6 +28,8 @@ SECRETS = {
     "secret in the middle Qw3rTy-Uiop_AsdfGhjkLzxcvBnm12 of a line": "Qw3rTy",
 }
 PATIENTS = {
+    "spool/2.25.329800735698586629295641978511506172918/1.dcm": "3298007356985866292956",
+    "study 1.2.840.20261126101112 is there": "20261126101112",
     "PatientName: Ivanov": "Ivanov",
     "Patient ID = 4711": "4711",
     "(0010,0020) LO [4711]": "4711",

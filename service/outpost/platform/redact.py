@@ -15,6 +15,7 @@ _NAMED: Final = re.compile(
     (?P<key>
       [\w.-]* (?: passw(?:or)?d | passphrase | passwd | secret | token | api[_-]?key | private[_-]?key | credential
         | authorization | cookie | htpasswd | dsn ) [\w.-]*
+      | [\w.-]*[_-]key
       | patient[\w ]* | (?:referring|performing|operator|physician)[\w ]* | other\ ?patient[\w ]* | birth[\w ]*
       | accession[\w ]*
     )
@@ -34,7 +35,7 @@ _PATTERNS: Final = (
     (re.compile(r"(?<!sha256:)\b(?=[0-9A-Za-z]*\d)(?=[0-9A-Za-z]*[A-Za-z])[0-9A-Za-z]{24,}={0,2}"), "[secret]"),
     (re.compile(r"(?<!sha256:)(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{28,}={0,2}"), "[secret]"),
     # DICOM: UIDs, person names with carets, dates without dashes.
-    (re.compile(r"\b\d+(?:\.\d+){6,}\b"), "[uid]"),
+    (re.compile(r"\b\d+(?:\.\d+){6,}\b|\b2\.25\.\d+\b|\b[012](?:\.\d+){2,}\.\d{6,}\b"), "[uid]"),
     (re.compile(r"[^\s\"'=:,\[\](){}]+\^[^\s\"',\[\](){}]*(?:\s[^\s\"'=:,\[\](){}]*\^[^\s\"',]*)*"), "[name]"),
     (re.compile(r"(?<![\d.])(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?![\d.])"), "[date]"),
     (re.compile(r"(?<!\d)(?:0[1-9]|[12]\d|3[01])[./](?:0[1-9]|1[0-2])[./](?:19|20)\d{2}(?!\d)"), "[date]"),
