@@ -18,7 +18,8 @@ from pydicom.encaps import encapsulate
 
 from outpost.inference import decode
 from outpost.inference.codes import Code, InputRejected
-from outpost.inference.decode import DECODERS, decode_file, decoders_selfcheck
+from outpost.inference.decode import DECODERS, decode_file, decode_image, decoders_selfcheck
+from outpost.inference.header import read_header
 
 ROW, COLUMN = np.mgrid[0:64, 0:48]
 SURFACE = np.sin(ROW / 9) * np.cos(COLUMN / 7)
@@ -150,6 +151,35 @@ def test_an_odd_number_of_bytes_is_padded_and_the_padding_is_no_pixel(tmp_path: 
 
 
 # --- when a decoder fails, or lies ---
+
+
+@pytest.mark.parametrize("syntax", DECODERS)
+def test_pixels_read_from_where_the_header_ends_are_those_of_the_whole_file(syntax: str) -> None:
+    file = Path(decode.__file__).parent / "frames" / f"{syntax}.dcm"
+    image = read_header(file)
+    assert np.array_equal(decode_image(image).pixels, decode_file(file)[1].pixels)
+    assert "PixelData" not in image.dataset
+
+
+@pytest.mark.parametrize("shape", [(454, 454), (2003, 1723), (205, 205), (100, 102)])
+@pytest.mark.parametrize(
+    "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian]
+)
+def test_no_length_of_pixels_is_taken_for_their_vr(
+    tmp_path: Path, syntax: str, shape: tuple[int, int]
+) -> None:
+    """454 x 454 of 16 bits are 0x064A48 bytes, whose last two read `HJ`: like a VR."""
+    pixels = (np.arange(shape[0] * shape[1]) % 4096).astype(np.uint16).reshape(shape)
+    file = written(tmp_path / "x.dcm", uid.ExplicitVRLittleEndian, pixels, 12)
+    read, made = dcmread(file), Dataset()
+    for element in read:  # a data set that was read keeps to the byte order it was read in
+        made.add(element)
+    made.file_meta = read.file_meta
+    if syntax == uid.ExplicitVRBigEndian:
+        made.PixelData = pixels.astype(">u2").tobytes()
+    made.file_meta.TransferSyntaxUID = syntax
+    made.save_as(file, enforce_file_format=True)
+    assert np.array_equal(decode_image(read_header(file)).pixels, pixels)
 
 
 def replaced(monkeypatch: pytest.MonkeyPatch, **decoders: Any) -> None:

@@ -20,10 +20,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.filereader import read_dataset
+from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
 from outpost.inference.codes import Code, InputRejected
@@ -102,25 +102,27 @@ def decode_image(image: ImageHeader) -> Decoded:
     """
     with _describing(image.path):
         pixels = _pixels(image)
-    image.dataset.add(pixels)
+    image.dataset[pixels.tag] = pixels
     try:
         return _decode(image.path, image.dataset)
     finally:
         image.dataset.pop(pixels.tag, None)
 
 
-def _pixels(image: ImageHeader) -> DataElement:
+def _pixels(image: ImageHeader) -> DataElement | RawDataElement:
     """The Pixel Data of a file, from where its header ends."""
     syntax = image.dataset.file_meta.TransferSyntaxUID
     if syntax == uid.DeflatedExplicitVRLittleEndian:  # then no place in the file is a place in the data set
         found: Dataset = pydicom.dcmread(image.path, specific_tags=["PixelData"])
-    else:
-        implicit, little = image.dataset.original_encoding
-        assert implicit is not None and little is not None  # of every data set that was read from a file
-        with image.path.open("rb") as file:
-            file.seek(image.pixels_at)
-            found = read_dataset(file, implicit, little)
-    return found["PixelData"]
+        return found.get_item("PixelData")
+    little = image.dataset.original_encoding[1]
+    assert little is not None  # of every data set that was read from a file
+    with image.path.open("rb") as file:
+        file.seek(image.pixels_at)
+        # Whether the VR is written can be seen: where it is not, these bytes begin an odd length, which none is.
+        implicit = file.read(6)[4:] not in (b"OB", b"OW", b"UN")
+        file.seek(image.pixels_at)
+        return next(data_element_generator(file, implicit, little))
 
 
 def _decode(path: Path, dataset: Dataset) -> Decoded:
