@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,6 @@ class Predictor:
         self._bundle = bundle
         self._process = rung.process
         self._task = make_task(bundle)
-        try:
-            self._judge = Judge(rules_of(source_of(bundle.path, None)))
-        except RulesInvalid as invalid:
-            raise InferenceFailed(Code.BUNDLE_INVALID, str(invalid)) from invalid
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
         self.verdict: HeaderVerdict | None = None
@@ -94,18 +92,32 @@ class Predictor:
             InputRejected: the study is not one for this model.
         """
         started = time.monotonic()
-        judge = judge or self._judge
+        self.verdict = None
+        judge = judge or self._own_judge
         headers = read_headers(files)
         self.observed["images"] = observe.safely(
             lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
         )
-        self.verdict = judge(headers)
-        case = self._task.read(self.verdict.require(), judge.file.rules.pixels)
+        verdict = judge(headers)
+        # Without the headers: those of thousands of images would stay until the next study.
+        self.verdict = replace(verdict, accepted=())
+        taken = verdict.require()
+        kept = {id(header) for header in taken}
+        left_out = [header for header in headers if id(header) not in kept]
+        case = self._task.read(taken, judge.file.rules.pixels, left_out)
         self.observed["pixels"] = observe.safely(
             lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
         )
         self._seconds_reading = time.monotonic() - started
         return case
+
+    @cached_property
+    def _own_judge(self) -> Judge:
+        """By the bundle's own rule set. Not looked at where the caller names one: it may be wrong, and unused."""
+        try:
+            return Judge(rules_of(source_of(self._bundle.path, None)))
+        except RulesInvalid as invalid:
+            raise InferenceFailed(Code.BUNDLE_INVALID, str(invalid)) from invalid
 
     def run(self, case: Case, rung: Rung, output_dir: Path, revision: int) -> InferenceResult:
         """Compute the study that was read last and write its DICOM results into `output_dir`.

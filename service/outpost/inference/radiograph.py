@@ -91,7 +91,12 @@ class RadiographClassification:
         assert isinstance(bundle.manifest, RadiographManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> RadiographCase:
+    def read(
+        self,
+        headers: Sequence[ImageHeader],
+        pixels: PixelPolicy | None = None,
+        left_out: Sequence[ImageHeader] = (),
+    ) -> RadiographCase:
         pictures: list[torch.Tensor] = []
         images: list[Dataset] = []
         noted: list[str] = []

@@ -107,6 +107,43 @@ def stack_slices(headers: Sequence[ImageHeader]) -> Stack:
     )
 
 
+def require_whole(stack: Stack, left_out: Sequence[ImageHeader]) -> None:
+    """Refuse a stack to which slices belong that the filter left out: a mask on a part would pass for the whole.
+
+    One that lies where a slice of the stack lies (a phase image, say) or in another plane does not belong to it.
+
+    Raises:
+        InputRejected: SLICES_MISSING.
+    """
+    first = stack.images[0]
+    assert first.orientation is not None  # of every slice of a stack
+    origin, step = stack.affine[:3, 3], stack.affine[:3, 2]
+    spacing = float(np.linalg.norm(step))
+    belonging = 0
+    for header in left_out:
+        if (
+            header.series_instance_uid != first.series_instance_uid
+            or header.sop_class_uid != first.sop_class_uid
+            or header.position is None
+            or (
+                header.orientation is not None
+                and np.abs(header.orientation - first.orientation).max() > 10 * _COSINE_TOLERANCE
+            )
+        ):
+            continue
+        offset = header.position - origin
+        along = float(offset @ step) / spacing**2
+        aside = float(np.linalg.norm(offset - along * step))
+        taken = abs(along - round(along)) < 0.25 and 0 <= round(along) < len(stack.images)
+        belonging += aside <= spacing and not taken
+    if belonging:
+        raise InputRejected(
+            Code.SLICES_MISSING,
+            f"the filter left out {belonging} instances of series {first.series_number} that lie where it has no "
+            f"other slice; {len(stack.images)} are left",
+        )
+
+
 def _require_same_plane(first: ImageHeader, other: ImageHeader) -> None:
     assert first.orientation is not None and other.orientation is not None
     assert first.pixel_spacing is not None and other.pixel_spacing is not None

@@ -44,12 +44,18 @@ class Case(Protocol):
 class Task(Protocol):
     """What a bundle's task does. Made once for a bundle; holds no networks and no study."""
 
-    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> Case:
+    def read(
+        self,
+        headers: Sequence[ImageHeader],
+        pixels: PixelPolicy | None = None,
+        left_out: Sequence[ImageHeader] = (),
+    ) -> Case:
         """Of the images that the header verdict left, choose those that the model reads, decode and judge them.
 
         Args:
             headers: of one study.
             pixels: what the pixel verdict refuses; without it none is made.
+            left_out: those of the study that the header verdict did not leave: a volume must not be a part of one.
 
         Raises:
             InputRejected: the study is not one for this model; the code says why.

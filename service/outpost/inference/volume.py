@@ -23,6 +23,7 @@ from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.selection import choose_stack
 from outpost.inference.series import read_volume
+from outpost.inference.stack import require_whole
 
 Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 
@@ -58,8 +59,14 @@ class VolumeSegmentation:
         assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
         self._manifest = bundle.manifest
 
-    def read(self, headers: Sequence[ImageHeader], pixels: PixelPolicy | None = None) -> VolumeCase:
+    def read(
+        self,
+        headers: Sequence[ImageHeader],
+        pixels: PixelPolicy | None = None,
+        left_out: Sequence[ImageHeader] = (),
+    ) -> VolumeCase:
         stack = choose_stack(headers, self._manifest.input)
+        require_whole(stack, left_out)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
