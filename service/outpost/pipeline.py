@@ -453,6 +453,8 @@ class Pipeline:
             return
         self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
         self._take_back_interrupted()
+        if adopted := self._assembly.adopt():
+            log.warning("%d studies were being received and watched by nobody: watched again", adopted)
         self._spool.drop_abandoned()
         keep = timedelta(
             hours=0 if self._spool.below_reserve() else self._config.storage.keep_delivered_hours

@@ -223,3 +223,15 @@ def test_a_study_that_the_journal_could_not_complete_stays_due(
     assert intake.assembly.receiving() == 1
     assert intake.assembly.complete_due_studies() == 1
     assert intake.journal.study(study.row).state == "complete"
+
+
+def test_a_study_that_nobody_watches_is_watched_again(tmp_path: Path) -> None:
+    """Its instance was journalled, and then a fault came before the assembly heard of it."""
+    intake = Intake(tmp_path, quiet_seconds=0)
+    study = intake.send()
+    intake.assembly._receiving.clear()
+    assert intake.assembly.complete_due_studies() == 0
+    assert intake.assembly.adopt() == 1
+    assert intake.assembly.adopt() == 0
+    assert intake.assembly.complete_due_studies() == 1
+    assert intake.journal.study(study.row).state == "complete"

@@ -322,7 +322,7 @@ def test_a_crash_between_the_end_of_a_study_and_its_removal_is_made_good(
 def test_an_instance_whose_journalling_failed_is_refused_and_taken_when_it_comes_again(
     spool: Spool, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: object) -> object:
+    def full(*_: object) -> object:
         error = sqlite3.OperationalError("database or disk is full")
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise error
@@ -395,7 +395,9 @@ def test_files_that_came_together_share_one_transaction_and_each_has_its_answer(
 ) -> None:
     batches: list[int] = []
     add_all = journal.add_all
-    monkeypatch.setattr(journal, "add_all", lambda batch: (batches.append(len(batch)), add_all(batch))[1])
+    monkeypatch.setattr(
+        journal, "add_all", lambda batch, missing: (batches.append(len(batch)), add_all(batch, missing))[1]
+    )
     taken(spool, "1.2.3", 9)
     torn = spool.incoming / "torn.dcm"
     torn.write_bytes(b"torn")
@@ -430,6 +432,30 @@ def test_one_instance_that_cannot_be_placed_is_not_refused_to_those_beside_it(
     monkeypatch.setattr(os, "link", one_fails)
     found = spool.take_all([arrived(spool, "1.2.3", number) for number in (1, 2, 3)], "TEST")
     assert [isinstance(one, InstanceRefused) for one in found] == [False, True, False]
+
+
+def test_a_removed_study_that_is_sent_again_is_taken_whole_and_each_image_counts_as_a_sign(
+    spool: Spool, journal: Journal
+) -> None:
+    first = taken(spool, "1.2.3", 1)
+    taken(spool, "1.2.3", 2)
+    taken(spool, "1.2.3", 3)
+    ended(spool, journal, first, "INSTANCES_REMOVED")
+    again = taken(spool, "1.2.3", 1)
+    assert again.revision == 2
+    assert taken(spool, "1.2.3", 2).row == again.row, "the study's quiet time begins anew"
+    _, nothing_new = spool.take(arrived(spool, "1.2.3", 2), "TEST")
+    assert nothing_new is None
+    # Half of it was there when its quiet time was over: what comes now is wanted, not a duplicate.
+    journal.complete(again.row)
+    journal.begin_inference(again.row)
+    third = taken(spool, "1.2.3", 3)
+    assert third.revision == 3
+    assert {path.name for path in spool.folder("1.2.3").iterdir()} == {
+        "1.2.3.1.dcm",
+        "1.2.3.2.dcm",
+        "1.2.3.3.dcm",
+    }
 
 
 # --- room ---

@@ -201,6 +201,28 @@ def test_a_journal_of_a_newer_release_is_left_alone(journal: Journal) -> None:
         Journal(journal.path, "brain")
 
 
+def test_the_release_before_finds_its_journal_when_a_new_one_is_taken_back(journal: Journal) -> None:
+    """The first release's own statements on the file of this one, which opens it again afterwards."""
+    journal.add(instance(1))
+    journal.close()
+    with sqlite3.connect(journal.path) as old:
+        assert old.execute("PRAGMA user_version").fetchone()[0] == 1, "which the first release takes"
+        old.execute(
+            "INSERT INTO studies (study_uid, revision, modality, state, received_at, instances, bytes, change)"
+            " VALUES ('9.9', 1, 'MR', 'receiving', '2026-01-01T00:00:00.000000+00:00', 0, 0, 99)"
+        )
+        old.execute(
+            "INSERT INTO instances (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, modality, digest,"
+            " bytes, revision, source, received_at) VALUES ('9.9.1', '9.9', '9.8', '1', '1', 'MR', 'd', 1, 1, 'CT7',"
+            " '2026-01-01T00:00:00.000000+00:00')"
+        )
+    again = Journal(journal.path, "brain")
+    [record] = again.revisions("9.9")
+    assert record.senders == ("CT7",)
+    assert again.fact("schema") == "3"
+    again.close()
+
+
 def test_files_may_go_only_when_the_newest_revision_was_delivered_long_enough_ago(journal: Journal) -> None:
     first = delivering(journal)
     tomorrow = utc_now() + timedelta(days=1)

@@ -132,6 +132,20 @@ class Assembly:
                     self._receiving.setdefault(row, study)
         return completed
 
+    def adopt(self) -> int:
+        """Watch studies that are being received by the journal and by nobody here; returns how many.
+
+        A fault between journalling an instance and saying so leaves one. Not while another thread completes studies.
+        """
+        with self._lock:
+            known = set(self._receiving)
+        strays = [study for study in self._journal.in_state("receiving") if study.row not in known]
+        for study in strays:
+            watched = self._from_journal(study)
+            with self._lock:
+                self._receiving.setdefault(study.row, watched)
+        return len(strays)
+
     def receiving(self) -> int:
         """How many studies are being received."""
         with self._lock:

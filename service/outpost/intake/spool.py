@@ -163,11 +163,13 @@ class Spool:
                     # What lies there without a row was never acknowledged: its own journalling had failed.
                     self._path(one.instance).unlink(missing_ok=True)
                 self._place(unknown)
-                results = self._journal.add_all([one.instance for one in ready])
+                missing = {one.instance.sop_uid for one in ready if not self._path(one.instance).exists()}
+                results = self._journal.add_all([one.instance for one in ready], missing)
                 for one, (added, study) in zip(ready, results, strict=True):
                     if added is Added.CONFLICT:
                         continue
                     # A known instance whose file had been removed, sent again because its study needs it.
+                    placed = False
                     if (
                         added is not Added.NEW
                         and study is not None
@@ -175,10 +177,9 @@ class Spool:
                     ):
                         with suppress(FileExistsError):
                             self._place([one])
-                    found[one.number] = (
-                        one.header,
-                        study if added in (Added.NEW, Added.RESTORED) else None,
-                    )
+                            placed = True
+                    news = placed or added in (Added.NEW, Added.RESTORED)
+                    found[one.number] = (one.header, study if news else None)
         except Exception as error:
             if len(ready) > 1:  # what one of them does not bear shall not be refused to the others
                 return {number: one for each in ready for number, one in self._admit([each]).items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,10 @@ from outpost.events import EventCode
 from outpost.reasons import PipelineCode
 
 SCHEMA_VERSION = 3
+# The oldest version whose release can still read and write what is here, as everything since was only added: a
+# release that does not become ready is taken back, and the one before must find its journal. `user_version` says
+# this one; the fact `schema` says what the file has.
+READABLE_FROM = 1
 STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
 OUTCOMES = ("delivered", "rejected", "quarantined")
 
@@ -345,18 +349,29 @@ class Journal:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version > SCHEMA_VERSION:
+        needed = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if needed > SCHEMA_VERSION:
             self._db.close()
             raise JournalError(
-                f"journal {path} has schema {version}, this release knows {SCHEMA_VERSION}: "
+                f"journal {path} has schema {needed}, this release knows {SCHEMA_VERSION}: "
                 "install the release that wrote it, or a newer one"
             )
-        if version == 0:
+        if needed == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = 1;COMMIT;")
-            version = 1
-        for step in range(version + 1, SCHEMA_VERSION + 1):
-            self._db.executescript(f"BEGIN;{_MIGRATIONS[step]}PRAGMA user_version = {step};COMMIT;")
+        for step in range(self._schema() + 1, SCHEMA_VERSION + 1):
+            self._db.executescript(
+                f"BEGIN;{_MIGRATIONS[step]}"
+                f"INSERT INTO facts VALUES ('schema', '{step}') ON CONFLICT (name) DO UPDATE SET value = '{step}';"
+                f"PRAGMA user_version = {READABLE_FROM};COMMIT;"
+            )
+
+    def _schema(self) -> int:
+        """The version that the file has; a newer release may have added to it."""
+        needed = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+            return needed
+        found = self._db.execute("SELECT value FROM facts WHERE name = 'schema'").fetchone()
+        return max(needed, int(found[0]) if found is not None else 2)  # facts came with 2
 
     def close(self) -> None:
         with self._lock:
@@ -441,13 +456,21 @@ class Journal:
         """
         return self.add_all([instance])[0]
 
-    def add_all(self, instances: Sequence[Instance]) -> list[tuple[Added, StudyRecord | None]]:
-        """`add` for each, in order and in one transaction: all of them are journalled, or none."""
+    def add_all(
+        self, instances: Sequence[Instance], missing: Container[str] = ()
+    ) -> list[tuple[Added, StudyRecord | None]]:
+        """`add` for each, in order and in one transaction: all of them are journalled, or none.
+
+        `missing` are the instance UIDs whose files are not in the spool. Of a study in work that is one which is
+        about to end for that very reason: the image is wanted again.
+        """
         now = _text(utc_now())
         with self._write() as db:
-            return [self._add(db, instance, now) for instance in instances]
+            return [self._add(db, instance, now, missing) for instance in instances]
 
-    def _add(self, db: sqlite3.Connection, instance: Instance, now: str) -> tuple[Added, StudyRecord | None]:
+    def _add(
+        self, db: sqlite3.Connection, instance: Instance, now: str, missing: Container[str]
+    ) -> tuple[Added, StudyRecord | None]:
         held = db.execute("SELECT * FROM instances WHERE sop_uid = ?", (instance.sop_uid,)).fetchone()
         latest = db.execute(
             "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
@@ -462,6 +485,7 @@ class Journal:
                 latest["reason"] == PipelineCode.INSTANCES_REMOVED
                 or latest["evicted_at"] is not None
                 or latest["wanted"]
+                or (latest["state"] == "inferring" and instance.sop_uid in missing)
             )
             if not wanted_again:
                 return Added.DUPLICATE, self._record(latest) if latest is not None else None
