@@ -253,8 +253,9 @@ def _keeper(config: Config, journal: Journal) -> Keeper | None:
     shipped = config.inference.bundle / SHIPPED_REFERENCE
     try:
         return Keeper(config.region, config.system, folder, shipped, config.drift, journal)
-    except OSError as error:
-        log.error("drift is not watched: %s: %s", folder, error.strerror)  # noqa: TRY400 - the text says it all
+    except Exception:
+        # Whatever state of its own is broken: no study may wait for it.
+        log.exception("drift is not watched: %s cannot be used", folder)
         return None
 
 

@@ -46,6 +46,8 @@ def test_a_change_takes_effect_and_is_journalled_with_its_digest_and_kept(
     assert rules.file is first
     file.write_text(OTHER)
     rules.look()
+    assert rules.file is first, "it may be half saved"
+    rules.look()
     assert rules.file.text == OTHER.encode()
     assert [code for code, _ in events(journal)] == ["FILTER_RULES_CHANGED"] * 2
     assert [first.short in events(journal)[0][1], rules.file.short in events(journal)[1][1]] == [True, True]
@@ -65,6 +67,19 @@ def test_the_same_rule_set_after_a_restart_is_no_event(file: Path, journal: Jour
     assert len(events(journal)) == 2
 
 
+def test_a_half_saved_file_never_judges(file: Path, journal: Journal, tmp_path: Path) -> None:
+    rules = ActiveRules(file, tmp_path / "rules", journal)
+    judging = rules.file
+    for half in ("", OTHER[: len(OTHER) // 2], OTHER[:-3]):  # an empty file is a rule set, too
+        file.write_text(half)
+        rules.look()
+        assert rules.file is judging
+    file.write_text(OTHER)
+    rules.look()
+    rules.look()
+    assert rules.file.text == OTHER.encode()
+
+
 @pytest.mark.parametrize("damage", ["wrong", "gone"])
 def test_a_wrong_or_lost_file_keeps_the_rules_that_judge_and_says_so_once(
     file: Path, journal: Journal, tmp_path: Path, damage: str
@@ -75,7 +90,7 @@ def test_a_wrong_or_lost_file_keeps_the_rules_that_judge_and_says_so_once(
         file.write_text(BAD)
     else:
         file.unlink()
-    for _ in range(3):
+    for _ in range(4):
         rules.look()
     assert rules.file is judging
     assert "filter.yaml" in rules.fault
@@ -88,7 +103,9 @@ def test_a_wrong_or_lost_file_keeps_the_rules_that_judge_and_says_so_once(
     assert (rules.fault, rules.file) == ("", judging)
     file.write_text(BAD)
     rules.look()
+    rules.look()
     file.write_text(OTHER)
+    rules.look()
     rules.look()
     assert (rules.fault, rules.file.text) == ("", OTHER.encode())
 

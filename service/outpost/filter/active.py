@@ -44,6 +44,7 @@ class ActiveRules:
         self.file = rules_of(source)
         self.fault = ""
         self._refused: bytes | str | None = None  # what was refused last: it is told once
+        self._seen: bytes | str | None = None  # what the last look saw on disk
         if journal.fact(_FACT) != self.file.digest:
             self._note_use()
         else:
@@ -65,6 +66,11 @@ class ActiveRules:
             self.fault, self._refused = "", None
             return
         if text == self._refused:
+            return
+        if (
+            text != self._seen
+        ):  # somebody may be in the middle of saving it: the next look sees whether it stays
+            self._seen = text
             return
         try:
             self.file = load_rules(self._source)

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import faulthandler
 import json
+import logging
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outpost import logs
 from outpost.inference import heap
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from outpost.filter.verdict import Judge
     from outpost.inference.predictor import Predictor
     from outpost.inference.task import Case
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 # What the CUDA runtime says when the device cannot, or can no longer, compute (cudaGetErrorString). After the
@@ -46,6 +50,7 @@ def main() -> int:
     parent, storage = int(sys.argv[3]), Path(sys.argv[4])
     _die_with(parent)
     faulthandler.enable()
+    logs.configure()  # what DICOM libraries say of a header would quote it
     # If memory runs out, the kernel shall take this process, which is replaced, not the service.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
@@ -191,7 +196,7 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": [failure.code, failure.message]}
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        sys.excepthook(type(error), error, error.__traceback__)
+        log.exception("unexpected fault")
         return {"failed": [classify(error), message]}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 
 from outpost.inference.codes import Code, InputRejected
 from outpost.intake.header import read_attributes
@@ -61,13 +61,12 @@ def read_header(path: Path) -> ImageHeader:
         with path.open("rb") as file:
             dataset = read_attributes(file)
             pixels_at = file.tell()
-        number = dataset.get("SeriesNumber")
         return ImageHeader(
             path=path,
             sop_class_uid=str(dataset.get("SOPClassUID", "")),
             sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
             series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
-            series_number=None if number is None else int(number),
+            series_number=_number(dataset, "SeriesNumber"),
             series_description=str(dataset.get("SeriesDescription", "")),
             modality=str(dataset.get("Modality", "")),
             image_type=tuple(str(value).upper() for value in _values(dataset.get("ImageType"))),
@@ -87,8 +86,17 @@ def read_header(path: Path) -> ImageHeader:
     # NotImplementedError. A hostile file must not end the worker, so all of them mean one thing here.
     except Exception as error:
         raise InputRejected(
-            Code.HEADER_UNREADABLE, f"{path.name} is not readable as DICOM ({type(error).__name__}: {error})"
+            Code.HEADER_UNREADABLE, f"{path.name} is not readable as DICOM ({type(error).__name__})"
         ) from error
+
+
+def _number(dataset: Dataset, keyword: str) -> int | None:
+    """None also where it is malformed: a number that only names something shall cost no study."""
+    try:
+        value = dataset.get(keyword)
+        return None if value is None else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _values(value: Any) -> Sequence[Any]:
