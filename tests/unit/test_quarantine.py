@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -309,6 +310,66 @@ def test_the_folder_of_an_end_that_was_not_journalled_goes_once_the_study_ended_
     keeper.sweep()
     assert not (place.spool.quarantine / "INFERENCE_TIMEOUT" / "1.1.r1").exists()
     assert len(list((place.spool.quarantine / "PHANTOM" / "1.1.r1").iterdir())) == 2
+
+
+def test_stray_names_and_files_among_the_folders_are_left_alone_and_stop_no_sweep(place: Place) -> None:
+    reason = place.spool.quarantine / "PHANTOM"
+    strays = [reason / name for name in ("1.2.3.r1.bak", "x.r1", "1.2.3.r" + "9" * 30)]
+    for stray in strays:
+        stray.mkdir(parents=True)
+    (reason / "1.1.r1").write_bytes(b"no folder")
+    (reason / "1.2.r1").symlink_to(place.root)
+    place.rejected("1.1")
+    place.rejected("1.2")
+    study = place.received("1.3")
+    place.journal.complete(study.row)
+    place.spool.quarantine_study(study, "PHANTOM")
+    place.end(study, "LOCALIZER")
+    place.keeper().sweep()
+    assert {path.name for path in reason.iterdir()} == {*(s.name for s in strays), "1.1.r1", "1.2.r1"}
+
+
+def test_a_folder_that_somebody_moved_to_another_reason_stays_and_is_told_without_a_uid(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.rejected("1.2.643.1")
+    place.rejected("1.2.643.2")
+    moved = place.spool.quarantine / "PHANTOM" / "1.2.643.1.r1"
+    part = place.spool.quarantine / "PHANTOM" / "1.2.643.2.r1"
+    moved.parent.mkdir()
+    (place.spool.quarantine / "LOCALIZER" / "1.2.643.1.r1").rename(moved)
+    part.mkdir()
+    (place.spool.quarantine / "LOCALIZER" / part.name / "1.2.643.2.0.dcm").rename(part / "1.2.643.2.0.dcm")
+    place.keeper().sweep()
+    assert len(list(moved.iterdir())) == 2
+    assert len(list(part.iterdir())) == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split(" lies")[0] for line in sorted(told)] == [
+        "quarantine: a folder of study 1",
+        "quarantine: a folder of study 2",
+    ]
+    assert "643" not in caplog.text
+
+
+def test_the_quota_is_held_even_where_the_sweep_fails(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.rejected("1.1")
+    place.rejected("1.2")
+    keeper = place.keeper(max_items=1)
+
+    def broken() -> None:
+        raise PermissionError(13, "Permission denied", "/srv/1.2.643.1.r1")
+
+    monkeypatch.setattr(keeper, "sweep", broken)
+    keeper.start()
+    deadline = time.monotonic() + 10
+    while shelf.leaving(place.journal) or place.held() != ["study-2"]:
+        assert time.monotonic() < deadline, "the quota was not held"
+        time.sleep(0.01)
+    keeper.stop()
+    assert "Permission denied" in caplog.text
+    assert "643" not in caplog.text
 
 
 # --- again ---

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from outpost.config import Quarantine
@@ -23,11 +23,13 @@ from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.shelf import Held, Item, ReasonCount
 from outpost.reasons import REASON_TABLE
-from outpost.records.journal import OUTCOMES, Journal
+from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 30.0
+# Of a study in quarantine: <Study Instance UID>.r<revision>.
+_REVISION = re.compile(r"([0-9.]{1,64})\.r([0-9]{1,9})")
 
 
 def too_much(held: Sequence[Held], settings: Quarantine, disk_bytes: int) -> list[Item]:
@@ -92,13 +94,8 @@ class QuotaKeeper(threading.Thread):
     def run(self) -> None:
         swept = False
         while not self._stopping.is_set():
-            try:
-                if not swept:
-                    self.sweep()
-                    swept = True
-                self.turn()
-            except Exception:
-                log.exception("quarantine: unexpected fault, trying again")
+            swept = swept or _went_well(self.sweep)
+            _went_well(self.turn)  # whatever became of the sweep: a quota that is not held fills the disk
             self._stopping.wait(_PERIOD_SECONDS)
 
     def turn(self) -> int:
@@ -131,7 +128,8 @@ class QuotaKeeper(threading.Thread):
         """Bring the folders and the journal together: what the last end left between two steps.
 
         A refused image that was placed but not journalled is journalled; the folder of a revision that in the end
-        went another way is removed, as its images are where that way led. What the journal knows nothing of stays.
+        went another way is removed once every image in it is seen where that way led. What the journal knows
+        nothing of stays, and so does what may be the only copy, as where somebody moved a folder by hand.
         """
         known = {r["file"] for r in self._journal.rows("SELECT file FROM refused")}
         for path in self._spool.quarantine.glob("*/*.dcm"):
@@ -141,13 +139,47 @@ class QuotaKeeper(threading.Thread):
                 log.warning("quarantine: a refused image was adopted")
                 self._journal.refuse(path.parent.name, name, status.st_size, "reconciled")
         for folder in self._spool.quarantine.glob("*/*.r[0-9]*"):
-            uid, revision = re.fullmatch(r"(.*)\.r([0-9]+)", folder.name).groups()  # type: ignore[union-attr]
-            rows = self._journal.rows(
-                "SELECT state, reason FROM studies WHERE study_uid = ? AND revision = ?", (uid, int(revision))
+            named = _REVISION.fullmatch(folder.name)
+            if named is None or folder.is_symlink() or not folder.is_dir():
+                continue
+            ended = [
+                study
+                for study in self._journal.revisions(named[1])
+                if study.revision == int(named[2]) and study.state in OUTCOMES
+            ]
+            if ended and ended[0].reason != folder.parent.name:
+                self._remove_other_way(folder, ended[0])
+
+    def _remove_other_way(self, folder: Path, study: StudyRecord) -> None:
+        """Remove a folder of a revision that ended for another reason, if all it holds is there as well."""
+        own = (
+            self._spool.quarantine_folder(study, study.reason)
+            if study.reason
+            else self._spool.folder(study.study_uid)
+        )
+        there = {path.name for path in own.iterdir()} if own.is_dir() else set()
+        if {path.name for path in folder.iterdir()} <= there:
+            _remove_folder(folder)
+        else:
+            log.warning(
+                "quarantine: a folder of study %d lies under another reason than its own (%s) and holds images "
+                "that are not there: it stays; move it to its reason, or remove it",
+                study.row,
+                study.reason or study.state,
             )
-            if rows and rows[0]["state"] in OUTCOMES and rows[0]["reason"] != folder.parent.name:
-                shutil.rmtree(folder)
-                sync_folder(folder.parent)
+
+
+def _went_well(work: Callable[[], object]) -> bool:
+    """Do it; False, with the fault in the log, where it failed: the thread must outlive any fault."""
+    try:
+        work()
+    except OSError as error:
+        log.error("quarantine: %s: trying again", error.strerror)  # noqa: TRY400 - the traceback would show a study's UID
+        return False
+    except Exception:
+        log.exception("quarantine: unexpected fault, trying again")
+        return False
+    return True
 
 
 def remove_files(journal: Journal, spool: Spool, item: Item) -> bool:
