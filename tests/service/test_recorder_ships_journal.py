@@ -262,6 +262,35 @@ def test_a_row_postgres_refuses_stays_in_the_journal_and_holds_up_no_other(
     recorder.stop()
 
 
+def test_a_count_postgres_refuses_holds_up_neither_studies_nor_other_counts(
+    region: Region, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver(journal, receive(journal, "1.2.643.6"))
+    for reason in ("UID_MISSING", "free text of IVANOV", "NOT_DICOM"):
+        journal.refuse(reason, "quarantine/x.dcm", 10, "CT2")
+    recorder = Recorder(journal, settings(region), "0.1.0")
+
+    def counted() -> list[tuple[object, object]]:
+        with region.cluster.superuser("outpost") as me:
+            rows = me.execute("SELECT reason, instances FROM outpost.refused_instances ORDER BY 1").fetchall()
+        return [(row["reason"], row["instances"]) for row in rows]
+
+    assert recorder.ship() == 1
+    assert counted() == [("NOT_DICOM", 1), ("UID_MISSING", 1)]
+    assert recorder.refused_rows == 1
+    told = caplog.text
+    assert "Postgres refuses a count of refused images of" in told
+    assert "IVANOV" not in told
+    assert recorder.ship() == 0
+    assert caplog.text == told, "the refused count is not tried for ever"
+
+    journal.refuse("NOT_DICOM", "quarantine/y.dcm", 10, "CT2")
+    receive(journal, "1.2.643.7")
+    assert recorder.ship() == 1
+    assert counted() == [("NOT_DICOM", 2), ("UID_MISSING", 1)]
+    recorder.stop()
+
+
 def test_a_late_instance_ships_as_a_second_revision(region: Region, journal: Journal) -> None:
     deliver(journal, receive(journal, "1.2.3", instances=2))
     recorder = Recorder(journal, settings(region), "0.1.0")

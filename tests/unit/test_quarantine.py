@@ -329,6 +329,17 @@ def test_stray_names_and_files_among_the_folders_are_left_alone_and_stop_no_swee
     assert {path.name for path in reason.iterdir()} == {*(s.name for s in strays), "1.1.r1", "1.2.r1"}
 
 
+def test_stray_images_are_adopted_only_where_intake_itself_puts_them(place: Place) -> None:
+    for name in (Refusal.NOT_DICOM.name, "Иванов", "LOCALIZER", "lost+found"):
+        (place.spool.quarantine / name).mkdir()
+        (place.spool.quarantine / name / "x.dcm").write_bytes(b"x")
+    keeper = place.keeper()
+    keeper._began += 100  # as if the files of the last life were old
+    keeper.sweep()
+    assert [item.file for item in shelf.listed(place.journal)] == ["quarantine/NOT_DICOM/x.dcm"]
+    assert len(list(place.spool.quarantine.glob("*/x.dcm"))) == 4
+
+
 def test_a_folder_that_somebody_moved_to_another_reason_stays_and_is_told_without_a_uid(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

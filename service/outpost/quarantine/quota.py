@@ -19,6 +19,7 @@ from pathlib import Path
 
 from outpost.config import Quarantine
 from outpost.durable import sync_folder
+from outpost.intake.refusal import Refusal
 from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.shelf import Held, Item, ReasonCount
@@ -133,6 +134,8 @@ class QuotaKeeper(threading.Thread):
         """
         known = {r["file"] for r in self._journal.rows("SELECT file FROM refused")}
         for path in self._spool.quarantine.glob("*/*.dcm"):
+            if path.parent.name not in Refusal.__members__:  # a reason that no release has is no code to ship
+                continue
             status = path.stat()
             name = str(path.relative_to(self._spool.root))
             if name not in known and path.is_file() and status.st_ctime < self._began - 1:

@@ -23,7 +23,7 @@ from datetime import datetime
 import psycopg
 
 from outpost.config import Records
-from outpost.records.counts import clean_sender, refused_after
+from outpost.records.counts import RefusedDay, clean_sender, refused_after
 from outpost.records.journal import Journal, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,8 @@ class Recorder(threading.Thread):
         self._failing_since: datetime | None = None
         self._last_error: str | None = None
         self._refused: dict[tuple[str, int], int] = {}  # rows Postgres will not take, and at which change
+        self._refused_counts: set[tuple[str, str, str]] = set()  # the same of intake's: day, sender, reason
+        self._counts_tried = 0  # up to which refusal counts were shipped, or refused
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Ask the thread to end and wait for it; what is unshipped then stays in the journal."""
@@ -185,7 +187,7 @@ class Recorder(threading.Thread):
     @property
     def refused_rows(self) -> int:
         """Rows Postgres will not take as they are; they stay in the journal and do not hold up others."""
-        return len(self._refused)
+        return len(self._refused) + len(self._refused_counts)
 
     def ship(self) -> int:
         """Ship one batch and return how many rows were committed; 0 when nothing was waiting.
@@ -197,7 +199,8 @@ class Recorder(threading.Thread):
             for record in self._journal.unshipped(BATCH_ROWS + len(self._refused))
             if self._refused.get((record.study_uid, record.revision)) != record.change
         ]
-        last, refused = refused_after(self._journal, int(self._journal.fact(_REFUSED_SHIPPED) or 0))
+        shipped = max(self._counts_tried, int(self._journal.fact(_REFUSED_SHIPPED) or 0))
+        last, refused = refused_after(self._journal, shipped)
         if not waiting and not refused:
             return 0
         connection = self._connected()
@@ -206,20 +209,15 @@ class Recorder(threading.Thread):
                 connection.execute(_LOCK)
                 committed = self._upsert(connection, waiting) if waiting else []
                 if refused:
-                    with connection.cursor() as cursor:
-                        cursor.executemany(
-                            _UPSERT_REFUSED,
-                            [
-                                (self._journal.system, r.day, r.sender, r.reason, r.instances, r.bytes)
-                                for r in refused
-                            ],
-                        )
+                    self._upsert_refused(connection, refused)
         except BaseException:
             self._disconnect()
             raise
         self._journal.mark_shipped(committed)
         if refused:
-            self._journal.keep_fact(_REFUSED_SHIPPED, str(last))
+            self._counts_tried = last
+            if not self._refused_counts:  # else the next life, perhaps of a newer release, tries once more
+                self._journal.keep_fact(_REFUSED_SHIPPED, str(last))
         for record in committed:
             self._refused.pop((record.study_uid, record.revision), None)
         if committed:
@@ -247,6 +245,27 @@ class Recorder(threading.Thread):
                 self._refused[record.study_uid, record.revision] = record.change
                 log.error("Postgres refuses journal row %d: %s", record.row, _sentence(error))  # noqa: TRY400 - the traceback would show the row
         return written
+
+    def _upsert_refused(self, connection: psycopg.Connection, counts: Sequence[RefusedDay]) -> None:
+        """Write the counts of intake's refusals; if Postgres refuses one, all the others still go."""
+        keys = [(r.day, r.sender, r.reason) for r in counts]
+        rows = [(self._journal.system, r.day, r.sender, r.reason, r.instances, r.bytes) for r in counts]
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_UPSERT_REFUSED, rows)
+        except (psycopg.DataError, psycopg.IntegrityError):
+            log.warning("Postgres refused a batch of %d counts; trying them one by one", len(rows))
+        else:
+            self._refused_counts.difference_update(keys)
+            return
+        for key, row in zip(keys, rows, strict=True):
+            try:
+                with connection.transaction():
+                    connection.execute(_UPSERT_REFUSED, row)
+                self._refused_counts.discard(key)
+            except (psycopg.DataError, psycopg.IntegrityError) as error:
+                self._refused_counts.add(key)
+                log.error("Postgres refuses a count of refused images of %s: %s", key[0], _sentence(error))  # noqa: TRY400 - the traceback would show the row
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
