@@ -435,6 +435,28 @@ def test_a_study_whose_images_have_left_says_so_and_coming_anew_it_is_taken_whol
     assert (record.revision, record.state, record.instances) == (2, "receiving", 1)
 
 
+def test_a_study_whose_images_are_gone_is_wanted_again_only_as_its_newest_revision_once_that_ended(
+    place: Place,
+) -> None:
+    place.rejected("1.1", images=1)
+    place.rejected("1.2", images=1)
+    place.keeper(max_items=1).turn()
+    late = place.received("1.1", images=1)
+    for name in ("study-1", f"study-{late.row}"):
+        with pytest.raises(CannotResubmit, match="revision 2 of this study is receiving: wait for its end"):
+            resubmit(place.journal, place.spool, None, name)
+    place.journal.complete(late.row)
+    place.journal.finish(late.row, "rejected", "INSTANCES_REMOVED")
+    with pytest.raises(
+        CannotResubmit, match=rf"revision 2 of this study is newer \(study-{late.row}\): take that"
+    ):
+        resubmit(place.journal, place.spool, None, "study-1")
+    assert place.journal.rows("SELECT id FROM studies WHERE wanted") == []
+    with pytest.raises(CannotResubmit, match=r"1 of the 2 images of study-3 are here no more"):
+        resubmit(place.journal, place.spool, None, f"study-{late.row}")
+    assert [r["id"] for r in place.journal.rows("SELECT id FROM studies WHERE wanted")] == [late.row]
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_reduced_result_is_computed_again_from_its_files_or_once_they_are_sent_again(
     place: Place, asked: bool

@@ -59,13 +59,13 @@ def resubmit(
     study = shelf.study_of(journal, name)
     with shelf.MOVING:
         gone = sum(path is None for _, path in spool.located(study))
-        if gone:
-            journal.want(study.row)  # else what comes again unchanged would be known, and be left at that
-            raise CannotResubmit(
-                f"{gone} of the {study.instances} images of {name} are here no more: send the study again from the "
-                "archive; it is then taken as new"
-            )
         try:
+            if gone:
+                journal.want(study.row)  # else what comes again unchanged would be known, and be left at that
+                raise CannotResubmit(
+                    f"{gone} of the {study.instances} images of {name} are here no more: send the study again from "
+                    "the archive; it is then taken as new"
+                )
             opened = journal.resubmit(study.row, skip_filter=skip_filter, told=told)
         except JournalError as error:
             raise CannotResubmit(str(error)) from None

@@ -942,21 +942,7 @@ class Journal:
         """
         now = _text(utc_now())
         with self._write() as db:
-            study = db.execute("SELECT * FROM studies WHERE id = ?", (row,)).fetchone()
-            if study is None:
-                raise JournalError(f"there is no study row {row}: see the list of studies")
-            latest = db.execute(
-                "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
-                (study["study_uid"],),
-            ).fetchone()
-            if latest["state"] not in OUTCOMES:
-                raise JournalError(
-                    f"revision {latest['revision']} of this study is {latest['state']}: wait for its end"
-                )
-            if latest["id"] != row:
-                raise JournalError(
-                    f"revision {latest['revision']} of this study is newer (study-{latest['id']}): take that"
-                )
+            latest = self._ended(db, row)
             cursor = db.execute(
                 "INSERT INTO studies (study_uid, revision, modality, state, received_at, completed_at,"
                 " completed_by, instances, bytes, skip_filter, change)"
@@ -981,9 +967,34 @@ class Journal:
             return self.study(cursor.lastrowid)
 
     def want(self, row: int) -> None:
-        """Take the images of this study as new when they are sent once more: its files are gone."""
+        """Take the images of this study as new when they are sent once more: its files are gone.
+
+        Raises `JournalError` as `resubmit` does: a study on its way has, or gets, its files.
+        """
         with self._write() as db:
+            self._ended(db, row)
             db.execute("UPDATE studies SET wanted = 1 WHERE id = ?", (row,))
+
+    @staticmethod
+    def _ended(db: sqlite3.Connection, row: int) -> sqlite3.Row:
+        """The row of a study's newest revision, which has ended. Raises `JournalError` where it is another."""
+        study = db.execute("SELECT * FROM studies WHERE id = ?", (row,)).fetchone()
+        if study is None:
+            raise JournalError(f"there is no study row {row}: see the list of studies")
+        latest = db.execute(
+            "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
+            (study["study_uid"],),
+        ).fetchone()
+        if latest["state"] not in OUTCOMES:
+            raise JournalError(
+                f"revision {latest['revision']} of this study is {latest['state']}: wait for its end"
+            )
+        if latest["id"] != row:
+            raise JournalError(
+                f"revision {latest['revision']} of this study is newer (study-{latest['id']}): take that"
+            )
+        assert isinstance(latest, sqlite3.Row)
+        return latest
 
     # --- the recorder ---
 
