@@ -461,4 +461,4 @@ class Pipeline:
         )
         for study in self._journal.removable(utc_now() - keep):
             if self._spool.remove_study(study):
-                self._journal.note_spool_removed(study.study_uid)
+                self._journal.note_spool_removed(study)

@@ -235,8 +235,25 @@ def test_files_may_go_only_when_the_newest_revision_was_delivered_long_enough_ag
     journal.complete(second.row)
     journal.finish(second.row, "rejected", "WHY")
     assert journal.removable(tomorrow) == []
-    journal.note_spool_removed("1.2.3")
+    journal.note_spool_removed(second)
     assert journal.removable(tomorrow) == []
+
+
+def test_a_revision_that_opened_while_the_files_of_the_one_before_went_has_its_own_to_remove(
+    journal: Journal,
+) -> None:
+    first = delivering(journal)
+    journal.finish(first.row, "delivered")
+    second = received(journal, 2)
+    journal.note_spool_removed(first)
+    journal.complete(second.row)
+    journal.begin_inference(second.row)
+    journal.begin_delivery(
+        second.row, model="m", model_version="1", engine="e", precision="p", rung="full", device="cpu",
+        inference_seconds=1.0,
+    )  # fmt: skip
+    journal.finish(second.row, "delivered")
+    assert [r.row for r in journal.removable(utc_now() + timedelta(days=1))] == [second.row]
 
 
 def test_counts_are_by_outcome_and_reason(journal: Journal) -> None:

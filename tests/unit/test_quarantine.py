@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -455,6 +456,36 @@ def test_a_study_whose_images_are_gone_is_wanted_again_only_as_its_newest_revisi
     with pytest.raises(CannotResubmit, match=r"1 of the 2 images of study-3 are here no more"):
         resubmit(place.journal, place.spool, None, f"study-{late.row}")
     assert [r["id"] for r in place.journal.rows("SELECT id FROM studies WHERE wanted")] == [late.row]
+
+
+def test_files_are_not_removed_between_the_look_at_them_and_the_new_revision(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = place.received("1.1")
+    place.journal.complete(study.row)
+    place.journal.begin_inference(study.row)
+    place.journal.begin_delivery(
+        study.row, model="m", model_version="1", engine="e", precision="p", rung="full", device="cpu",
+        inference_seconds=1.0,
+    )  # fmt: skip
+    place.journal.finish(study.row, "delivered")
+    found = place.spool.located
+    removed: list[bool] = []
+    remover = threading.Thread(
+        target=lambda: removed.append(place.spool.remove_study(place.journal.study(study.row)))
+    )
+
+    def located(record: StudyRecord) -> list[tuple[Instance, Path | None]]:
+        there = found(record)
+        remover.start()  # the pipeline comes to remove what was delivered long ago, just now
+        remover.join(0.3)
+        return there
+
+    monkeypatch.setattr(place.spool, "located", located)
+    assert resubmit(place.journal, place.spool, None, "study-1").revision == 2
+    remover.join()
+    assert removed == [False]
+    assert len(place.spool.files(place.journal.revisions("1.1")[-1])) == 2
 
 
 @pytest.mark.parametrize("asked", [True, False])

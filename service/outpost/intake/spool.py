@@ -303,6 +303,12 @@ class Spool:
             for instance in self._journal.instances(study.study_uid, study.revision)
         ]
 
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Nothing is placed and no study is removed: from a look at files until what follows is journalled."""
+        with self._lock:
+            yield
+
     def remove_study(self, study: StudyRecord) -> bool:
         """Free the spool of an ended study; its journal rows and what quarantine links stay.
 

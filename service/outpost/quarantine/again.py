@@ -57,7 +57,7 @@ def resubmit(
             )
         return _offer_again(journal, spool, assembly, shelf.find(journal, name), told)
     study = shelf.study_of(journal, name)
-    with shelf.MOVING:
+    with shelf.MOVING, spool.unchanging():
         gone = sum(path is None for _, path in spool.located(study))
         try:
             if gone:

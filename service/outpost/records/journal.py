@@ -927,10 +927,15 @@ class Journal:
         )
         return [self._record(r) for r in self._rows(sql, (_text(finished_before), limit))]
 
-    def note_spool_removed(self, study_uid: str) -> None:
+    def note_spool_removed(self, study: StudyRecord) -> None:
+        """The files of this revision, and so of all before it, have left the spool.
+
+        A later one may have opened since, and brought files of its own.
+        """
         with self._write() as db:
             db.execute(
-                "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ?", (_text(utc_now()), study_uid)
+                "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ? AND revision <= ?",
+                (_text(utc_now()), study.study_uid, study.revision),
             )
 
     # --- computing again ---
