@@ -291,6 +291,28 @@ def test_a_count_postgres_refuses_holds_up_neither_studies_nor_other_counts(
     recorder.stop()
 
 
+def test_rows_shipped_again_by_a_later_release_keep_the_release_their_study_ended_under(
+    region: Region, journal: Journal
+) -> None:
+    deliver(journal, receive(journal, "1.2.3"))
+    under_way = receive(journal, "1.2.4")
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    recorder.ship()
+    recorder.stop()
+    before = {row["study_key"]: row for row in region.exported()}
+
+    with journal.writing() as db:
+        db.execute("UPDATE studies SET shipped_change = 0")  # as a migration does
+    deliver(journal, under_way)
+    later = Recorder(journal, settings(region), "0.2.0")
+    assert later.ship() == 2
+    later.stop()
+    after = {row["study_key"]: row for row in region.exported()}
+    old, new = study_key(UID_KEY, "1.2.3"), study_key(UID_KEY, "1.2.4")
+    assert after[old] == before[old], "nothing of it changed, and so the centre need not read it again"
+    assert (before[new]["release"], after[new]["release"]) == ("0.1.0", "0.2.0")
+
+
 def test_a_late_instance_ships_as_a_second_revision(region: Region, journal: Journal) -> None:
     deliver(journal, receive(journal, "1.2.3", instances=2))
     recorder = Recorder(journal, settings(region), "0.1.0")

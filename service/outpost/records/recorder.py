@@ -66,11 +66,17 @@ _COLUMNS = (
 )
 _KEY = ("system", "study_key", "revision")
 
+# What ended keeps the release it ended under, however often and by whom its row is shipped again: a migration
+# of the journal may ship all of history.
+_KEPT = {
+    "release": "CASE WHEN outpost.studies.finished_at IS NULL THEN EXCLUDED.release ELSE outpost.studies.release END"
+}
+
 # seq and updated_at are the database's own (outpost.stamp_study).
 _UPSERT = (
     f"INSERT INTO outpost.studies ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'%({c})s' for c in _COLUMNS)})"
     f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
-    + ", ".join(f"{column} = EXCLUDED.{column}" for column in _COLUMNS if column not in _KEY)
+    + ", ".join(f"{c} = {_KEPT.get(c, f'EXCLUDED.{c}')}" for c in _COLUMNS if c not in _KEY)
 )
 
 # Counts as they stand: shipping them again changes nothing.
