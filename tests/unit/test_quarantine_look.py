@@ -31,9 +31,33 @@ def test_a_picture_is_small_enough_that_writing_in_it_cannot_be_read_unless_a_la
     assert max(small.size) <= 160 < max(large.size) <= 512
     assert small.mode == "RGB"
     grey = np.asarray(Image.open(io.BytesIO(look.picture(sample("CT_small.dcm")))))
-    assert grey.shape == (128, 128)
+    assert grey.shape == (32, 32)
     assert grey.min() == 0
     assert grey.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("shape", "small"),
+    [((150, 150), (38, 38)), ((12, 2000), (1, 154)), ((3, 300), (1, 75)), ((641, 7), (129, 2))],
+)
+def test_an_image_that_is_small_or_narrow_itself_is_made_smaller_by_four_at_least_in_each_direction(
+    shape: tuple[int, int], small: tuple[int, int], tmp_path: Path
+) -> None:
+    written = np.zeros(shape, dtype=np.uint16)
+    written[:, ::2] = 1000  # strokes of one pixel, as letters of a small font have
+    image = dcmread(sample("CT_small.dcm"))
+    image.Rows, image.Columns = shape
+    image.PixelRepresentation, image.RescaleIntercept, image.RescaleSlope = 0, 0, 1
+    image.WindowCenter, image.WindowWidth = 500, 1000
+    image.PixelData = written.tobytes()
+    image.save_as(tmp_path / "image.dcm")
+    shown = np.asarray(Image.open(io.BytesIO(look.picture(tmp_path / "image.dcm"))))
+    assert shown.shape == small
+    assert np.ptp(shown[:, :-1].astype(int)) <= 52, "of the strokes only a mean is left"
+    large = np.asarray(Image.open(io.BytesIO(look.picture(tmp_path / "image.dcm", look.LARGE))))
+    assert large.shape == (
+        shape if max(shape) <= look.LARGE else tuple(-(-n // -(-max(shape) // 512)) for n in shape)
+    )
 
 
 def test_a_header_names_the_patient_only_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""The child process that opens a file nobody trusts: `python -m outpost.quarantine.child WHAT FILE [SIZE]`.
+"""The child process that opens a file nobody trusts: `python -m outpost.quarantine.child WHAT FILE [SIZE FACTOR]`.
 
 WHAT is `header` (JSON, without who the patient is), `identity` (JSON, with it) or `picture` (PNG, at most SIZE pixels
-a side). Standard output carries the answer and nothing else. Exit status 3: the file cannot be read so; the code
-is on standard output. It takes limits upon itself before it opens the file; the parent adds one of time.
+a side, and smaller than the image by FACTOR at least in each direction). Standard output carries the answer and
+nothing else. Exit status 3: the file cannot be read so; the code is on standard output. It takes limits upon itself
+before it opens the file; the parent adds one of time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MIB = 1 << 20
 CPU_SECONDS = 15
@@ -60,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
             if frame.ndim == 4 or (frame.ndim == 3 and int(dataset.get("SamplesPerPixel", 1)) == 1):
                 frame = frame[len(frame) // 2]
             stream = io.BytesIO()
-            Image.fromarray(render(frame, dataset, int(arguments[2]))).save(stream, "PNG")
+            frame, largest = _widened(frame, int(arguments[2]), int(arguments[3]))
+            Image.fromarray(render(frame, dataset, largest)).save(stream, "PNG")
             answer.write(stream.getvalue())
         else:
             answer.write(json.dumps(_header(file, identity=what == "identity")).encode())
@@ -77,6 +83,20 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         answer.flush()
     return 0
+
+
+def _widened(frame: NDArray[Any], size: int, least: int) -> tuple[NDArray[Any], int]:
+    """The frame, its last row and column repeated up to whole squares, and the side at which it is rendered so
+    that both sides become smaller by `least` at least: also those of a strip too narrow for its squares.
+    """
+    import numpy as np
+
+    longest = max(frame.shape[:2])
+    factor = max(least, -(-longest // size))
+    rest = [(0, -side % factor) for side in frame.shape[:2]]
+    if any(after for _, after in rest):
+        frame = np.pad(frame, [*rest, *[(0, 0)] * (frame.ndim - 2)], mode="edge")
+    return frame, max(frame.shape[:2]) // factor
 
 
 def _header(file: Path, *, identity: bool) -> dict[str, str]:

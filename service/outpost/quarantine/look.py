@@ -17,7 +17,8 @@ from outpost.quarantine.child import UNREADABLE
 from outpost.reasons import explain
 
 SECONDS: Final = 20.0
-SMALL: Final = 160  # pixels a side: what is written into an image cannot be read at that size
+SMALL: Final = 160  # pixels a side: what is written into an image cannot be read at that size ...
+SMALL_FACTOR: Final = 4  # ... and an image that is itself so small is made smaller by as much at least
 LARGE: Final = 512
 _MOST_BYTES: Final = 4 << 20
 _WAIT_SECONDS: Final = 10.0
@@ -41,8 +42,8 @@ def header(file: Path, *, identity: bool) -> dict[str, str]:
 
 
 def picture(file: Path, size: int = SMALL) -> bytes:
-    """The (middle) frame as a PNG of at most `size` pixels a side."""
-    answer = _ask("picture", file, str(size))
+    """The (middle) frame as a PNG of at most `size` pixels a side, for `SMALL` by `SMALL_FACTOR` smaller at least."""
+    answer = _ask("picture", file, str(size), str(SMALL_FACTOR if size <= SMALL else 1))
     if not answer.startswith(b"\x89PNG\r\n\x1a\n"):
         raise CannotLook("the decoder gave no picture")
     return answer
