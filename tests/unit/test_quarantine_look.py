@@ -133,6 +133,39 @@ def test_one_file_is_opened_at_a_time_and_the_next_is_asked_to_wait(monkeypatch:
     look.picture(sample("MR_small.dcm"))
 
 
+def test_two_may_wait_and_whoever_comes_then_is_sent_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, go_on = threading.Semaphore(0), threading.Event()
+    answers: list[bytes] = []
+
+    def slow(_command: list[str]) -> bytes:
+        opening.release()
+        assert go_on.wait(10)
+        return b"\x89PNG\r\n\x1a\n"
+
+    monkeypatch.setattr(look, "_asked", slow)
+    lookers = [
+        threading.Thread(target=lambda: answers.append(look.picture(sample("MR_small.dcm"))))
+        for _ in range(3)
+    ]
+    for looker in lookers:
+        looker.start()
+    assert opening.acquire(timeout=10)
+    deadline = time.monotonic() + 10
+    while look._places._value:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(look.Busy, match="2 more wait for it: ask again in a moment"):
+            look.picture(sample("MR_small.dcm"))
+        assert time.monotonic() - began < 1
+    go_on.set()
+    for looker in lookers:
+        looker.join()
+    assert len(answers) == 3, "who waited was served"
+    assert look.picture(sample("MR_small.dcm"))
+
+
 def test_the_child_may_write_no_file_and_dies_first_when_memory_runs_out(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:

@@ -25,6 +25,9 @@ _WAIT_SECONDS: Final = 10.0
 
 # Looking may take no more of the host than one core and one child's memory.
 _seat = threading.BoundedSemaphore(1)
+# Whoever waits holds one of the API's threads: a few may, all others are sent away at once.
+_MOST_WAITING: Final = 2
+_places = threading.BoundedSemaphore(1 + _MOST_WAITING)
 
 
 class CannotLook(Exception):
@@ -50,12 +53,19 @@ def picture(file: Path, size: int = SMALL) -> bytes:
 
 
 def _ask(what: str, file: Path, *more: str) -> bytes:
-    if not _seat.acquire(timeout=_WAIT_SECONDS):
-        raise Busy("another file is being opened: ask again in a moment")
+    if not _places.acquire(blocking=False):
+        raise Busy(
+            f"another file is being opened and {_MOST_WAITING} more wait for it: ask again in a moment"
+        )
     try:
-        return _asked([sys.executable, "-m", "outpost.quarantine.child", what, str(file), *more])
+        if not _seat.acquire(timeout=_WAIT_SECONDS):
+            raise Busy("another file is being opened: ask again in a moment")
+        try:
+            return _asked([sys.executable, "-m", "outpost.quarantine.child", what, str(file), *more])
+        finally:
+            _seat.release()
     finally:
-        _seat.release()
+        _places.release()
 
 
 def _asked(command: list[str]) -> bytes:
