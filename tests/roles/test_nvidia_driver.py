@@ -241,6 +241,29 @@ def test_a_change_under_a_loaded_module_needs_a_window(held: dict[str, Any]) -> 
     assert (plan["reboot"], plan["refusals"]) == (True, [])
 
 
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ({"loaded": "535.261.03"},
+         "[WINDOW_OPEN] is: the kernel holds 535.261.03; wanted: a reboot in a window. Changing the driver under"),
+        ({"packages": there("nvidia-smi", "535.1-1")},
+         "[WAY_BACK] is: a driver that no set describes: nvidia-smi; wanted: a known set to go back to. Make a set of"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_said_with_its_code_its_reason_and_its_remedy(
+    preflight: ModuleType, read: dict[str, Any], said: str
+) -> None:
+    refusals = driver.outpost_driver_plan({**BARE, **read}, CHOSEN, SETTINGS)["refusals"]
+    (line,) = preflight.outpost_failed(refusals)
+    assert line.startswith(said)
+    assert line.endswith(refusals[0]["remedy"])
+
+
+def test_of_all_checks_only_what_is_wrong_is_said(preflight: ModuleType) -> None:
+    checks = driver.outpost_driver_checks({**WHOLE, "loaded": ""}, CHOSEN, SETTINGS)
+    assert [line.split("]")[0] for line in preflight.outpost_failed(checks)] == ["[MODULE_LOADED"]
+
+
 # --- verdicts
 
 
