@@ -207,6 +207,53 @@ def test_a_driver_that_no_set_describes_is_not_replaced_but_may_be_taken_over() 
     assert refused({**WHOLE, "record": {}}) == set()
 
 
+def test_a_driver_that_others_installed_is_adopted_once_and_then_may_be_changed() -> None:
+    old = {
+        **CHOSEN,
+        "name": "found-535",
+        "driver": "535.261.03",
+        "packages": [package("nvidia-smi", "535.1-1")],
+    }
+    found = {
+        **BARE,
+        "packages": there("nvidia-smi", "535.1-1", held=False),
+        "libraries": {"535.261.03": ["libcuda.so.535.261.03"]},
+    }
+    assert refused(found) == {"WAY_BACK"}
+    plan = driver.outpost_driver_plan(found, old, SETTINGS)
+    assert (plan["change"], plan["adopt"]) == (False, True)
+
+    # What the host keeps goes through JSON.
+    adopted = {**found, "record": json.loads(json.dumps(driver.outpost_driver_record(old, found["record"])))}
+    plan = driver.outpost_driver_plan(adopted, old, SETTINGS)
+    assert (plan["change"], plan["adopt"]) == (False, False), "the second run changes nothing"
+
+    plan = driver.outpost_driver_plan(adopted, CHOSEN, SETTINGS)
+    assert (plan["change"], plan["adopt"], plan["refusals"]) == (True, False, [])
+    assert driver.outpost_driver_record(CHOSEN, adopted["record"])["previous"] == old
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}},
+        {"kernels": [kernel("a", "added")]},
+        {"packages": {**WHOLE["packages"], **there("libnvidia-stranger")}},
+    ],
+)
+def test_what_is_not_whole_is_not_adopted(broken: dict[str, Any]) -> None:
+    whole = {**WHOLE, "record": {}}
+    assert driver.outpost_driver_plan(whole, CHOSEN, SETTINGS)["adopt"]
+    assert not driver.outpost_driver_plan({**whole, **broken}, CHOSEN, SETTINGS)["adopt"]
+
+
+def test_a_set_that_was_given_one_more_package_is_remembered_anew() -> None:
+    remembered = {**WHOLE, "record": {**CHOSEN, "packages": CHOSEN["packages"][:2], "previous": {}}}
+    assert driver.outpost_driver_plan(remembered, CHOSEN, SETTINGS)["adopt"]
+    remembered["record"] = {**CHOSEN, "previous": {}}
+    assert not driver.outpost_driver_plan(remembered, CHOSEN, SETTINGS)["adopt"]
+
+
 @pytest.mark.parametrize(
     ("read", "chosen", "codes"),
     [
