@@ -487,6 +487,25 @@ def test_what_dkms_says_is_understood_in_its_old_and_new_words(
     assert [(k["release"], k["headers"], k["dkms"]["state"]) for k in found] == [(release, True, state)]
 
 
+def test_a_version_lock_that_no_plugin_reads_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    locks = "# ours\nnvidia-smi-3:580.95.05-1.el8.*\n!nvidia-*\n"
+    installed = "nvidia-smi\t3:580.95.05-1.el8\nlibnvidia-ml\t3:580.95.05-1.el8\n"
+    monkeypatch.setattr(read_module, "text", lambda path: locks if path.endswith("versionlock.list") else "")
+    monkeypatch.setattr(read_module, "say", lambda *command: installed if command[0] == "rpm" else "")
+    held = {name: package["held"] for name, package in read_module.rpm_packages(True).items()}
+    assert held == {"nvidia-smi": True, "libnvidia-ml": False}
+    assert not any(package["held"] for package in read_module.rpm_packages(False).values())
+
+
+@pytest.mark.parametrize("path", ["present", "change"])
+def test_the_lock_itself_is_there_before_its_list_is_written(path: str) -> None:
+    steps = yaml.safe_load((ROOT / f"roles/nvidia_driver/tasks/{path}.yml").read_text())
+    steps = [inner for step in steps for inner in step.get("block", [step])]
+    itself = [step.get("ansible.builtin.include_tasks") for step in steps].index("lock_itself.yml")
+    assert itself < next(number for number, step in enumerate(steps) if "nvidia_driver_lock" in step)
+    assert "when" not in steps[itself], "adopted, changed or only locked again: the lock is needed"
+
+
 def test_only_nvidias_specifications_count_and_every_version_in_them_is_seen(tmp_path: Path) -> None:
     paths = ("/usr/lib/libcuda.so.535.261.03", "/usr/lib/libnvidia-ml.so.580.95.05", "/dev/nvidia0")
     lines = ["kind: nvidia.com/gpu", *(f"- hostPath: {path}" for path in paths)]
