@@ -1,10 +1,12 @@
 """The driver role from end to end on this machine, under a layer that takes every write: real dpkg and apt, no network.
 
-The packages are tiny ones with the driver's names; what real ones do is in tests/drivers.
+The packages are tiny ones with the driver's names; what real ones do is in tests/drivers. The tests are one story in
+the order they stand: a later one begins where the one before ended.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shlex
@@ -37,6 +39,8 @@ class Host:
             f" -o lowerdir=/{name},upperdir={self.layer}/{name}/up,workdir={self.layer}/{name}/work /{name}"
             for name in LAYERED
         ]
+        # A role that errs stops no service of this machine and does not reboot it: it finds no systemd.
+        mounts.append("mount -t tmpfs tmpfs /run/systemd")
         command = ["unshare", "--mount", "bash", "-c", " && ".join([*mounts, f"{{ {script}\n}}"])]
         command = command if os.geteuid() == 0 else ["sudo", "-n", "-E", *command]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
@@ -95,7 +99,7 @@ def _package(work: Path, folder: Path, name: str, version: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def host(work: Path) -> Iterator[Host]:
     """A host on which somebody installed a driver by hand, and whose repositories do not answer."""
     layer = Path(tempfile.mkdtemp(prefix="outpost-driver-", dir="/dev/shm"))
@@ -113,9 +117,7 @@ def _remembered(host: Host) -> dict[str, Any]:
     return dict(json.loads(host.on("cat /etc/outpost/driver.json").stdout))
 
 
-def test_a_driver_installed_by_hand_is_adopted_with_its_files_and_can_then_be_changed(
-    host: Host, work: Path
-) -> None:
+def test_a_driver_installed_by_hand_is_adopted_once_with_its_files(host: Host, work: Path) -> None:
     code, _, said = host.role(NEW)
     assert code == 2
     assert "[WAY_BACK] is: a driver that no set describes: libcuda1, nvidia-smi" in said, said[-3000:]
@@ -137,8 +139,37 @@ def test_a_driver_installed_by_hand_is_adopted_with_its_files_and_can_then_be_ch
     code, changed, said = host.role(FOUND)
     assert (code, changed) == (0, 0), said[-3000:]
 
+
+def _around(hours: int) -> str:
+    """The hour of a window that lies `hours` from now, UTC."""
+    begin = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
+    return f"{begin:%H:%M}-{begin + datetime.timedelta(hours=2):%H:%M}"
+
+
+def test_a_window_that_closes_while_the_files_come_stops_the_change_and_keeps_the_files(
+    host: Host, work: Path
+) -> None:
+    loaded = work / "sys/module/nvidia/version"
+    loaded.parent.mkdir(parents=True)
+    loaded.write_text("535.261.03\n")
+    # The clock cannot be turned, so the window moves: it is another one once the files have been asked for.
+    window = f"{{{{ '{_around(8)}' if __nvidia_driver_missing is defined else '{_around(-1)}' }}}}"
+    code, _, said = host.role(
+        NEW, nvidia_driver_sysfs=str(work / "sys"), nvidia_driver_reboot_window=window,
+        nvidia_driver_timezone="UTC",
+    )  # fmt: skip
+    assert code == 2
+    assert "closed while the files came" in said, said[-3000:]
+    assert "The files are here: run again within the window" in said
+    assert host.on(f"ls /opt/outpost/drivers/{NEW}").stdout.split() == ["libcuda1.deb", "nvidia-smi.deb"]
+    assert host.on("dpkg-query -W -f '${Version}' libcuda1").stdout == "535.261.03-1"
+    assert _remembered(host)["name"] == FOUND
+    assert host.on("apt-mark showhold").stdout.split() == ["libcuda1", "nvidia-smi"]
+
+
+def test_an_adopted_driver_can_be_changed_and_is_the_way_back(host: Host) -> None:
     code, _, said = host.role(NEW)
     assert code == 0, said[-3000:]
     remembered = _remembered(host)
     assert (remembered["name"], remembered["previous"]["name"]) == (NEW, FOUND)
-    assert "580.95.05-1" in host.on("dpkg-query -W -f '${Version}' libcuda1").stdout
+    assert host.on("dpkg-query -W -f '${Version}' libcuda1").stdout == "580.95.05-1"
