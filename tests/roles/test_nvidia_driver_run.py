@@ -173,3 +173,25 @@ def test_an_adopted_driver_can_be_changed_and_is_the_way_back(host: Host) -> Non
     remembered = _remembered(host)
     assert (remembered["name"], remembered["previous"]["name"]) == (NEW, FOUND)
     assert host.on("dpkg-query -W -f '${Version}' libcuda1").stdout == "580.95.05-1"
+
+
+def test_a_dry_run_is_not_failed_by_nouveau_that_a_run_would_mend_but_by_a_loaded_one(
+    host: Host, work: Path
+) -> None:
+    host.on(
+        "mkdir -p /etc/initramfs-tools /etc/X11 && echo 'nouveau modeset=1' > /etc/initramfs-tools/modules"
+        ' && printf \'Section "Device"\\n  Driver "nouveau"\\nEndSection\\n\' > /etc/X11/xorg.conf'
+    )
+    modules = work / "modules"
+    modules.write_text("nouveau 2441216 1 - Live 0x0\n")
+    code, _, said = host.role(NEW, "--check", nvidia_driver_proc_modules=str(modules))
+    assert code == 2
+    assert "[NOUVEAU_OFF] is: the kernel; wanted: nouveau nowhere" in said, said[-3000:]
+
+    code, changed, said = host.role(NEW, "--check")
+    assert (code, changed) == (0, 2), said[-3000:]
+    assert "nouveau modeset=1" in host.on("cat /etc/initramfs-tools/modules").stdout.splitlines()
+
+    code, _, said = host.role(NEW)
+    assert code == 0, said[-3000:]
+    assert "# nouveau modeset=1" in host.on("cat /etc/initramfs-tools/modules").stdout.splitlines()
