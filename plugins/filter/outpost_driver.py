@@ -176,7 +176,8 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
 
     Returns:
         change (bool), install [{name, from, to}], remove [names], reboot (bool: the change needs one),
-        refusals (failed checks), say (lines for a person).
+        adopt (bool: the set is whole here already, but the host does not remember it), refusals (failed checks),
+        say (lines for a person).
     """
     record = read["record"]
     install = _differing(read, chosen)
@@ -205,9 +206,21 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         "install": install,
         "remove": remove,
         "reboot": bool(reboot),
+        "adopt": not change and _forgotten(record, chosen) and _is_whole(read, chosen, settings),
         "refusals": refusals,
         "say": lines,
     }
+
+
+def _forgotten(record: dict[str, Any], chosen: Set) -> bool:
+    """Whether what the host remembers is not this set, in name or in what it names."""
+    return any(record.get(key) != value for key, value in chosen.items())
+
+
+def _is_whole(read: Read, chosen: Set, settings: dict[str, Any]) -> bool:
+    """Whether the set stands as after a change that went well: only such a one may count as a way back."""
+    proofs = ("PACKAGES", "FOREIGN_PACKAGES", "LIBRARIES", "MODULE_BUILT")
+    return all(c["ok"] for c in outpost_driver_checks(read, chosen, settings) if c["code"] in proofs)
 
 
 def _refusals(
@@ -227,8 +240,8 @@ def _refusals(
                "nvidia_driver_allow."),
         _check("WAY_BACK", not unmanaged, f"a driver that no set describes: {_some(unmanaged)}",
                "a known set to go back to",
-               "Make a set of what is installed (outpost-driver-set), run with it once: it changes nothing and locks. "
-               "Then choose the new one."),
+               "Make a set of what is installed (outpost-driver-set), run with it once: it changes no package, locks, "
+               "and keeps the set and its files as the way back. Then choose the new one."),
         _check("CLOSED_ENVIRONMENT", not (digsig and chosen["run"]), "DIGSIG_ELF_MODE=1", "no unsigned program",
                "Astra's closed software environment runs no .run installer. Use the vendor's signed packages, or have "
                "the security officer decide about astra-digsig-control."),

@@ -95,12 +95,15 @@ def outpost_verdict_text(report: dict[str, Any], show: str = "all") -> list[str]
 
 
 def outpost_failed(checks: Sequence[Mapping[str, Any]], language: str = "en") -> list[str]:
-    """Renders what stops a host, a line each, for one message."""
+    """Renders what stops a host, a line each, for one message.
+
+    The driver's checks have no level: each that is not ok stops the host.
+    """
     said = Words(
         "[{code}] is: {value}; wanted: {wanted}. {remedy}",
         "[{code}] есть: {value}; нужно: {wanted}. {remedy}",
     )
-    return [said.by(**check).said(_language(language)) for check in checks if check["level"] == "critical"]
+    return [said.by(**check).said(_language(language)) for check in checks if _stops(check)]
 
 
 def outpost_collected(read: str, host: str) -> str:
@@ -122,6 +125,10 @@ def _bundle(system: str, name: str) -> Bundle:
         int(resources.get("memory_mib", 0)),
         int(resources.get("vram_mib", 0)),
     )
+
+
+def _stops(check: Mapping[str, Any]) -> bool:
+    return bool(check["level"] == "critical" if "level" in check else not check["ok"])
 
 
 def _language(language: str) -> Any:

@@ -340,6 +340,52 @@ def publish(host: str, *names: str) -> None:
     index(host, "echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/drivers.list")
 
 
+_VERSION_LOCK = """
+Name: python3-dnf-plugin-versionlock
+Version: 4
+Release: 1
+Summary: dnf's version lock
+License: GPL-2.0-or-later
+BuildArch: noarch
+AutoReqProv: no
+%description
+The plugin's files as dnf-plugins-core has them.
+%install
+for file in FILES; do mkdir -p %{buildroot}/${file%/*}; cp $file %{buildroot}/$file; done
+%files
+FILES
+"""
+_VERSION_LOCK_FILES = (
+    "/etc/dnf/plugins/versionlock.conf",
+    "/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py",
+)
+
+
+def publish_version_lock(host: str) -> None:
+    """Takes dnf's version lock from a host, where it came with dnf itself, and offers it as a package, as RED OS does."""
+    output = WORK / "version-lock"
+    output.mkdir(parents=True, exist_ok=True)
+    spec = _VERSION_LOCK.replace("FILES;", " ".join(_VERSION_LOCK_FILES) + ";")
+    (output / "lock.spec").write_text(spec.replace("FILES\n", "\n".join(_VERSION_LOCK_FILES) + "\n"))
+    build = "rpmbuild --quiet -bb --define '_topdir /tmp' --define '_rpmdir /output' /output/lock.spec"
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        f"--volume={output}:/output",
+        lab_store().tag("rpm"),
+        "sh",
+        "-c",
+        build,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    put(host, output, "/srv/lock")
+    repository = "[lock]\nname=lock\nbaseurl=file:///srv/lock\ngpgcheck=0\nmetadata_expire=0\n"
+    on(host, f"createrepo_c -q /srv/lock && cat > /etc/yum.repos.d/lock.repo <<'X'\n{repository}X\n")
+    on(host, f"rm {' '.join(_VERSION_LOCK_FILES)}")
+
+
 def index(host: str, before: str) -> None:
     """Runs `before`, then has apt see what the repository holds. It has an origin: unattended-upgrades asks for one."""
     release = (

@@ -285,6 +285,18 @@ def test_locks_of_the_administrator_stay_in_the_version_lock() -> None:
     assert on("train", "head -1 /etc/dnf/plugins/versionlock.list") == "less-0:500-1.*\n"
 
 
+def test_a_version_lock_without_its_plugin_is_found_and_the_plugin_comes_back() -> None:
+    lab.publish_version_lock("train")
+    code, checks = doctor("train", _folder("doctor"))
+    assert code == 2
+    assert {"LOCKED", "UPGRADE_MOVES"} <= failed(checks), failed(checks)
+    ran = role("train", OLD)
+    assert (ran.code, ran.changed) == (0, 1), ran.said[-3000:]
+    assert on("train", "rpm -q python3-dnf-plugin-versionlock").startswith("python3-dnf-plugin-versionlock-")
+    again = role("train", OLD)
+    assert (again.code, again.changed) == (0, 0), again.said[-3000:]
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_after_all_attempts_the_doctor_still_finds_nothing(host: str) -> None:
     code, checks = doctor(host, _folder("doctor"))

@@ -207,6 +207,53 @@ def test_a_driver_that_no_set_describes_is_not_replaced_but_may_be_taken_over() 
     assert refused({**WHOLE, "record": {}}) == set()
 
 
+def test_a_driver_that_others_installed_is_adopted_once_and_then_may_be_changed() -> None:
+    old = {
+        **CHOSEN,
+        "name": "found-535",
+        "driver": "535.261.03",
+        "packages": [package("nvidia-smi", "535.1-1")],
+    }
+    found = {
+        **BARE,
+        "packages": there("nvidia-smi", "535.1-1", held=False),
+        "libraries": {"535.261.03": ["libcuda.so.535.261.03"]},
+    }
+    assert refused(found) == {"WAY_BACK"}
+    plan = driver.outpost_driver_plan(found, old, SETTINGS)
+    assert (plan["change"], plan["adopt"]) == (False, True)
+
+    # What the host keeps goes through JSON.
+    adopted = {**found, "record": json.loads(json.dumps(driver.outpost_driver_record(old, found["record"])))}
+    plan = driver.outpost_driver_plan(adopted, old, SETTINGS)
+    assert (plan["change"], plan["adopt"]) == (False, False), "the second run changes nothing"
+
+    plan = driver.outpost_driver_plan(adopted, CHOSEN, SETTINGS)
+    assert (plan["change"], plan["adopt"], plan["refusals"]) == (True, False, [])
+    assert driver.outpost_driver_record(CHOSEN, adopted["record"])["previous"] == old
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}},
+        {"kernels": [kernel("a", "added")]},
+        {"packages": {**WHOLE["packages"], **there("libnvidia-stranger")}},
+    ],
+)
+def test_what_is_not_whole_is_not_adopted(broken: dict[str, Any]) -> None:
+    whole = {**WHOLE, "record": {}}
+    assert driver.outpost_driver_plan(whole, CHOSEN, SETTINGS)["adopt"]
+    assert not driver.outpost_driver_plan({**whole, **broken}, CHOSEN, SETTINGS)["adopt"]
+
+
+def test_a_set_that_was_given_one_more_package_is_remembered_anew() -> None:
+    remembered = {**WHOLE, "record": {**CHOSEN, "packages": CHOSEN["packages"][:2], "previous": {}}}
+    assert driver.outpost_driver_plan(remembered, CHOSEN, SETTINGS)["adopt"]
+    remembered["record"] = {**CHOSEN, "previous": {}}
+    assert not driver.outpost_driver_plan(remembered, CHOSEN, SETTINGS)["adopt"]
+
+
 @pytest.mark.parametrize(
     ("read", "chosen", "codes"),
     [
@@ -239,6 +286,29 @@ def test_a_change_under_a_loaded_module_needs_a_window(held: dict[str, Any]) -> 
     assert refused({**BARE, **held}) == {"WINDOW_OPEN"}
     plan = driver.outpost_driver_plan({**BARE, **held}, CHOSEN, {**SETTINGS, "window_open": True})
     assert (plan["reboot"], plan["refusals"]) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ({"loaded": "535.261.03"},
+         "[WINDOW_OPEN] is: the kernel holds 535.261.03; wanted: a reboot in a window. Changing the driver under"),
+        ({"packages": there("nvidia-smi", "535.1-1")},
+         "[WAY_BACK] is: a driver that no set describes: nvidia-smi; wanted: a known set to go back to. Make a set of"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_said_with_its_code_its_reason_and_its_remedy(
+    preflight: ModuleType, read: dict[str, Any], said: str
+) -> None:
+    refusals = driver.outpost_driver_plan({**BARE, **read}, CHOSEN, SETTINGS)["refusals"]
+    (line,) = preflight.outpost_failed(refusals)
+    assert line.startswith(said)
+    assert line.endswith(refusals[0]["remedy"])
+
+
+def test_of_all_checks_only_what_is_wrong_is_said(preflight: ModuleType) -> None:
+    checks = driver.outpost_driver_checks({**WHOLE, "loaded": ""}, CHOSEN, SETTINGS)
+    assert [line.split("]")[0] for line in preflight.outpost_failed(checks)] == ["[MODULE_LOADED"]
 
 
 # --- verdicts
@@ -415,6 +485,25 @@ def test_what_dkms_says_is_understood_in_its_old_and_new_words(
     )
     found = read_module.kernels(str(tmp_path))
     assert [(k["release"], k["headers"], k["dkms"]["state"]) for k in found] == [(release, True, state)]
+
+
+def test_a_version_lock_that_no_plugin_reads_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    locks = "# ours\nnvidia-smi-3:580.95.05-1.el8.*\n!nvidia-*\n"
+    installed = "nvidia-smi\t3:580.95.05-1.el8\nlibnvidia-ml\t3:580.95.05-1.el8\n"
+    monkeypatch.setattr(read_module, "text", lambda path: locks if path.endswith("versionlock.list") else "")
+    monkeypatch.setattr(read_module, "say", lambda *command: installed if command[0] == "rpm" else "")
+    held = {name: package["held"] for name, package in read_module.rpm_packages(True).items()}
+    assert held == {"nvidia-smi": True, "libnvidia-ml": False}
+    assert not any(package["held"] for package in read_module.rpm_packages(False).values())
+
+
+@pytest.mark.parametrize("path", ["present", "change"])
+def test_the_lock_itself_is_there_before_its_list_is_written(path: str) -> None:
+    steps = yaml.safe_load((ROOT / f"roles/nvidia_driver/tasks/{path}.yml").read_text())
+    steps = [inner for step in steps for inner in step.get("block", [step])]
+    itself = [step.get("ansible.builtin.include_tasks") for step in steps].index("lock_itself.yml")
+    assert itself < next(number for number, step in enumerate(steps) if "nvidia_driver_lock" in step)
+    assert "when" not in steps[itself], "adopted, changed or only locked again: the lock is needed"
 
 
 def test_only_nvidias_specifications_count_and_every_version_in_them_is_seen(tmp_path: Path) -> None:

@@ -150,10 +150,13 @@ def dpkg_packages():
     return found
 
 
-def rpm_packages():
-    """Likewise; a version has its epoch in front, as dnf's version lock writes it. held: locked by name and version."""
+def rpm_packages(versionlock):
+    """Likewise; a version has its epoch in front, as dnf's version lock writes it. held: locked by name and version.
+
+    Without dnf's plugin nobody reads the list: whatever stands in it, nothing is held.
+    """
     locks = [line.strip() for line in text("/etc/dnf/plugins/versionlock.list").splitlines()]
-    locks = {line for line in locks if line and line[0] not in "#!"}
+    locks = {line for line in locks if versionlock and line and line[0] not in "#!"}
     found = {}
     form = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\n"
     for line in say("rpm", "-qa", "--qf", form).splitlines():
@@ -306,7 +309,8 @@ def main():
         supports_check_mode=True,
     )
     asked = module.params
-    known = dpkg_packages() if asked["manager"] == "apt" else rpm_packages()
+    versionlock = os.path.exists("/etc/dnf/plugins/versionlock.conf")
+    known = dpkg_packages() if asked["manager"] == "apt" else rpm_packages(versionlock)
     belongs = re.compile("|".join(fnmatch.translate(pattern) for pattern in asked["families"]))
     names = set(asked["names"])
     record = text(asked["record"])
@@ -323,7 +327,7 @@ def main():
         "cdi": cdi(asked["cdi_directories"]),
         "toolkit": os.path.exists("/usr/bin/nvidia-ctk"),
         "persistenced": os.path.exists("/lib/systemd/system/nvidia-persistenced.service"),
-        "versionlock": os.path.exists("/etc/dnf/plugins/versionlock.conf"),
+        "versionlock": versionlock,
         "nouveau": nouveau(asked["proc_modules"]),
         "secure_boot": secure_boot(),
         "digsig_mode": digsig_mode(),
