@@ -362,7 +362,7 @@ _VERSION_LOCK_FILES = (
 
 
 def publish_version_lock(host: str) -> None:
-    """Takes dnf's version lock from a host, where it came with dnf itself, and offers it as a package, as RED OS does."""
+    """Takes dnf's version lock from a host, where it came with dnf, and offers it as a package, as RED OS does."""
     output = WORK / "version-lock"
     output.mkdir(parents=True, exist_ok=True)
     spec = _VERSION_LOCK.replace("FILES;", " ".join(_VERSION_LOCK_FILES) + ";")
