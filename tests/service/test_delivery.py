@@ -435,7 +435,7 @@ def test_three_hundred_studies_that_waited_for_the_link_arrive_once_and_in_order
     time.sleep(1.5)  # nobody listens yet
     assert len(sender.journal.in_state("delivering")) == 300
     pacs.start()
-    sender.wait_delivered(*studies, seconds=60)
+    sender.wait_delivered(*studies, seconds=180)
     assert pacs.stored == wanted
     assert pacs.associations <= 5
     said = caplog.text
