@@ -5,6 +5,7 @@ Codes are documented in docs/preflight.md; a code never changes its meaning.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -106,6 +107,23 @@ def outpost_failed(checks: Sequence[Mapping[str, Any]], language: str = "en") ->
     return [said.by(**check).said(_language(language)) for check in checks if _stops(check)]
 
 
+def outpost_release_torch(directory: str, release: str) -> str:
+    """The build of torch in a release, out of its manifest on the controller; empty where it is not known.
+
+    A release that is not here (it is built later in the run, or the run deploys none) and one made before manifests
+    named torch are no faults of a host.
+    """
+    manifest = Path(directory, release, "manifest.json")
+    if not (directory and release and manifest.is_file()):
+        return ""
+    try:
+        return str(json.loads(manifest.read_text()).get("torch", ""))
+    except ValueError as error:
+        raise AnsibleFilterError(
+            f"{manifest} is no manifest ({error}); build or copy the release again"
+        ) from error
+
+
 def outpost_collected(read: str, host: str) -> str:
     """The file of collect.yml out of what the host answered: redacted, complete or an error."""
     try:
@@ -150,6 +168,7 @@ class FilterModule:
             "outpost_failed": outpost_failed,
             "outpost_inventory_checks": outpost_inventory_checks,
             "outpost_preflight": outpost_preflight,
+            "outpost_release_torch": outpost_release_torch,
             "outpost_verdict": outpost_verdict,
             "outpost_verdict_text": outpost_verdict_text,
         }

@@ -108,6 +108,37 @@ def test_a_dry_run_reports_too_and_a_card_is_judged_against_the_set(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("torch", "failed"), [("2.13.0+cu130", {"torch-arch", "gpu-cuda"}), ("2.13.0+cu126", set())]
+)
+def test_the_release_to_be_deployed_is_judged_by_its_manifest(
+    tmp_path: Path, torch: str, failed: set[str]
+) -> None:
+    (tmp_path / "releases/1.0").mkdir(parents=True)
+    (tmp_path / "releases/1.0/manifest.json").write_text(json.dumps({"version": "1.0", "torch": torch}))
+    card = {
+        "platform_pci_root": str(tmp_path / "host/sys/bus/pci/devices"), "preflight_driver": "580.95.05",
+        "outpost_release_directory": str(tmp_path / "releases"), "outpost_release": "1.0",
+    }  # fmt: skip
+    run(tmp_path, {"chita": card})
+    report = json.loads((tmp_path / "report/chita.json").read_text())
+    assert report["asked"]["torch"] == torch
+    assert {line["code"] for line in report["lines"] if line["level"] == "critical"} & {
+        "torch-arch", "gpu-cuda", "torch-build", "torch-named",
+    } == failed  # fmt: skip
+
+
+def test_a_release_that_is_not_here_is_not_judged_and_a_broken_manifest_is_named(tmp_path: Path) -> None:
+    release = {"outpost_release_directory": str(tmp_path), "outpost_release": "1.0"}
+    ended = run(tmp_path, {"chita": release})
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    (tmp_path / "1.0").mkdir()
+    (tmp_path / "1.0/manifest.json").write_text("{")
+    ended = run(tmp_path, {"chita": release})
+    assert ended.returncode == 2
+    assert f"{tmp_path}/1.0/manifest.json is no manifest" in " ".join(ended.stdout.split())
+
+
+@pytest.mark.parametrize(
     ("variable", "said"),
     [("preflight_driver=580.x", "is no version"), ("outpost_language=de", "en or ru is wanted"),
      ("preflight_show=some", "must be one of")],

@@ -53,6 +53,22 @@ def test_a_cpu_torch_is_taken(release: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "cuda", "said"),
+    [("2.13.0+cpu", "None", "2.13.0+cpu"), ("2.13.0+cu126", "'12.6'", "2.13.0+cu126"),
+     ("2.13.0", "None", "2.13.0+cpu"), ("2.13.0", "'13.0'", "2.13.0+cu130")],
+)  # fmt: skip
+def test_the_manifest_names_the_build_of_torch(
+    release: ModuleType, tmp_path: Path, version: str, cuda: str, said: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / f"torch-{version}-cp311-cp311-manylinux_2_28_x86_64.whl", "w") as file:
+        file.writestr(
+            "torch/version.py",
+            f"__version__ = '{version}'\ndebug = False\ncuda: Optional[str] = {cuda}\nhip: Optional[str] = None\n",
+        )
+    assert release.torch_build(tmp_path) == said
+
+
+@pytest.mark.parametrize(
     ("path", "rebuilds"),
     [
         ("outpost/inference/brain.py", True),
