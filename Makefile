@@ -10,7 +10,7 @@ SCENARIOS := ubuntu astra redos fleet
 
 .PHONY: help
 help: ## list what can be done
-	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## the lab, site.yml, real studies, the fleet view; safe to repeat
@@ -57,13 +57,17 @@ test-python: .venv/tests.stamp ## unit and service tests, with real peers
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab
 
+# The driver's lanes are beside `make test`, which only asks that each has passed on the files as they are: tests/drivers/lanes.py.
 .PHONY: test-drivers
-test-drivers: .venv/tests.stamp ## the driver's lock on real NVIDIA packages, apt and dnf: seven minutes, beside make test
+test-drivers: test-drivers-pin test-drivers-build ## all lanes of the driver, one after the other
+
+.PHONY: test-drivers-pin
+test-drivers-pin: .venv/tests.stamp ## the driver's lock on real NVIDIA packages: apt, dnf, upgrades, power cuts
 	pytest -q tests/drivers/test_driver_pin.py
 
 .PHONY: test-drivers-build
-test-drivers-build: .venv/tests.stamp ## DKMS builds the real module; skips what it has proven for the same inputs
-	pytest -q -rs tests/drivers/test_module_build.py
+test-drivers-build: .venv/tests.stamp ## DKMS builds the real module of the driver
+	pytest -q tests/drivers/test_module_build.py
 
 # Peers live in a virtual environment of their own, over .venv's packages: one torch for both sides.
 .venv-bench/setup.stamp: .venv/tests.stamp benchmarks/requirements.txt benchmarks/setup

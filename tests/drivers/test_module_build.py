@@ -1,15 +1,14 @@
 """The kernel module: really built by DKMS for a real kernel's headers, and what happens where it cannot be.
 
-Takes minutes of compiling, so it is a target of its own, and what it proved is kept by the content of all that went in:
-the packages and the role. A container is enough to build for a kernel; to boot it is not (docs/nvidia-traps.md).
+Takes minutes of compiling, so it is a lane of its own (lanes.py). A container is enough to build for a kernel; to boot
+it is not (docs/nvidia-traps.md).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import debian_drivers as debian
@@ -73,18 +72,7 @@ def packages() -> list[Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _once(packages: list[Path]) -> Iterator[None]:
-    """Skips what was proven for the very same packages, role and test; otherwise a fresh container."""
-    sources = [
-        *sorted((ROOT / "roles/nvidia_driver").rglob("*")),
-        ROOT / "plugins/filter/outpost_driver.py",
-        Path(__file__),
-    ]
-    inputs = [path.read_bytes() for path in sources if path.is_file() and "__pycache__" not in path.parts]
-    key = hashlib.sha256(b"".join([str(packages).encode(), *inputs])).hexdigest()[:16]
-    proof = WORK / f"proven-{key}"
-    if proof.exists():
-        pytest.skip(f"proven for these very packages and this role: {proof.read_text()}")
+def _container() -> Iterator[None]:
     WORK.mkdir(parents=True, exist_ok=True)
     store = lab.lab_store()
     store.ensure(["ubuntu"])
@@ -101,29 +89,11 @@ def _once(packages: list[Path]) -> Iterator[None]:
         "infinity",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    failures = pytest_failures()
     try:
         inside("apt-get update -q")
         yield
-        if pytest_failures() == failures:
-            proof.write_text(inside("date --iso-8601=minutes; dkms status"))
     finally:
         subprocess.run(["docker", "rm", "-f", CONTAINER], check=True, capture_output=True)
-
-
-_FAILED: list[str] = []
-
-
-def pytest_failures() -> int:
-    return len(_FAILED)
-
-
-@pytest.fixture(autouse=True)
-def _remember(request: pytest.FixtureRequest) -> Iterator[None]:
-    failed = request.session.testsfailed
-    yield
-    if request.session.testsfailed > failed:
-        _FAILED.append(request.node.name)
 
 
 def release(packages: list[Path]) -> str:
@@ -144,7 +114,9 @@ def test_without_headers_of_a_kernel_nothing_is_touched(packages: list[Path]) ->
     assert "nvidia" not in inside("dpkg -l | grep nvidia", check=False)
 
 
-def test_the_module_is_built_for_the_kernel_before_the_set_counts_as_installed(packages: list[Path]) -> None:
+def test_the_module_is_built_for_the_kernel_before_the_set_counts_as_installed(
+    packages: list[Path], record_property: Callable[[str, object], None]
+) -> None:
     code, said = run("tests/drivers/driver.yml", **make_set("build-535", packages))
     assert code == 0, said[-5000:]
     kernel = release(packages)
@@ -153,6 +125,8 @@ def test_the_module_is_built_for_the_kernel_before_the_set_counts_as_installed(p
     module = inside(f"modinfo -k {kernel} nvidia-current | grep -E '^(version|vermagic)'")
     version = debian.index("bookworm")["libnvidia-ml1"].version.split("-")[0]
     assert f"version:        {version}" in module
+    record_property("driver", version)
+    record_property("kernel", kernel)
     assert f"vermagic:       {kernel} " in module
 
 

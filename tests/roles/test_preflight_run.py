@@ -107,6 +107,36 @@ def test_a_dry_run_reports_too_and_a_card_is_judged_against_the_set(tmp_path: Pa
     assert any(line["code"] == "bundle-memory" and not line["ok"] for line in report["lines"])
 
 
+def _sets(tmp_path: Path, name: str) -> dict[str, str]:
+    """A set for the recorded host, whose name says nothing of its driver, and the inventory's words for it."""
+    package = {"name": "nvidia-smi", "version": "595.58.03-1", "file": "s.deb", "sha256": "0" * 64}
+    sets = {"chita-2026.1": {"driver": "595.58.03", "platforms": ["ubuntu-24.04"], "packages": [package]}}
+    (tmp_path / "sets.yml").write_text(json.dumps({"nvidia_driver_sets": sets}))
+    return {"nvidia_driver_set": name, "nvidia_driver_sets_file": str(tmp_path / "sets.yml")}
+
+
+def test_the_card_is_judged_against_the_driver_that_the_set_itself_names(tmp_path: Path) -> None:
+    asked = {
+        **_sets(tmp_path, "chita-2026.1"),
+        "platform_pci_root": str(tmp_path / "host/sys/bus/pci/devices"),
+    }
+    ended = run(tmp_path, {"chita": asked}, "--check")
+    assert ended.returncode == 2, ended.stdout[-3000:]
+    lines = json.loads((tmp_path / "report/chita.json").read_text())["lines"]
+    judged = next(line for line in lines if line["code"] == "gpu-driver")
+    assert (judged["level"], "595" in judged["value"]) == ("critical", True), judged
+
+
+def test_a_set_that_does_not_exist_is_named_unless_the_host_has_no_card_to_drive(tmp_path: Path) -> None:
+    asked = _sets(tmp_path, "chita-2027")
+    card = {"platform_pci_root": str(tmp_path / "host/sys/bus/pci/devices")}
+    ended = run(tmp_path, {"chita": {**asked, **card}, "tver": {**asked, "platform_pci_root": "/nowhere"}})
+    said = " ".join(ended.stdout.split())
+    assert "There is no driver set 'chita-2027' for ubuntu-24.04; known: chita-2026.1" in said, said[-3000:]
+    assert "failed=1" in recap(ended, "chita")
+    assert "failed=0" in recap(ended, "tver")
+
+
 @pytest.mark.parametrize(
     ("torch", "failed"), [("2.13.0+cu130", {"torch-arch", "gpu-cuda"}), ("2.13.0+cu126", set())]
 )

@@ -1,0 +1,173 @@
+"""The lanes of driver tests that `make test` does not run: each has passed whole on the files as they are, or is named.
+
+How a record comes about is tried with the project's own conftest.py and lanes.py over a lane of a few lines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DRIVERS = ROOT / "tests/drivers"
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("driver_lanes", DRIVERS / "lanes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module
+
+
+lanes = _load()
+
+
+@pytest.mark.parametrize("lane", lanes.standing(), ids=lambda lane: lane.name)
+def test_a_lane_has_passed_whole_on_the_files_as_they_are(lane: Any) -> None:
+    why = lanes.unproven(lane)
+    assert not why, why
+    assert lanes.records()[lane.name]["packages"], "a test of the lane must say its packages: record_property"
+
+
+def test_each_test_of_the_driver_is_in_a_lane_and_make_runs_the_lanes_in_their_order() -> None:
+    tests = [lane.test for lane in lanes.standing()]
+    assert sorted(tests) == sorted(path.name for path in DRIVERS.glob("test_*.py"))
+    for lane in lanes.standing():
+        assert _made(lane.target) == [lane.test]
+    assert _made("test-drivers") == tests
+
+
+def _made(target: str) -> list[str]:
+    """The test files that a make target hands to pytest."""
+    said = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", target],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return re.findall(r"^pytest .*tests/drivers/(test_\w+\.py)$", said, re.MULTILINE)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with one lane: a test that imports a module, which imports another, and a role of one file."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    files = {
+        "roles/nvidia_driver/tasks/main.yml": "---\n",
+        "roles/nvidia_driver/library/__pycache__/m.pyc": "",
+        "roles/container_runtime/tasks/main.yml": "---\n",
+        "tests/drivers/play.yml": "---\n",
+        "tests/drivers/near.py": "import far\n",
+        "tests/drivers/far.py": "",
+        "tests/drivers/stranger.py": "",
+        "tests/drivers/test_driver_pin.py": """
+import pathlib, pytest, near
+def test_one(record_property):
+    record_property("driver", "535.261.03")
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_two(host):
+    if host == "b":
+        pytest.skip("two ways are enough")
+""",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in ("lanes.py", "conftest.py"):
+        shutil.copy(DRIVERS / name, tmp_path / "tests/drivers")
+    return tmp_path
+
+
+def _run(project: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The records that a run of the project's lane leaves, and what it said."""
+    command = [sys.executable, "-B", "-m", "pytest", *(arguments or ["tests/drivers/test_driver_pin.py"])]
+    done = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+    path = project / "tests/drivers/proven.json"
+    return (json.loads(path.read_text()) if path.exists() else {}), done.stdout + done.stderr
+
+
+def test_a_whole_run_is_recorded_with_what_it_rests_on(project: Path) -> None:
+    records, said = _run(project)
+    record = records["pin"]
+    assert "lane pin: passed whole" in said
+    assert (record["tests"], record["skipped"]) == (2, {"test_two[b]": "two ways are enough"})
+    assert record["packages"] == {"driver": "535.261.03"}
+    assert list(record["files"]) == [
+        "roles/nvidia_driver/tasks/main.yml", "tests/drivers/far.py", "tests/drivers/near.py",
+        "tests/drivers/play.yml", "tests/drivers/test_driver_pin.py",
+    ]  # fmt: skip
+    assert lanes.unproven(lanes.LANES[0], project) == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tests/drivers/test_driver_pin.py", "-k", "one"],
+        ["tests/drivers/test_driver_pin.py", "--deselect", "tests/drivers/test_driver_pin.py::test_one"],
+        ["tests/drivers/test_driver_pin.py::test_one"],
+        ["tests/drivers/test_driver_pin.py::test_two"],
+    ],
+)
+def test_a_selection_of_a_lane_is_not_recorded(project: Path, arguments: list[str]) -> None:
+    records, said = _run(project, *arguments)
+    assert records == {}
+    assert "lane pin: not recorded" in said
+    assert " passed" in said
+
+
+@pytest.mark.parametrize(
+    ("add", "more"),
+    [
+        ("def test_three(): assert 0", []),
+        ("def test_a_first(): assert 0\ntest_one, test_a_first = test_a_first, test_one", ["-x"]),
+        ("@pytest.fixture\ndef card(): pytest.skip('no card here')\ndef test_three(card): pass", []),
+        ("@pytest.mark.skip(reason='not today')\ndef test_three(): pass", []),
+        ("@pytest.mark.xfail\ndef test_three(): assert 0", []),
+        ("@pytest.fixture\ndef card():\n    yield\n    assert 0\ndef test_three(card): pass", []),
+        ("def test_three(): pathlib.Path(__file__).with_name('far.py').write_text('#')", []),
+        ("pytest.skip('no lab here', allow_module_level=True)", []),
+    ],
+    ids=["failed", "broke off", "skipped by a fixture", "skipped by a mark", "expected failure", "failed at its end",
+         "edited meanwhile", "skipped as a whole"],
+)  # fmt: skip
+def test_a_run_that_is_not_whole_is_not_recorded(project: Path, add: str, more: list[str]) -> None:
+    test = project / "tests/drivers/test_driver_pin.py"
+    test.write_text(test.read_text() + add + "\n")
+    records, said = _run(project, "tests/drivers/test_driver_pin.py", *more)
+    assert records == {}, said
+    assert "passed whole" not in said
+
+
+def test_what_changed_since_is_named_with_what_to_run(project: Path) -> None:
+    _run(project)
+    (project / "roles/nvidia_driver/tasks/main.yml").write_text("--- # changed\n")
+    (project / "roles/nvidia_driver/tasks/new.yml").touch()
+    (project / "tests/drivers/far.py").unlink()
+    (project / "tests/drivers/stranger.py").write_text("# nobody imports it\n")
+    (project / "roles/container_runtime/tasks/main.yml").write_text("--- # another lane's\n")
+    why = lanes.unproven(lanes.LANES[0], project)
+    named = re.search(r"other inputs: (.*)\. Run", why)
+    assert named is not None, why
+    assert named[1].split(", ") == [
+        "roles/nvidia_driver/tasks/main.yml (changed)", "roles/nvidia_driver/tasks/new.yml (new)",
+        "tests/drivers/far.py (gone)",
+    ]  # fmt: skip
+    assert "make test-drivers-pin" in why
+
+
+def test_a_lane_that_never_passed_is_named_and_one_without_a_test_is_not_asked_for(project: Path) -> None:
+    assert [lane.name for lane in lanes.standing(project)] == ["pin"]
+    assert "Lane pin: no record" in lanes.unproven(lanes.LANES[0], project)
