@@ -59,11 +59,15 @@ test-lab: .venv/tests.stamp ## the lab itself
 
 # The driver's lanes are beside `make test`, which only asks that each has passed on the files as they are: tests/drivers/lanes.py.
 .PHONY: test-drivers
-test-drivers: test-drivers-pin test-drivers-build ## all lanes of the driver, one after the other
+test-drivers: test-drivers-pin test-drivers-set test-drivers-build ## all lanes of the driver, one after the other
 
 .PHONY: test-drivers-pin
 test-drivers-pin: .venv/tests.stamp ## the driver's lock on real NVIDIA packages: apt, dnf, upgrades, power cuts
 	pytest -q tests/drivers/test_driver_pin.py
+
+.PHONY: test-drivers-set
+test-drivers-set: .venv/tests.stamp ## driver sets made out of hosts, and hosts installed from them
+	pytest -q tests/drivers/test_driver_set.py
 
 .PHONY: test-drivers-build
 test-drivers-build: .venv/tests.stamp ## DKMS builds the real module of the driver

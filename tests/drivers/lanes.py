@@ -43,6 +43,7 @@ class Lane:
 # In the order in which `make test-drivers` runs them.
 LANES = (
     Lane("pin", "test_driver_pin.py"),
+    Lane("set", "test_driver_set.py", ("playbooks/driver_set.yml",)),
     Lane("build", "test_module_build.py"),
     Lane("run", "test_run_installer.py"),
     Lane("kernel", "test_real_kernel.py"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,11 @@ def test_a_dry_run_says_what_the_set_would_hold_and_writes_nothing(first: Host) 
     assert first.on("ls /var/tmp") == ""
 
 
-def test_a_set_of_what_is_installed_names_it_exactly_and_is_adopted_without_a_change(first: Host) -> None:
+def test_a_set_of_what_is_installed_names_it_exactly_and_is_adopted_without_a_change(
+    first: Host, record_property: Callable[[str, object], None]
+) -> None:
     before = first.versions()
+    record_property("driver", before["libcuda1"])
     code, _, said = first.make("found-535")
     assert code == 0, said[-3000:]
     described = made("found-535")
