@@ -55,8 +55,8 @@ def outpost_driver_set(sets: dict[str, Set], name: str, platform: str = "") -> S
     if name not in sets:
         raise AnsibleFilterError(
             f"There is no driver set {name!r} for {platform or 'this host'}; known: "
-            f"{', '.join(sorted(sets)) or 'none'}. Make one from a directory of packages with "
-            f"roles/nvidia_driver/files/outpost-driver-set and name its file in nvidia_driver_sets_file."
+            f"{', '.join(sorted(sets)) or 'none'}. Make one with playbooks/driver_set.yml "
+            f"(docs/runbooks/en/driver-set.md), and name its file in nvidia_driver_sets_file."
         )
     chosen: Set = {"packages": [], "run": {}, "kernel": "", "platforms": [], **sets[name], "name": name}
     wrong = []
@@ -240,8 +240,8 @@ def _refusals(
                "nvidia_driver_allow."),
         _check("WAY_BACK", not unmanaged, f"a driver that no set describes: {_some(unmanaged)}",
                "a known set to go back to",
-               "Make a set of what is installed (outpost-driver-set), run with it once: it changes no package, locks, "
-               "and keeps the set and its files as the way back. Then choose the new one."),
+               "Make a set of what is installed (playbooks/driver_set.yml), run with it once: it changes no package, "
+               "locks, and keeps the set and its files as the way back. Then choose the new one."),
         _check("CLOSED_ENVIRONMENT", not (digsig and chosen["run"]), "DIGSIG_ELF_MODE=1", "no unsigned program",
                "Astra's closed software environment runs no .run installer. Use the vendor's signed packages, or have "
                "the security officer decide about astra-digsig-control."),

@@ -116,7 +116,7 @@ def test_a_set_that_leaves_something_open_is_refused_in_words(spoil: dict[str, A
 
 
 def test_an_unknown_set_is_answered_with_the_known_ones_and_the_tool_that_makes_one() -> None:
-    with pytest.raises(AnsibleFilterError, match=r"known: site-580\. Make one .*outpost-driver-set"):
+    with pytest.raises(AnsibleFilterError, match=r"known: site-580\. Make one .*playbooks/driver_set.yml"):
         driver.outpost_driver_set({"site-580": CHOSEN}, "site-590")
 
 

@@ -107,7 +107,9 @@ def belongs(name, families):
 def number_of_the_running_kernel():
     """What the running kernel's packages carry and no other kernel's: 6.8.0-45, 6.1.90-1, 6.6.52-1.red80."""
     release = os.uname().release
-    return re.match(r"[\d.]+-[\d.]+(\w*\d+)?(?=[.-]|$)|[\d.]+", release).group()
+    if ".x86_64" in release:
+        return release.split(".x86_64")[0]
+    return re.match(r"[\d.]+(-\d+)?", release).group()
 
 
 class Apt:
