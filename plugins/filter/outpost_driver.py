@@ -85,12 +85,13 @@ def outpost_driver_set(sets: dict[str, Set], name: str, platform: str = "") -> S
     return chosen
 
 
-def outpost_window_open(window: str, timezone: str, clock: float) -> bool:
+def outpost_window_open(window: str, timezone: str, clock: float, minutes: float = 0) -> bool:
     """Whether the moment `clock` (seconds since 1970) lies in `window`, in the region's own time zone.
 
     Args:
         window: "HH:MM-HH:MM", may cross midnight, and may name days in front: "sat,sun 01:00-05:00". The day is the one
             on which the window begins. Empty is never.
+        minutes: for how long it must stay open from then on.
     """
     if not window:
         return False
@@ -115,7 +116,12 @@ def outpost_window_open(window: str, timezone: str, clock: float) -> bool:
         inside, day = begin <= minute < end, now.weekday()
     else:
         inside, day = minute >= begin or minute < end, (now.weekday() - (minute < end)) % 7
-    return inside and (not named or _DAYS[day] in named)
+    if not inside or (named and _DAYS[day] not in named):
+        return False
+    # By the clock on the wall, then as seconds: a night in which the clocks change is shorter or longer than it looks.
+    closes = now.replace(hour=end // 60, minute=end % 60, second=0, microsecond=0, fold=0)
+    closes += datetime.timedelta(days=minute >= end)
+    return closes.timestamp() - clock >= minutes * 60
 
 
 def _family(read: Read, chosen: Set, families: list[str], allow: list[str]) -> set[str]:
@@ -172,7 +178,8 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     Args:
         read: what nvidia_driver_read returned.
         chosen: what outpost_driver_set returned.
-        settings: families, allow (globs of names), gpus (ids), window_open, key_enrolled (bool).
+        settings: families, allow (globs of names), gpus (ids), window_open (bool: for as long as a change takes),
+            key_enrolled (bool).
 
     Returns:
         change (bool), install [{name, from, to}], remove [names], reboot (bool: the change needs one),
@@ -193,7 +200,8 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         refusals.append(
             _check("WINDOW_OPEN", False, f"the kernel holds {read['loaded'] or 'nouveau'}", "a reboot in a window",
                    "Changing the driver under a loaded module breaks the next container that starts. Set "
-                   "nvidia_driver_reboot_window (such as '01:00-05:00', the region's time) and run within it.")
+                   "nvidia_driver_reboot_window (such as '01:00-05:00', the region's time) and run within it, at least "
+                   "nvidia_driver_window_minutes before it closes.")
         )  # fmt: skip
     lines = [f"{item['name']}: {item['from'] or 'absent'} -> {item['to']}" for item in install]
     lines += [f"{name}: removed" for name in remove]

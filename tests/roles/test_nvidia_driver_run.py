@@ -146,25 +146,54 @@ def _around(hours: int) -> str:
     return f"{begin:%H:%M}-{begin + datetime.timedelta(hours=2):%H:%M}"
 
 
-def test_a_window_that_closes_while_the_files_come_stops_the_change_and_keeps_the_files(
-    host: Host, work: Path
+@pytest.mark.parametrize(
+    ("fact", "when", "then"),
+    [
+        ("__nvidia_driver_missing", "once the files had come", "run again within the window, it will not wait"),
+        ("__nvidia_driver_drained", "once the inference systems had stopped",
+         "The driver was not touched, the locks stand, the inference systems were started again"),
+        ("__nvidia_driver_finished", "while the set was installed", f"The host is on {FOUND} again, whole and locked"),
+    ],
+    ids=["files", "drain", "install"],
+)  # fmt: skip
+def test_a_window_that_closes_in_the_middle_ends_on_the_set_before_without_a_reboot(
+    host: Host, work: Path, fact: str, when: str, then: str
 ) -> None:
     loaded = work / "sys/module/nvidia/version"
-    loaded.parent.mkdir(parents=True)
+    loaded.parent.mkdir(parents=True, exist_ok=True)
     loaded.write_text("535.261.03\n")
-    # The clock cannot be turned, so the window moves: it is another one once the files have been asked for.
-    window = f"{{{{ '{_around(8)}' if __nvidia_driver_missing is defined else '{_around(-1)}' }}}}"
+    # The clock cannot be turned, so the window moves: it is another one once the step before is done.
+    window = f"{{{{ '{_around(8)}' if {fact} is defined else '{_around(-1)}' }}}}"
     code, _, said = host.role(
         NEW, nvidia_driver_sysfs=str(work / "sys"), nvidia_driver_reboot_window=window,
         nvidia_driver_timezone="UTC",
     )  # fmt: skip
     assert code == 2
-    assert "closed while the files came" in said, said[-3000:]
-    assert "The files are here: run again within the window" in said
-    assert host.on(f"ls /opt/outpost/drivers/{NEW}").stdout.split() == ["libcuda1.deb", "nvidia-smi.deb"]
+    assert f"minutes, {when}, and the change to {NEW} needs a reboot" in said, said[-3000:]
+    assert then in said, said[-3000:]
+    assert "Reboot into the new driver" not in said
+    assert host.on(f"ls /opt/outpost/drivers/{NEW} | grep deb").stdout.split() == [
+        "libcuda1.deb",
+        "nvidia-smi.deb",
+    ]
     assert host.on("dpkg-query -W -f '${Version}' libcuda1").stdout == "535.261.03-1"
     assert _remembered(host)["name"] == FOUND
     assert host.on("apt-mark showhold").stdout.split() == ["libcuda1", "nvidia-smi"]
+    assert "535.261.03" in host.on("cat /etc/apt/preferences.d/outpost-driver").stdout
+    code, changed, said = host.role(FOUND)
+    assert (code, changed) == (0, 0), said[-3000:]
+
+
+def test_a_window_that_is_open_but_too_short_for_a_change_is_refused_before_the_files_come(
+    host: Host, work: Path
+) -> None:
+    code, _, said = host.role(
+        NEW, nvidia_driver_sysfs=str(work / "sys"), nvidia_driver_reboot_window=_around(-1),
+        nvidia_driver_timezone="UTC", nvidia_driver_window_minutes=90,
+    )  # fmt: skip
+    assert code == 2
+    assert "[WINDOW_OPEN] is: the kernel holds 535.261.03" in said, said[-3000:]
+    assert "nvidia_driver_window_minutes before it closes" in said
 
 
 def test_an_adopted_driver_can_be_changed_and_is_the_way_back(host: Host) -> None:
