@@ -25,6 +25,7 @@ _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 RECORD = "/etc/outpost/driver.json"
+UNDER_WAY = "/etc/outpost/driver-change-under-way.json"
 STORE = "/opt/outpost/drivers"
 _PREFERENCES = "/etc/apt/preferences.d/outpost-driver"
 _BLACKLIST = "/etc/apt/apt.conf.d/91outpost-driver"
@@ -151,6 +152,33 @@ def _differing(read: Read, chosen: Set) -> list[dict[str, str]]:
     return found
 
 
+def _of_families(names: set[str], families: list[str]) -> set[str]:
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in families)}
+
+
+def _torn(read: Read, chosen: Set) -> set[str]:
+    """Packages outside the set that are there in part."""
+    named = {package["name"] for package in chosen["packages"]}
+    whole_or_gone = ("installed", "config-files", "not-installed")
+    return {
+        name for name, p in read["packages"].items() if name not in named and p["state"] not in whole_or_gone
+    }
+
+
+def _again(under_way: dict[str, Any], chosen: Set, families: list[str]) -> list[list[str]]:
+    """Files to lay over what changes that were cut off left, a list a set, the wanted one last.
+
+    No kernel: an upgrade of it would remove the running one.
+    """
+    sets = {s["name"]: s["packages"] for s in under_way.get("sets", []) if s["name"] != chosen["name"]}
+    sets = {**sets, chosen["name"]: chosen["packages"]} if under_way else {}
+    paths = [
+        [f"{STORE}/{name}/{p['file']}" for p in packages if _of_families({p["name"]}, families)]
+        for name, packages in sets.items()
+    ]
+    return [files for files in paths if files]
+
+
 def _builds_module(chosen: Set) -> bool:
     """Whether the set's kernel module is compiled on the host."""
     return bool(chosen["run"]) or any("dkms" in package["name"] for package in chosen["packages"])
@@ -182,16 +210,24 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
             key_enrolled (bool).
 
     Returns:
-        change (bool), install [{name, from, to}], remove [names], reboot (bool: the change needs one),
+        change (bool), install [{name, from, to}], remove [names], torn [names: half installed, and not in the set],
+        left [names that a change that was cut off may have brought, and the set has not],
+        again [[paths]: files of sets that were cut off, then of this one],
+        reboot (bool: the change needs one),
         adopt (bool: the set is whole here already, but the host does not remember it), refusals (failed checks),
         say (lines for a person).
     """
     record = read["record"]
     install = _differing(read, chosen)
-    before = {package["name"] for package in record.get("packages", [])}
+    under_way = read["under_way"]
+    tried = {package["name"] for each in under_way.get("sets", []) for package in each["packages"]}
+    before = tried | {package["name"] for package in record.get("packages", [])}
     strangers = _family(read, chosen, settings["families"], settings["allow"])
+    torn = _torn(read, chosen) & before
     remove = sorted(strangers & before)
     change = set(read["libraries"]) != {chosen["driver"]} if chosen["run"] else bool(install or remove)
+    # What a change that was cut off has left cannot be told from versions alone: rpm's database follows the files.
+    change = change or bool(under_way)
     reboot = change and (
         (bool(read["loaded"]) and read["loaded"] != chosen["driver"]) or read["nouveau"]["loaded"]
     )
@@ -203,8 +239,9 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
                    "nvidia_driver_reboot_window (such as '01:00-05:00', the region's time) and run within it, at least "
                    "nvidia_driver_window_minutes before it closes.")
         )  # fmt: skip
-    lines = [f"{item['name']}: {item['from'] or 'absent'} -> {item['to']}" for item in install]
-    lines += [f"{name}: removed" for name in remove]
+    lines = [f"the change to {under_way['name']} was cut off: the set is installed anew"] if under_way else []
+    lines += [f"{item['name']}: {item['from'] or 'absent'} -> {item['to']}" for item in install]
+    lines += [f"{name}: removed" for name in sorted({*remove, *torn})]
     if chosen["run"] and change:
         lines.append(
             f"{chosen['run']['file']}: {_some(set(read['libraries'])) or 'absent'} -> {chosen['driver']}"
@@ -213,6 +250,9 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         "change": change,
         "install": install,
         "remove": remove,
+        "torn": sorted(torn),
+        "left": sorted(_of_families(tried, settings["families"]) - {p["name"] for p in chosen["packages"]}),
+        "again": _again(under_way, chosen, settings["families"]),
         "reboot": bool(reboot),
         "adopt": not change and _forgotten(record, chosen) and _is_whole(read, chosen, settings),
         "refusals": refusals,
@@ -241,7 +281,8 @@ def _refusals(
     )
     without = [kernel["release"] for kernel in read["kernels"] if not kernel["headers"]]
     builds = _builds_module(chosen)
-    unmanaged = sorted(item["name"] for item in install if item["from"]) if not read["record"] else []
+    ours = bool(read["record"] or read["under_way"])
+    unmanaged = [] if ours else sorted(item["name"] for item in install if item["from"])
     checks = [
         _check("FOREIGN_PACKAGES", not foreign, _some(foreign), "no package of the driver outside the set",
                "Another branch beside ours breaks programs later. Remove them, add them to the set, or allow them in "
@@ -361,6 +402,8 @@ def outpost_driver_lock(
     # The same for every set: each change of it costs a new initial ramdisk.
     nouveau = "# Written by Outpost. A blacklist alone does not stop what the initial ramdisk asks for.\n"
     files = [{"path": _NOUVEAU, "content": nouveau + "blacklist nouveau\noptions nouveau modeset=0\n"}]
+    # Written when a change begins: a lock ends it.
+    ended = {"path": UNDER_WAY, "content": None}
     if manager == "dnf":
         lines = [f"# {head}"] + [f"{package['name']}-{package['version']}.*" for package in packages]
         # Whatever else the repositories hold of these families is invisible to dnf: new names of a newer branch, and
@@ -370,6 +413,7 @@ def outpost_driver_lock(
             "files": [
                 *files,
                 {"path": _VERSIONLOCK, "content": "\n".join(lines) + "\n", "block": "outpost-driver"},
+                ended,
             ],
             "hold": [],
             "release": [],
@@ -398,6 +442,7 @@ def outpost_driver_lock(
             "content": f"// {head}\nUnattended-Upgrade::Package-Blacklist {{\n{blacklist}\n}};\n",
         },
         {"path": _NEEDRESTART, "content": f"# {head}\n{services}\n"},
+        ended,
     ]
     before = [package["name"] for package in record.get("packages", [])]
     return {"files": files, "hold": names, "release": sorted(set(before) - set(names))}
@@ -422,6 +467,17 @@ def outpost_driver_record(chosen: Set, record: dict[str, Any]) -> dict[str, Any]
     return {**chosen, "previous": before}
 
 
+def outpost_driver_under_way(chosen: Set, read: Read) -> dict[str, Any]:
+    """What the host keeps while a change runs: the sets it may hold parts of, and the names from before the first try.
+
+    A power cut leaves it behind. The next run knows by it what on the host is ours although no set has it.
+    """
+    sets = [s for s in read["under_way"].get("sets", []) if s["name"] != chosen["name"]]
+    coming = {"name": chosen["name"], "packages": chosen["packages"]}
+    before = read["under_way"].get("before", sorted(read["packages"]))
+    return {"name": chosen["name"], "sets": [*sets, coming], "before": before}
+
+
 def outpost_driver_report(checks: list[Check], host: str, name: str, stand: str = "") -> dict[str, Any]:
     """The doctor's answer for one host, the same form as the service's health verdict."""
     failed = [check["code"] for check in checks if not check["ok"]]
@@ -440,6 +496,7 @@ class FilterModule:
             "outpost_driver_record": outpost_driver_record,
             "outpost_driver_report": outpost_driver_report,
             "outpost_driver_set": outpost_driver_set,
+            "outpost_driver_under_way": outpost_driver_under_way,
             "outpost_driver_unlock": outpost_driver_unlock,
             "outpost_window_open": outpost_window_open,
         }

@@ -97,11 +97,62 @@ def playbook(path: str, host: str, *more: str, **variables: object) -> Ran:
 
 def role(host: str, name: str, *more: str, **variables: object) -> Ran:
     """The role with the set `name`; a lab host has no GPU, so it is told to act."""
-    given = {
+    return playbook("tests/drivers/driver.yml", host, *more, **{**_asked(host, name), **variables})
+
+
+def _asked(host: str, name: str) -> dict[str, object]:
+    return {
         "nvidia_driver_managed": True, "nvidia_driver_set": name, "nvidia_driver_sets_file": str(sets_file(host)),
         "nvidia_driver_repository": source(host, name),
     }  # fmt: skip
-    return playbook("tests/drivers/driver.yml", host, *more, **{**given, **variables})
+
+
+# Stops the package manager in the host at the moment its log says the words for the COUNT-th time: LOG WORDS COUNT.
+_STOP = """
+import os, signal, sys, time
+log, words, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def text():
+    try:
+        return open(log, errors="replace").read()
+    except OSError:
+        return ""
+begun = text().count(words)
+print("watching", flush=True)
+while text().count(words) < begun + count:
+    time.sleep(0.001)
+for entry in os.listdir("/proc"):
+    try:
+        if open(f"/proc/{entry}/comm").read().strip() in ("dpkg", "apt-get", "dnf"):
+            os.kill(int(entry), signal.SIGSTOP)
+    except OSError:
+        pass
+"""
+
+
+def cut_power_during(host: str, name: str, words: str, count: int) -> None:
+    """Starts the change to `name`, takes the host's power away in its middle, and starts the host again.
+
+    Every process of the host dies at once: the package manager, its scripts, Ansible's Python. What was written stays
+    written (a real power loss takes that, too: test_real_kernel.py).
+    """
+    log = "/var/log/dnf.rpm.log" if host == "train" else "/var/log/dpkg.log"
+    watch = ["docker", "exec", f"{NAME}-{host}", "python3", "-c", _STOP, log, words, str(count)]
+    command = [
+        "ansible-playbook", "tests/drivers/driver.yml", "-l", host, "-e", json.dumps(_asked(host, name)),
+    ]  # fmt: skip
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline() == "watching\n"
+        with subprocess.Popen(
+            command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        ) as change:
+            while watcher.poll() is None:
+                assert change.poll() is None, "the change was over before its power was cut"
+                time.sleep(0.1)
+            subprocess.run(["docker", "kill", f"{NAME}-{host}"], check=True, capture_output=True)
+            said, _ = change.communicate(timeout=120)
+    assert "unreachable=1" in said, said[-2000:]
+    lab("up", host)
 
 
 def doctor(host: str, folder: Path, **variables: object) -> tuple[int, dict[str, dict[str, object]]]:

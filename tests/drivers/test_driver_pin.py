@@ -6,10 +6,11 @@ package managers and upgrade tools are real; what needs a GPU or a kernel of its
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import driver_lab as lab
@@ -130,11 +131,39 @@ def test_a_file_that_is_not_what_the_set_says_stops_before_anything_changes(host
 # --- installed and locked
 
 
+def test_a_driver_that_others_installed_is_refused_then_adopted_without_moving_a_package() -> None:
+    host = "tver"
+    names = " ".join(f"{name}={version}" for name, version in wanted(host, OLD).items())
+    on(host, f"apt-get install -y --no-install-recommends {names}")
+    ran = role(host, NEW)
+    assert ran.code == 2
+    assert "[WAY_BACK] is: a driver that no set describes: firmware-nvidia-gsp" in ran.said, ran.said[-3000:]
+    log = on(host, "sha256sum /var/log/dpkg.log")
+    ran = role(host, OLD)
+    assert ran.code == 0, ran.said[-4000:]
+    assert on(host, "sha256sum /var/log/dpkg.log") == log, "an adoption moves no package"
+    record = json.loads(on(host, "cat /etc/outpost/driver.json"))
+    assert (record["name"], record["previous"]) == (OLD, {})
+    assert set(on(host, f"ls /opt/outpost/drivers/{OLD}").split()) == {p["file"] for p in record["packages"]}
+    # Its failed change, its change and its way back are those of tver below.
+
+
+def test_a_first_installation_whose_power_was_cut_is_no_strangers_driver_to_the_next_run() -> None:
+    host = "chita"
+    lab.cut_power_during(host, OLD, " configure ", 8)
+    assert "is not configured" in on(host, "dpkg --audit") or "unpacked" in on(host, "dpkg --audit")
+    assert "driver.json" not in on(host, "ls /etc/outpost").split()
+    # The next run is that of the next test.
+
+
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_set_is_installed_exactly_and_a_second_run_changes_nothing_within_four_seconds(host: str) -> None:
+def test_the_set_is_installed_exactly_and_a_second_run_changes_nothing_within_four_seconds(
+    host: str, record_property: Callable[[str, object], None]
+) -> None:
     ran = role(host, OLD)
     assert ran.code == 0, ran.said[-4000:]
     stands(host, OLD)
+    record_property(f"driver of {host}", "older " + _version(host, OLD) + ", newer " + _version(host, NEW))
     reloads = _reloads(host)
     again = role(host, OLD)
     assert (again.code, again.changed) == (0, 0), again.said[-3000:]
@@ -144,6 +173,11 @@ def test_the_set_is_installed_exactly_and_a_second_run_changes_nothing_within_fo
     )
     # What the clock says on a machine that does nothing else stands in docs/nvidia-traps.md.
     assert again.cpu <= 4
+
+
+def _version(host: str, name: str) -> str:
+    packages = wanted(host, name)
+    return packages.get("libnvidia-ml1") or packages["libnvidia-ml"]
 
 
 def _reloads(host: str) -> int:
@@ -367,6 +401,51 @@ def test_the_inference_systems_are_drained_before_a_reboot_each_to_its_own_end()
     assert after.split() == ["/root/gave-back", "inactive", "inactive"], after
 
 
+_UNITS = """
+printf '[Service]\\nExecStart=/bin/sleep 1000\\n' > /etc/systemd/system/outpost@.service
+systemctl daemon-reload; systemctl start outpost@one outpost@two
+"""
+
+
+@pytest.mark.parametrize(
+    ("fact", "when"),
+    [("__nvidia_driver_drained", "once the inference systems had stopped"),
+     ("__nvidia_driver_finished", "while the set was installed")],
+    ids=["drained", "installed"],
+)  # fmt: skip
+def test_a_window_that_closes_in_the_middle_gives_the_systems_back_on_the_old_set_without_a_reboot(
+    fact: str, when: str
+) -> None:
+    host = "tver"
+    on(host, _UNITS)
+    boot = on(host, "stat -c %Y /proc/1")
+    # The host's clock is this machine's and stays: the window is another one once the step before is done.
+    window = f"{{{{ '{_around(8)}' if {fact} is defined else '{_around(-1)}' }}}}"
+    ran = role(
+        host, NEW, nvidia_driver_sysfs=_loaded(host, "535.261.03"), nvidia_driver_reboot_window=window,
+        nvidia_driver_timezone="UTC",
+    )  # fmt: skip
+    after = on(host, "systemctl is-active outpost@one outpost@two", check=False)
+    stopped = on(host, "journalctl -q --no-pager -u outpost@one | grep -c Stopped")
+    on(
+        host,
+        "systemctl stop outpost@one outpost@two; rm /etc/systemd/system/outpost@.service; systemctl daemon-reload",
+    )
+    assert ran.code == 2
+    assert f"minutes, {when}, and the change" in ran.said, ran.said[-4000:]
+    assert (after.split(), int(stopped) > 0) == (["active", "active"], True)
+    assert on(host, "stat -c %Y /proc/1") == boot
+    stands(host, OLD)
+    code, checks = doctor(host, _folder("doctor"))
+    assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
+
+
+def _around(hours: int) -> str:
+    """Two hours of a window that begins `hours` from now, UTC."""
+    begin = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
+    return f"{begin:%H:%M}-{begin + datetime.timedelta(hours=2):%H:%M}"
+
+
 def test_a_foreign_package_of_the_driver_is_refused_by_name() -> None:
     on("tver", f"{_TINY} libnvidia-foreign 1 /tmp/l.deb && dpkg -i /tmp/l.deb")
     ran = role("tver", NEW)
@@ -400,6 +479,100 @@ def test_a_failure_in_the_middle_ends_on_the_old_set_whole_and_locked(host: str)
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
 
 
+# Log words and how often: the first packages are unpacked; packages are being configured (rpm: the old are erased).
+_EARLY = {"chita": (" upgrade ", 3), "tver": (" upgrade ", 3), "train": ("Upgrade: ", 2)}
+_LATE = {"chita": (" configure ", 5), "tver": (" configure ", 5), "train": ("Upgraded: ", 2)}
+
+
+@pytest.mark.parametrize(
+    ("host", "moment", "by"), [("tver", _EARLY, "role"), ("tver", _LATE, "rollback"), ("train", _EARLY, "role")],
+    ids=["early", "late", "rpm"],
+)  # fmt: skip
+def test_a_power_cut_leaves_a_host_where_nothing_else_moves_and_from_which_the_old_set_comes_back(
+    host: str, moment: dict[str, tuple[str, int]], by: str
+) -> None:
+    lock = _lock_on_disk(host)
+    lab.cut_power_during(host, NEW, *moment[host])
+    assert _torn(host), "the power was cut in the middle"
+    assert _lock_on_disk(host) == lock, "the lock on disk is the old set's"
+    before = installed(host)
+    for attempt in _UPGRADES[host]:
+        said = on(host, attempt, check=False)
+        moved = {name: now for name, now in installed(host).items() if before.get(name) != now}
+        assert not moved, (attempt, moved, said[-2000:])
+    code, checks = doctor(host, _folder("doctor"))
+    assert code == 2
+    assert {"PACKAGES", "LOCK_FILES"} <= failed(checks), failed(checks)
+    assert "driver-change-under-way" in str(checks["LOCK_FILES"]["value"])
+    assert _note(host) == f"A change to {NEW} was cut off."
+
+    ran = (
+        role(host, OLD)
+        if by == "role"
+        else playbook("playbooks/driver_rollback.yml", host, nvidia_driver_managed=True)
+    )
+    assert ran.code == 0, ran.said[-4000:]
+    _is_whole(host, OLD)
+
+
+def _note(host: str) -> str:
+    return str(json.loads((_folder("doctor") / f"{host}.json").read_text())["note"])
+
+
+_UPGRADES = {
+    "tver": ["apt-get -y full-upgrade", "apt-get -y --fix-broken install", "unattended-upgrade", "dpkg --configure -a",
+             "apt-get -y full-upgrade", "apt-get -y --fix-broken install", "unattended-upgrade"],
+    "train": ["dnf -y upgrade", "dnf -y install libnvidia-gpucomp", "dnf -y distro-sync"],
+}  # fmt: skip
+
+
+def _lock_on_disk(host: str) -> str:
+    return on(host, "sha256sum /etc/apt/preferences.d/outpost-driver /etc/apt/apt.conf.d/91outpost-driver"
+              " /etc/dnf/plugins/versionlock.list /etc/outpost/driver.json 2>/dev/null", check=False)  # fmt: skip
+
+
+def _torn(host: str) -> bool:
+    """Packages neither of one set nor of the other, or in part."""
+    found = installed(host)
+    sets = [
+        {n: v for n, v in found.items() if n in wanted(host, name)} == wanted(host, name)
+        for name in (OLD, NEW)
+    ]
+    audit = on(
+        host,
+        "dpkg --audit 2>/dev/null; rpm -qa 2>/dev/null | grep nvidia | sed 's/-[0-9].*//' | sort | uniq -d",
+    )
+    return not any(sets) or bool(audit.strip())
+
+
+def _is_whole(host: str, name: str) -> None:
+    """Exactly the set, each package complete and locked, and no file of another version left behind."""
+    stands(host, name)
+    assert (
+        on(
+            host,
+            "dpkg --audit 2>/dev/null; rpm -qa 2>/dev/null | grep nvidia | sed 's/-[0-9].*//' | sort | uniq -d",
+        )
+        == ""
+    )
+    # The lab's hosts install neither manuals nor changelogs.
+    damaged = "{ dpkg -V %s || true; } | grep -v '/usr/share/\\(doc\\|man\\)' || true"
+    damaged = "rpm -V --nodeps %s || true" if host == "train" else damaged
+    names = " ".join(name for name in wanted(host, name) if "linux" not in name and "kernel" not in name)
+    assert on(host, damaged % names) == ""
+    assert (
+        on(
+            host,
+            "find /usr /lib /etc -xdev -name '*;????????' -o -xdev -name '*.dpkg-new' -o -xdev -name '*.dpkg-tmp'",
+        )
+        == ""
+    )
+    code, checks = doctor(host, _folder("doctor"))
+    assert (code, failed(checks), _note(host)) == (0, set(), ""), {c: checks[c] for c in failed(checks)}
+    again = role(host, name)
+    assert (again.code, again.changed) == (0, 0), again.said[-3000:]
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_branch_changes_and_is_locked_again(host: str) -> None:
     reloads = _reloads(host)
@@ -420,3 +593,18 @@ def test_the_way_back_needs_no_repository_and_no_inventory(host: str) -> None:
     assert "libnvidia-gpucomp" not in installed(host)
     code, checks = doctor(host, _folder("doctor"))
     assert (code, failed(checks)) == (0, set()), {c: checks[c] for c in failed(checks)}
+
+
+@pytest.mark.parametrize(
+    ("host", "moment"), [("chita", _EARLY), ("chita", _LATE), ("train", _LATE)], ids=["early", "late", "rpm"]
+)
+def test_a_power_cut_is_finished_by_the_next_run_of_the_same_change(
+    host: str, moment: dict[str, tuple[str, int]]
+) -> None:
+    if NEW in json.loads(on(host, "cat /etc/outpost/driver.json"))["name"]:
+        assert playbook("playbooks/driver_rollback.yml", host, nvidia_driver_managed=True).code == 0
+    lab.cut_power_during(host, NEW, *moment[host])
+    assert _torn(host), "the power was cut in the middle"
+    ran = role(host, NEW)
+    assert ran.code == 0, ran.said[-4000:]
+    _is_whole(host, NEW)

@@ -69,7 +69,7 @@ WHOLE: dict[str, Any] = {
     "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]}, "cdi": {}, "toolkit": True,
     "persistenced": True, "nouveau": {"loaded": False, "initial_ramdisk": [], "xorg": False}, "secure_boot": "off",
     "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [],
-    "record": {"name": "site-580", "packages": []}, "clock": 0.0,
+    "record": {"name": "site-580", "packages": []}, "under_way": {}, "clock": 0.0,
 }  # fmt: skip
 BARE: dict[str, Any] = {
     **WHOLE,
@@ -164,6 +164,26 @@ def test_an_unknown_time_zone_is_an_error() -> None:
         driver.outpost_window_open("01:00-05:00", "Asia/Nowhere", 0.0)
 
 
+@pytest.mark.parametrize(
+    ("window", "moment", "minutes", "open_"),
+    [
+        ("01:00-05:00", "2026-11-26 04:30", 30, True),
+        ("01:00-05:00", "2026-11-26 04:31", 30, False),
+        ("22:00-04:00", "2026-11-26 23:30", 270, True),
+        ("22:00-04:00", "2026-11-26 23:30", 271, False),
+        ("22:00-04:00", "2026-11-26 03:30", 31, False),
+        # In Berlin the clocks go from 02:00 to 03:00 that night, and in October from 03:00 back to 02:00.
+        ("01:00-05:00", "2026-03-29 01:30", 151, False),
+        ("01:00-05:00", "2026-10-25 01:30", 270, True),
+    ],
+)
+def test_a_change_needs_a_window_that_stays_open_for_it(
+    window: str, moment: str, minutes: int, open_: bool
+) -> None:
+    clock = datetime.datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()
+    assert driver.outpost_window_open(window, "Europe/Berlin", clock, minutes) is open_
+
+
 # --- plans and refusals
 
 
@@ -185,6 +205,47 @@ def test_a_half_configured_package_is_installed_again() -> None:
     }
     plan = driver.outpost_driver_plan({**WHOLE, "packages": half}, CHOSEN, SETTINGS)
     assert [item["name"] for item in plan["install"]] == ["libcuda1"]
+
+
+def test_what_a_change_that_was_cut_off_left_is_finished_or_taken_away_by_any_set() -> None:
+    coming = {**CHOSEN, "name": "site-590", "packages": [package("libnvidia-gpucomp", "590.44.01-1"),
+              package("libnvidia-torn", "590.44.01-1"), package("linux-image-cloud-amd64")]}  # fmt: skip
+    under_way = json.loads(json.dumps(driver.outpost_driver_under_way(coming, WHOLE)))
+    left = {**WHOLE["packages"], **there("libnvidia-gpucomp", "590.44.01-1")}
+    left["libnvidia-torn"] = {"version": "590.44.01-1", "held": False, "state": "half-installed"}
+    read = {**WHOLE, "packages": left, "under_way": under_way}
+    plan = driver.outpost_driver_plan(read, CHOSEN, SETTINGS)
+    assert (plan["change"], plan["refusals"]) == (True, [])
+    assert (plan["remove"], plan["torn"]) == (["libnvidia-gpucomp"], ["libnvidia-torn"])
+    assert plan["left"] == ["libnvidia-gpucomp", "libnvidia-torn"]
+    # For rpm: first all files get an owner, then the set lies over them. Never the kernel.
+    assert plan["again"] == [
+        ["/opt/outpost/drivers/site-590/libnvidia-gpucomp.deb", "/opt/outpost/drivers/site-590/libnvidia-torn.deb"],
+        [f"/opt/outpost/drivers/site-580/{name}.deb" for name in ("nvidia-smi", "libcuda1", "nvidia-kernel-dkms")],
+    ]  # fmt: skip
+    assert plan["say"][0] == "the change to site-590 was cut off: the set is installed anew"
+    twice = driver.outpost_driver_under_way(CHOSEN, read)
+    assert [s["name"] for s in twice["sets"]] == ["site-590", "site-580"], (
+        "a second try still knows of the first"
+    )
+    assert driver.outpost_driver_plan({**WHOLE, "under_way": under_way}, CHOSEN, SETTINGS)["change"], (
+        "rpm's database says that all is well before all files are in place"
+    )
+
+
+def test_a_first_installation_that_was_cut_off_is_no_strangers_driver() -> None:
+    half = {"nvidia-smi": {"version": "580.95.05-1", "held": False, "state": "unpacked"}}
+    under_way = driver.outpost_driver_under_way(CHOSEN, BARE)
+    assert refused({**BARE, "packages": half}) == {"WAY_BACK"}
+    assert refused({**BARE, "packages": half, "under_way": under_way}) == set()
+    again = driver.outpost_driver_under_way(CHOSEN, {**BARE, "packages": half, "under_way": under_way})
+    assert again["before"] == [], "what the first try brought was not there before it"
+
+
+def test_any_lock_that_is_written_ends_the_change_under_way() -> None:
+    for manager in ("apt", "dnf"):
+        lock = driver.outpost_driver_lock(CHOSEN, manager, SETTINGS, {})
+        assert lock["files"][-1] == {"path": "/etc/outpost/driver-change-under-way.json", "content": None}
 
 
 def test_what_only_the_set_before_had_is_removed_and_a_strangers_package_is_refused() -> None:

@@ -180,6 +180,7 @@ def test_a_window_that_closes_in_the_middle_ends_on_the_set_before_without_a_reb
     assert _remembered(host)["name"] == FOUND
     assert host.on("apt-mark showhold").stdout.split() == ["libcuda1", "nvidia-smi"]
     assert "535.261.03" in host.on("cat /etc/apt/preferences.d/outpost-driver").stdout
+    assert "under-way" not in host.on("ls /etc/outpost").stdout
     code, changed, said = host.role(FOUND)
     assert (code, changed) == (0, 0), said[-3000:]
 

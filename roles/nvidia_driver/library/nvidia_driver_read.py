@@ -45,6 +45,10 @@ options:
     description: The file in which the role keeps what it installed.
     type: path
     required: true
+  under_way:
+    description: The file in which the role keeps what it is installing; it is gone once a lock is written.
+    type: path
+    required: true
   containers:
     description: Ask each running container of Outpost that has a GPU for the driver it sees.
     type: bool
@@ -66,6 +70,7 @@ EXAMPLES = r"""
     manager: apt
     families: [nvidia-*, libnvidia-*]
     record: /etc/outpost/driver.json
+    under_way: /etc/outpost/driver-change-under-way.json
 """
 
 RETURN = r"""
@@ -302,6 +307,7 @@ def main():
             "modules_root": {"type": "path", "default": "/lib/modules"},
             "cdi_directories": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
             "record": {"type": "path", "required": True},
+            "under_way": {"type": "path", "required": True},
             "containers": {"type": "bool", "default": True},
             "kernel_log": {"type": "bool", "default": False},
             "upgrades": {"type": "bool", "default": False},
@@ -313,7 +319,7 @@ def main():
     known = dpkg_packages() if asked["manager"] == "apt" else rpm_packages(versionlock)
     belongs = re.compile("|".join(fnmatch.translate(pattern) for pattern in asked["families"]))
     names = set(asked["names"])
-    record = text(asked["record"])
+    record, under_way = text(asked["record"]), text(asked["under_way"])
     log = say("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat") if asked["kernel_log"] else ""
     units = say(
         "systemctl", "list-units", "--plain", "--no-legend", "--state=running,activating", "outpost@*.service"
@@ -336,6 +342,7 @@ def main():
         "upgrades": upgrades(asked["manager"]) if asked["upgrades"] else [],
         "units": [line.split()[0] for line in units.splitlines() if line.strip()],
         "record": json.loads(record) if record else {},
+        "under_way": json.loads(under_way) if under_way else {},
         "clock": time.time(),
     }
     module.exit_json(changed=False, read=read)
