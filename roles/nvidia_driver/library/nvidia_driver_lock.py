@@ -70,7 +70,7 @@ def with_block(old, name, content):
 
 
 def write(path, content):
-    """Replaces the file whole; a power cut leaves the old or the new one."""
+    """Replaces the file whole; a power cut leaves the old or the new one, and after the return the new one."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     beside = path + ".outpost-new"
     with open(beside, "w") as file:
@@ -79,6 +79,11 @@ def write(path, content):
         os.fsync(file.fileno())
     os.chmod(beside, 0o644)
     os.rename(beside, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def holds():
