@@ -182,7 +182,14 @@ def test_the_index_lists_silent_hosts_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("device", "cards", "fits"),
-    [("auto", 0, True), ("cpu", 0, True), ("cuda", 0, False), ("cuda", 1, True), ("cuda:1", 1, False), ("cuda:1", 2, True)],
+    [
+        ("auto", 0, True),
+        ("cpu", 0, True),
+        ("cuda", 0, False),
+        ("cuda", 1, True),
+        ("cuda:1", 1, False),
+        ("cuda:1", 2, True),
+    ],
 )
 def test_a_system_that_asks_for_a_card_needs_that_card(device: str, cards: int, fits: bool) -> None:
     found = device_lines(cards, {"brain": {**SYSTEMS["brain"], "device": device}})
