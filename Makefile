@@ -73,6 +73,10 @@ test-drivers-set: .venv/tests.stamp ## driver sets made out of hosts, and hosts 
 test-drivers-build: .venv/tests.stamp ## DKMS builds the real module of the driver
 	pytest -q tests/drivers/test_module_build.py
 
+.PHONY: test-drivers-container
+test-drivers-container: .venv/tests.stamp ## Docker 26 gives a container a stand-in GPU, or it is told why not: eight minutes
+	pytest -q tests/drivers/test_container_gpu.py
+
 # Peers live in a virtual environment of their own, over .venv's packages: one torch for both sides.
 .venv-bench/setup.stamp: .venv/tests.stamp benchmarks/requirements.txt benchmarks/setup
 	@benchmarks/setup && touch $@

@@ -54,8 +54,8 @@ HOSTS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """One lab. `vendor_images` maps an OS to the vendor's image that replaces our stand-in; `suite` is the Debian release
-    that stand-ins are made of."""
+    """One lab. `vendor_images` maps an OS to the vendor's image that replaces our stand-in; `suite` is the Debian
+    release that stand-ins are made of."""
 
     name: str
     vpn_prefix: str
