@@ -245,7 +245,7 @@ CODES: Final[Mapping[str, Code]] = {
             "У системы с device cuda или cuda:N на узле есть такая карта.",
         ),
         (
-            "Say device: auto (the processor computes where there is no card), or put the system on a host with the card.",
+            "Say device: auto (the processor computes where no card is), or put the system on a host with the card.",
             "Укажите device: auto (без карты считает процессор) или перенесите систему на узел с картой.",
         ),
     ),

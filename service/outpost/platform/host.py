@@ -30,8 +30,8 @@ def inventory_lines(systems: Systems) -> list[Line]:
     """Judges the inventory's systems alone.
 
     Args:
-        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib, vram_mib (MiB), device (auto, cpu, cuda,
-            cuda:N).
+        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib, vram_mib (MiB), device
+            (auto, cpu, cuda, cuda:N).
     """
     lines = []
     for name, wanted in systems.items():
@@ -51,9 +51,9 @@ def inventory_lines(systems: Systems) -> list[Line]:
         device = str(wanted.get("device", "auto"))
         if not _DEVICE.fullmatch(device):
             faults.append(
-                Words("device {d}, not auto, cpu, cuda or cuda:N", "device {d}, а не auto, cpu, cuda или cuda:N").by(
-                    d=device
-                )
+                Words(
+                    "device {d}, not auto, cpu, cuda or cuda:N", "device {d}, а не auto, cpu, cuda или cuda:N"
+                ).by(d=device)
             )
         value = Words("complete", "всё есть") if not faults else _joined(faults, ", ")
         lines.append(line("system-keys", not faults, value, listed(sorted(_SYSTEM_KEYS)), subject=name))
@@ -80,7 +80,7 @@ def inventory_lines(systems: Systems) -> list[Line]:
 
 
 def device_lines(cards: int, systems: Systems) -> list[Line]:
-    """Judges the systems that compute on a GPU or not at all (device cuda, cuda:N) against the number of NVIDIA cards."""
+    """Judges systems that compute on a GPU or not at all (device cuda, cuda:N) against the number of NVIDIA cards."""
     lines = []
     for name, wanted in systems.items():
         kind, _, number = str(wanted.get("device", "auto")).partition(":")
