@@ -32,6 +32,7 @@ ENVIRONMENT = {
 DRIVER, OTHER = "550.163.01", "535.261.03"
 SPECIFICATION = "/etc/cdi/nvidia.yaml"
 LIBRARY = f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{DRIVER}"
+SEEN = "/var/lib/outpost/brain/seen.json"
 CONTAINER, UNIT = "outpost-brain", "outpost@brain.service"
 # What a host without a card has had since the first release: it must not change, or Docker restarts in every region.
 SETTINGS_WITHOUT_CARD = """{
@@ -118,7 +119,7 @@ class Site:
 
 
 def seen() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(on("cat /var/lib/outpost/brain/seen.json"))
+    found: dict[str, Any] = json.loads(on(f"cat {SEEN}"))
     return found
 
 
@@ -430,6 +431,7 @@ def test_a_run_of_the_roles_mends_a_stale_specification_and_gives_the_gpu_back(s
     on(f"sed -i s/{DRIVER}/{OTHER}/ {SPECIFICATION}")
     site.restart()
     assert seen()["nodes"] == {}
+    on(f"rm {SEEN}")  # what is seen later is of a later start
     assert set(site.doctor()) == {"CDI_FRESH", "CONTAINER_SEES"}
     site.converge()
     assert seen()["nodes"], "the system was restarted after its devices were described"
