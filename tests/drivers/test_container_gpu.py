@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +261,9 @@ def test_a_system_that_asks_for_a_card_is_refused_where_none_is(site: Site) -> N
     site.restart()
 
 
-def test_the_roles_give_what_runs_the_gpu(site: Site) -> None:
+def test_the_roles_give_what_runs_the_gpu(site: Site, record_property: Callable[[str, object], None]) -> None:
+    for name in ("docker.io", "runc", "containerd", "systemd"):
+        record_property(name, on(f"dpkg-query -W -f '${{Version}}' {name}"))
     plug_in(DRIVER)
     on("mknod -m 0600 /dev/nvidia0 c 1 3")  # a site's own mode outside; inside is what the specification says
     site.variables |= make_set(site.folder)
@@ -419,6 +421,18 @@ def test_an_index_that_no_card_has_is_refused(site: Site) -> None:
         assert seen()["nodes"]
     finally:
         site.device("auto")
+        site.restart()
+
+
+def test_a_release_for_processors_gets_no_card_and_raises_no_alarm(site: Site) -> None:
+    manifest = "/opt/outpost/current/manifest.json"
+    on(f'cp {manifest} /root/; sed -i \'1s/{{/{{"torch": "2.13.0+cpu", /\' {manifest}')
+    try:
+        assert "torch 2.13.0+cpu of this release computes on no GPU" in site.restart()
+        assert seen()["nodes"] == {}
+        assert site.doctor() == {}
+    finally:
+        on(f"cp /root/manifest.json {manifest}")
         site.restart()
 
 

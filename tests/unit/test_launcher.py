@@ -124,6 +124,18 @@ def test_a_host_where_no_driver_is_or_was_wanted_is_asked_nothing(host: ModuleTy
     assert host.gpu_arguments("brain", "cpu", "sha256:1") == []
 
 
+def test_a_release_without_cuda_is_given_no_card_it_could_not_use(
+    host: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.gpu_arguments("brain", "auto", "sha256:1", "2.13.0+cpu") == []
+    assert (
+        "torch 2.13.0+cpu of this release computes on no GPU: the processor computes"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit, match=r"its device cuda cannot be given, torch 2\.13\.0\+cpu"):
+        host.gpu_arguments("brain", "cuda", "sha256:1", "2.13.0+cpu")
+
+
 def test_a_driver_that_we_installed_and_that_is_gone_is_told(host: ModuleType, tmp_path: Path) -> None:
     host.LOADED.unlink()
     (tmp_path / "etc/nvidia.yaml").unlink()
