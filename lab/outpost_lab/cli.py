@@ -23,6 +23,7 @@ EPILOGUE = """environment:
   LAB_SUBNET     first two numbers of its VPN network; the hospital network takes the next one (10.77)
   LAB_DIR        where keys and caches are kept (<repository>/.lab)
   LAB_PUBLISH    no: pages are not published on 127.0.0.1 (yes)
+  LAB_SUITE      Debian release of the stand-ins (bookworm); trixie has a newer Docker
   LAB_IMAGE_UBUNTU, LAB_IMAGE_ASTRA, LAB_IMAGE_REDOS   a vendor's image instead of the stand-in
 """
 

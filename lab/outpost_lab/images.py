@@ -23,7 +23,6 @@ from outpost_lab.settings import REPOSITORY, Settings
 
 IMAGES = REPOSITORY / "lab" / "images"
 REPOSITORY_PREFIX = "outpost-lab/"
-SUITE = "bookworm"
 
 # Machine settings apt inside the images needs as well: proxies, and mirrors that are snapshots of a day.
 _APT_OPTIONS = (
@@ -68,7 +67,8 @@ class ImageStore:
 
     def _compute_tag(self, image: str) -> str:
         if image == "base":
-            inputs = [*_base_sources(), *_base_apt_options(), SUITE]
+            suite = self.settings.suite
+            inputs = [*_base_sources(suite), *_base_apt_options(), suite]
             return _tag(image, content_hash([IMAGES / "base"], inputs))
         recipe, parent = self._recipe(image)
         inputs = [parent]
@@ -145,9 +145,9 @@ class ImageStore:
                 if line[:1] != "#"
             ),
             *(f"--aptopt={option}" for option in _base_apt_options()),
-            SUITE,
+            self.settings.suite,
             "-",
-            *_base_sources(),
+            *_base_sources(self.settings.suite),
         ]
         if not shutil.which("mmdebstrap"):
             raise LabError("mmdebstrap is missing. Run lab/bootstrap, it installs what the lab needs.")
@@ -163,7 +163,7 @@ class ImageStore:
             loaded = subprocess.run(load, stdin=producer.stdout, stdout=log, stderr=log, check=False)
         if producer.returncode or loaded.returncode:
             words = Path(log.name).read_text().strip()[-1500:]
-            raise LabError(f"The base image could not be built from Debian {SUITE}: {words}")
+            raise LabError(f"The base image could not be built from Debian {self.settings.suite}: {words}")
         docker("image", "tag", partial, self.tag("base"))
         docker("image", "rm", partial)
 
@@ -203,8 +203,8 @@ def _tag(image: str, digest: str) -> str:
     return f"{REPOSITORY_PREFIX}{image}:{digest}"
 
 
-def _base_sources() -> list[str]:
-    return apt_sources.sources_for(SUITE, apt_sources.read_os_release(), apt_sources.read_machine())
+def _base_sources(suite: str) -> list[str]:
+    return apt_sources.sources_for(suite, apt_sources.read_os_release(), apt_sources.read_machine())
 
 
 def _base_apt_options() -> list[str]:

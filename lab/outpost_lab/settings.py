@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HOST_OSES = ("ubuntu", "astra", "redos")
 APPLIANCES = ("mirror", "hospital")
 
+# Debian releases that stand-ins can be made of. The RPMs of `redos` are bookworm's whatever this says.
+SUITES = ("bookworm", "trixie")
+
 # Narrower than what Docker allows: the name also goes into ssh_config and into an nft table.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _PREFIX = re.compile(r"(\d{1,3})\.(\d{1,3})")
@@ -51,7 +54,8 @@ HOSTS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """One lab. `vendor_images` maps an OS to the vendor's image that replaces our stand-in."""
+    """One lab. `vendor_images` maps an OS to the vendor's image that replaces our stand-in; `suite` is the Debian
+    release that stand-ins are made of."""
 
     name: str
     vpn_prefix: str
@@ -59,6 +63,7 @@ class Settings:
     directory: Path
     publish: bool
     vendor_images: Mapping[str, str]
+    suite: str = "bookworm"
 
     @property
     def state(self) -> Path:
@@ -98,7 +103,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Settings from LAB_NAME, LAB_SUBNET, LAB_DIR, LAB_PUBLISH and LAB_IMAGE_<OS>."""
+    """Settings from LAB_NAME, LAB_SUBNET, LAB_DIR, LAB_PUBLISH, LAB_SUITE and LAB_IMAGE_<OS>."""
     name = environment.get("LAB_NAME", "outpost")
     if not _NAME.fullmatch(name):
         raise LabError(
@@ -107,6 +112,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     publish = environment.get("LAB_PUBLISH", "yes")
     if publish not in ("yes", "no"):
         raise LabError(f"LAB_PUBLISH={publish!r}: use 'yes' (pages on 127.0.0.1) or 'no'.")
+    suite = environment.get("LAB_SUITE", "bookworm")
+    if suite not in SUITES:
+        raise LabError(f"LAB_SUITE={suite!r}: stand-ins are made of Debian {' or '.join(SUITES)}.")
     vpn_prefix, hospital_prefix = network_prefixes(environment.get("LAB_SUBNET", "10.77"))
     return Settings(
         name=name,
@@ -114,6 +122,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         hospital_prefix=hospital_prefix,
         directory=Path(environment.get("LAB_DIR") or REPOSITORY / ".lab").resolve(),
         publish=publish == "yes",
+        suite=suite,
         vendor_images={
             os: image for os in HOST_OSES if (image := environment.get(f"LAB_IMAGE_{os.upper()}", "").strip())
         },

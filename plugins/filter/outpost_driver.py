@@ -206,16 +206,17 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     Args:
         read: what nvidia_driver_read returned.
         chosen: what outpost_driver_set returned.
-        settings: families, allow (globs of names), gpus (ids), window_open (bool: for as long as a change takes),
-            key_enrolled (bool).
+        settings: families, allow (globs of names), gpus (ids), containers (bool: they are to get the GPUs),
+            window_open (bool: for as long as a change takes), key_enrolled (bool).
 
     Returns:
         change (bool), install [{name, from, to}], remove [names], torn [names: half installed, and not in the set],
         left [names that a change that was cut off may have brought, and the set has not],
         again [[paths]: files of sets that were cut off, then of this one],
         reboot (bool: the change needs one),
-        adopt (bool: the set is whole here already, but the host does not remember it), refusals (failed checks),
-        say (lines for a person).
+        adopt (bool: the set is whole here already, but the host does not remember it),
+        describe (bool: the devices are described to containers as another driver's, or not at all, and can be now),
+        refusals (failed checks), say (lines for a person).
     """
     record = read["record"]
     install = _differing(read, chosen)
@@ -255,9 +256,20 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         "again": _again(under_way, chosen, settings["families"]),
         "reboot": bool(reboot),
         "adopt": not change and _forgotten(record, chosen) and _is_whole(read, chosen, settings),
+        "describe": _can_describe(read, chosen)
+        and any(
+            c["code"].startswith("CDI_") and not c["ok"]
+            for c in outpost_driver_checks(read, chosen, settings)
+        ),
         "refusals": refusals,
         "say": lines,
     }
+
+
+def _can_describe(read: Read, chosen: Set) -> bool:
+    """Whether nvidia-ctk can tell what the driver has: without a loaded module it fails (its issue 1611)."""
+    driver = chosen["driver"]
+    return bool(read["toolkit"] and read["loaded"] == driver and set(read["libraries"]) == {driver})
 
 
 def _forgotten(record: dict[str, Any], chosen: Set) -> bool:
@@ -302,17 +314,39 @@ def _refusals(
                "headers of every installed kernel",
                "Install the headers package of each named kernel at its exact version, or remove that kernel."),
     ]  # fmt: skip
+    brought = any(package["name"].startswith("nvidia-container-toolkit") for package in chosen["packages"])
+    if settings["gpus"] and settings["containers"]:
+        checks.append(_toolkit(read["toolkit"] or brought))
     if chosen["run"]:
-        packaged = {
-            name
-            for name, package in read["packages"].items()
-            if package["state"] == "installed" and any(fnmatchcase(name, p) for p in settings["families"])
-        }
+        packaged = _family(read, chosen, settings["families"], settings["allow"])
         checks.append(
             _check("RUN_OVER_PACKAGES", not packaged, _some(packaged), "no packaged driver under a .run installer",
                    "Remove the packages first: the installer overwrites their files and their next update breaks both.")
         )  # fmt: skip
     return [check for check in checks if not check["ok"]]
+
+
+def _toolkit(there: bool) -> Check:
+    return _check(
+        "TOOLKIT", there, "present" if there else "no /usr/bin/nvidia-ctk", "NVIDIA's container toolkit",
+        "Without it no container gets a GPU. Put nvidia-container-toolkit, nvidia-container-toolkit-base, "
+        "libnvidia-container-tools and libnvidia-container1, one version, into the set; beside a .run installer "
+        "install them and name them in nvidia_driver_allow. Where the processor is to compute: "
+        "nvidia_driver_containers: false, and device: cpu for the systems.",
+    )  # fmt: skip
+
+
+def _sees_remedy(said: str, system: str) -> str:
+    """What to do about a container that does not see the driver, by what it says."""
+    restart = f"`systemctl restart outpost@{system}`, once LATENT_MISMATCH is ok."
+    if "executable file not found" in said:
+        describe = "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
+        return f"The specification gives no nvidia-smi: {describe}, then {restart}"
+    if "Unknown Error" in said:
+        return f"Something reloaded systemd, which took the GPU from the container. {restart}"
+    if said.startswith("no GPU was given"):
+        return f"Mend what it names (docs/runbooks/en/gpu-not-in-the-container.md), then {restart}"
+    return f"The container runs on what another driver left. {restart}"
 
 
 def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> list[Check]:
@@ -370,13 +404,19 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
     for name, said in sorted(read["containers"].items()):
         checks.append(
             _check("CONTAINER_SEES", said == driver, f"{name}: {said}", driver,
-                   f"The container lost its GPU. `systemctl restart outpost@{name.removeprefix('outpost-')}`, once "
-                   "LATENT_MISMATCH is ok.")
+                   _sees_remedy(said, name.removeprefix("outpost-")))
         )  # fmt: skip
     if settings["gpus"]:
         checks.append(
             _check("MODULE_LOADED", bool(loaded), loaded or "not loaded", driver,
                    "`modprobe nvidia; dmesg | tail` says why not. docs/runbooks/en/driver-does-not-come-up.md")
+        )  # fmt: skip
+    if settings["gpus"] and settings["containers"]:
+        checks.append(_toolkit(read["toolkit"]))
+        checks.append(
+            _check("CDI_PRESENT", bool(read["cdi"]), ", ".join(sorted(read["cdi"])) or "none",
+                   "a specification of nvidia.com/gpu",
+                   "Run site.yml for this host, or `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.")
         )  # fmt: skip
     if chosen["kernel"]:
         checks.append(

@@ -52,8 +52,10 @@ LANES = (
         "test_container_gpu.py",
         (
             "roles/container_runtime/**/*",
-            "roles/inference/files/outpost-run",
-            "roles/inference/templates/system.env.j2",
+            "roles/inference/files/outpost*",
+            "roles/inference/tasks/gpu.yml",
+            "roles/inference/templates/*",
+            f"{HERE}/stand_in_gpu/*",
         ),
     ),
 )

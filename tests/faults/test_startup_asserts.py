@@ -146,6 +146,15 @@ def test_a_clock_behind_what_the_journal_saw_is_found_out(tmp_path: Path) -> Non
     assert "journal" in next(c.wanted for c in found if c.code == CheckCode.CLOCK_SANE)
 
 
+def test_a_gpu_that_the_launcher_could_not_give_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTPOST_GPU_WITHHELD", "/etc/cdi/nvidia.yaml is stale")
+    [found] = [c for c in quick(configured(tmp_path)) if not c.ok]
+    assert (found.code, found.value) == (CheckCode.GPU_GIVEN, "/etc/cdi/nvidia.yaml is stale")
+    assert not CHECKS[found.code].critical, "a right answer is not held back for being slow"
+
+
 def test_more_workers_than_memory_holds_are_found_out(tmp_path: Path) -> None:
     config = configured(tmp_path, inference={"workers": 3, "memory_mib": 1500})
     assert failing(*quick(config, need_mib=300)) == set()

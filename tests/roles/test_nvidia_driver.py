@@ -48,7 +48,7 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "families": ["nvidia-*", "libnvidia-*", "libcuda1"], "kernel_families": ["linux-image-*"], "lock_kernel": True,
-    "allow": [], "gpus": ["10de:1b06"], "window_open": False, "key_enrolled": False,
+    "allow": [], "gpus": ["10de:1b06"], "containers": True, "window_open": False, "key_enrolled": False,
 }  # fmt: skip
 
 
@@ -66,7 +66,8 @@ def kernel(
 WHOLE: dict[str, Any] = {
     "packages": {**there("nvidia-smi"), **there("libcuda1"), **there("nvidia-kernel-dkms")},
     "kernels": [kernel("6.8.0-50-generic")], "kernel": "6.8.0-50-generic", "loaded": "580.95.05",
-    "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]}, "cdi": {}, "toolkit": True,
+    "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]},
+    "cdi": {"/etc/cdi/nvidia.yaml": ["580.95.05"]}, "toolkit": True,
     "persistenced": True, "nouveau": {"loaded": False, "initial_ramdisk": [], "xorg": False}, "secure_boot": "off",
     "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [],
     "record": {"name": "site-580", "packages": []}, "under_way": {}, "clock": 0.0,
@@ -412,10 +413,73 @@ def test_a_whole_host_passes_every_check() -> None:
             {"refusals": ["NVRM: The NVIDIA GPU is supported through the NVIDIA 580.xx Legacy drivers"]},
         ),
         ("CONTAINER_SEES", {"containers": {"outpost-brain": "Failed to initialize NVML: Unknown Error"}}),
+        ("TOOLKIT", {"toolkit": False}),
+        ("CDI_PRESENT", {"cdi": {}}),
     ],
 )
 def test_each_fault_is_found_and_nothing_else(code: str, read: dict[str, Any]) -> None:
     assert failed({**WHOLE, **read}) == {code}
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("580.95.05", ""),
+        ("535.261.03", "what another driver left"),
+        (
+            "Failed to initialize NVML: Driver/library version mismatch; NVML library version: 535.261",
+            "another driver",
+        ),
+        ("Failed to initialize NVML: Unknown Error", "reloaded systemd"),
+        ('exec: "nvidia-smi": executable file not found in $PATH: unknown', "gives no nvidia-smi"),
+        ("no GPU was given: /etc/cdi/nvidia.yaml is stale", "Mend what it names"),
+    ],
+)
+def test_what_a_container_says_of_its_gpu_decides_the_remedy(said: str, remedy: str) -> None:
+    checks = driver.outpost_driver_checks({**WHOLE, "containers": {"outpost-brain": said}}, CHOSEN, SETTINGS)
+    [found] = [check for check in checks if check["code"] == "CONTAINER_SEES"]
+    assert found["ok"] is (remedy == "")
+    assert remedy in found["remedy"]
+    assert "systemctl restart outpost@brain`" in found["remedy"]
+
+
+def test_a_host_whose_containers_are_to_have_no_gpu_needs_no_toolkit() -> None:
+    without = {"toolkit": False, "cdi": {}}
+    assert failed({**WHOLE, **without}, containers=False) == set()
+    assert failed({**WHOLE, **without}, gpus=[]) == set()
+
+
+@pytest.mark.parametrize(
+    ("read", "describe"),
+    [
+        ({}, False),
+        ({"cdi": {}}, True),
+        ({"cdi": {"/etc/cdi/nvidia.yaml": ["535.261.03"]}}, True),
+        # nvidia-ctk fails where no module is loaded, and would describe a mismatch where another is.
+        ({"cdi": {}, "loaded": ""}, False),
+        ({"cdi": {}, "loaded": "535.261.03"}, False),
+        ({"cdi": {}, "toolkit": False}, False),
+    ],
+)
+def test_devices_are_described_anew_only_where_that_is_needed_and_can_succeed(
+    read: dict[str, Any], describe: bool
+) -> None:
+    assert driver.outpost_driver_plan({**WHOLE, **read}, CHOSEN, SETTINGS)["describe"] is describe
+
+
+def test_a_set_without_the_container_toolkit_is_refused_before_anything_changes() -> None:
+    bare = {**BARE, "toolkit": False}
+    assert "TOOLKIT" in refused(bare)
+    assert "TOOLKIT" not in refused(BARE)
+    assert "TOOLKIT" not in refused(bare, containers=False)
+    with_it = {**CHOSEN, "packages": [*CHOSEN["packages"], package("nvidia-container-toolkit-base")]}
+    assert "TOOLKIT" not in refused(bare, with_it)
+
+
+def test_the_toolkit_may_stand_beside_a_run_installer() -> None:
+    there_is = {**BARE, "packages": there("nvidia-container-toolkit-base")}
+    assert "RUN_OVER_PACKAGES" in refused(there_is, RUN)
+    assert refused(there_is, RUN, allow=["nvidia-container-toolkit*", "libnvidia-container*"]) == set()
 
 
 def test_modules_that_the_vendor_built_and_signed_are_as_good() -> None:

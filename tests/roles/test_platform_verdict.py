@@ -18,7 +18,7 @@ from outpost.platform import codes
 from outpost.platform.cli import main
 from outpost.platform.facts import facts_of
 from outpost.platform.fit import Asked, Bundle
-from outpost.platform.host import capacity_lines, inventory_lines
+from outpost.platform.host import capacity_lines, device_lines, inventory_lines
 from outpost.platform.line import LANGUAGES, Line
 from outpost.platform.page import host_page, index_page
 from outpost.platform.verdict import Verdict, judge, text
@@ -178,6 +178,23 @@ def test_the_index_lists_silent_hosts_too(tmp_path: Path) -> None:
     assert 'href="chita.html"' in page
     assert "tver" in page
     assert "no verdict" in page
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "fits"),
+    [
+        ("auto", 0, True),
+        ("cpu", 0, True),
+        ("cuda", 0, False),
+        ("cuda", 1, True),
+        ("cuda:1", 1, False),
+        ("cuda:1", 2, True),
+    ],
+)
+def test_a_system_that_asks_for_a_card_needs_that_card(device: str, cards: int, fits: bool) -> None:
+    found = device_lines(cards, {"brain": {**SYSTEMS["brain"], "device": device}})
+    assert all(line.ok for line in found) is fits
+    assert {line.level for line in found} <= {"ok" if fits else "critical"}
 
 
 # --- The table of codes, its page and its runbooks.

@@ -61,6 +61,11 @@ def test_several_systems_must_fit_together(preflight: ModuleType) -> None:
         ({"brain": {**SYSTEMS["brain"], "coers": 1}}, "system-keys", "unknown coers"),
         ({"brain": {"dicom_port": 1, "api_port": 2, "cores": 1}}, "system-keys", "no memory_mib"),
         (
+            {"brain": {**SYSTEMS["brain"], "device": "gpu"}},
+            "system-keys",
+            "device gpu, not auto, cpu, cuda or cuda:N",
+        ),
+        (
             {"brain": SYSTEMS["brain"], "chest": SYSTEMS["brain"]},
             "ports-distinct",
             "brain.dicom_port and chest.dicom_port",

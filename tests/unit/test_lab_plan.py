@@ -63,6 +63,13 @@ def test_a_name_that_docker_ssh_or_nft_would_stumble_over_is_refused(name: str) 
         read_settings({"LAB_NAME": name})
 
 
+def test_stand_ins_are_made_of_a_debian_release_that_is_known() -> None:
+    assert read_settings({}).suite == "bookworm"
+    assert read_settings({"LAB_SUITE": "trixie"}).suite == "trixie"
+    with pytest.raises(LabError, match="LAB_SUITE"):
+        read_settings({"LAB_SUITE": "sid"})
+
+
 def test_a_vendor_image_is_never_called_a_stand_in() -> None:
     settings = read_settings({"LAB_IMAGE_REDOS": "registry.example/ubi8/ubi", "LAB_IMAGE_ASTRA": ""})
     assert settings.image_kind("redos") == "vendor image"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +44,113 @@ def test_commands_inside_a_container_know_its_configuration_and_the_callers_toke
     line = launcher.command_line("brain", ["serve"], "sha256:1", "0.1.0")
     assert "--env=OUTPOST_CONFIG=/etc/outpost/brain.yaml" in line
     assert "--env=OUTPOST_TOKEN" in line  # by name: its value stands in no process list
+
+
+DRIVER = "550.163.01"
+# As nvidia-ctk 1.17 writes it, shortened: Debian's library paths, one card.
+SPECIFICATION = """---
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidia-uvm
+  - path: /dev/nvidiactl
+  env:
+  - NVIDIA_VISIBLE_DEVICES=void
+  hooks:
+  - args:
+    - nvidia-cdi-hook
+    - create-symlinks
+    - --link
+    - libcuda.so.1::/usr/lib/x86_64-linux-gnu/libcuda.so
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  mounts:
+  - containerPath: /usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01
+    hostPath: /usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+  name: "0"
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+  name: all
+kind: nvidia.com/gpu
+"""
+
+
+@pytest.fixture
+def host(launcher: ModuleType, tmp_path: Path) -> ModuleType:
+    """The launcher on a host with a loaded driver and one specification of it, which is /etc/cdi/nvidia.yaml."""
+    launcher.LOADED, launcher.RECORD = tmp_path / "version", tmp_path / "driver.json"
+    launcher.SPECIFICATIONS = (tmp_path / "etc", tmp_path / "run")
+    for directory in launcher.SPECIFICATIONS:
+        directory.mkdir()
+    launcher.LOADED.write_text(DRIVER + "\n")
+    (tmp_path / "etc/nvidia.yaml").write_text(SPECIFICATION)
+    return launcher
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_a_whole_specification_has_no_fault(host: ModuleType, device: str) -> None:
+    assert host.specification_fault(device) == ""
+
+
+def test_a_specification_in_json_is_read_as_well(host: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "etc/nvidia.json").write_text(json.dumps(yaml.safe_load(SPECIFICATION)))
+    (tmp_path / "etc/nvidia.yaml").unlink()
+    assert host.specification_fault("cuda:0") == ""
+    assert "names no device nvidia.com/gpu=1" in host.specification_fault("cuda:1")
+
+
+def test_other_vendors_specifications_are_not_the_gpus(host: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "run/other.yaml").write_text(SPECIFICATION.replace("nvidia.com/gpu", "example.com/gpu"))
+    assert host.specification_fault("auto") == ""
+
+
+def test_a_fresh_specification_that_wins_makes_up_for_a_stale_one(host: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "run/nvidia.yaml").write_text(SPECIFICATION)
+    (tmp_path / "etc/nvidia.yaml").write_text(SPECIFICATION.replace(DRIVER, "535.261.03"))
+    assert host.specification_fault("auto") == ""
+    (tmp_path / "run/nvidia.yaml").unlink()
+    assert "it names driver 535.261.03, the kernel holds 550.163.01" in host.specification_fault("auto")
+
+
+def test_a_host_where_no_driver_is_or_was_wanted_is_asked_nothing(host: ModuleType, tmp_path: Path) -> None:
+    host.LOADED.unlink()
+    (tmp_path / "etc/nvidia.yaml").unlink()
+    assert host.gpu_arguments("brain", "auto", "sha256:1") == []
+    assert host.gpu_arguments("brain", "cpu", "sha256:1") == []
+
+
+def test_a_release_without_cuda_is_given_no_card_it_could_not_use(
+    host: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host.gpu_arguments("brain", "auto", "sha256:1", "2.13.0+cpu") == []
+    assert (
+        "torch 2.13.0+cpu of this release computes on no GPU: the processor computes"
+        in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit, match=r"its device cuda cannot be given, torch 2\.13\.0\+cpu"):
+        host.gpu_arguments("brain", "cuda", "sha256:1", "2.13.0+cpu")
+
+
+def test_a_driver_that_we_installed_and_that_is_gone_is_told(host: ModuleType, tmp_path: Path) -> None:
+    host.LOADED.unlink()
+    (tmp_path / "etc/nvidia.yaml").unlink()
+    host.RECORD.write_text("{}")
+    [told] = host.gpu_arguments("brain", "auto", "sha256:1")
+    assert told.startswith("--env=OUTPOST_GPU_WITHHELD=the kernel has no NVIDIA driver loaded")
+    with pytest.raises(SystemExit, match="brain is not started: its device cuda cannot be given"):
+        host.gpu_arguments("brain", "cuda", "sha256:1")
+
+
+def test_the_gpu_changes_nothing_else_of_the_command_line(launcher: ModuleType) -> None:
+    without = launcher.command_line("brain", ["serve"], "sha256:1", "0.1.0")
+    gpu = launcher.command_line("brain", ["serve"], "sha256:1", "0.1.0", launcher.GPU)
+    assert [word for word in gpu if word not in without] == [
+        "--device=nvidia.com/gpu=all",
+        "--env=CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    ]
+    assert [word for word in gpu if word in without] == without

@@ -223,14 +223,28 @@ def cdi(directories):
 
 
 def containers():
-    """Running containers of Outpost that were given a GPU: what nvidia-smi says inside."""
+    """Running containers of Outpost that have a GPU, or should have: what nvidia-smi says inside.
+
+    An answer of several lines (one a GPU) that are all the same is one line.
+    """
     found = {}
     for name in say("docker", "ps", "--filter", "name=^outpost-", "--format", "{{.Names}}").split():
-        asked = say("docker", "inspect", "--format", "{{json .HostConfig}}", name)
-        settings = json.loads(asked) if asked else {}
+        asked = say("docker", "inspect", "--format", "{{json .}}", name)
+        container = json.loads(asked) if asked else {}
+        settings = container.get("HostConfig", {})
+        # The launcher's word for a container that it had to start without.
+        withheld = [
+            value.partition("=")[2]
+            for value in container.get("Config", {}).get("Env") or []
+            if value.startswith("OUTPOST_GPU_WITHHELD=")
+        ]
+        if withheld:
+            found[name] = "no GPU was given: %s" % withheld[0]
+            continue
         devices = [device.get("PathOnHost", "") for device in settings.get("Devices") or []]
         if (
             settings.get("Runtime") != "nvidia"
+            # With CDI: Driver "cdi", DeviceIDs ["nvidia.com/gpu=all"].
             and not settings.get("DeviceRequests")
             and not any("nvidia" in path for path in devices)
         ):
@@ -248,7 +262,10 @@ def containers():
             said = done.stdout.decode(errors="replace").strip()
         except (OSError, subprocess.TimeoutExpired) as error:
             said = str(error)
-        found[name] = (said.splitlines() or ["nothing"])[-1].strip()
+        # In their order: of a mismatch the first line says what, the second which version.
+        found[name] = (
+            "; ".join(dict.fromkeys(line.strip() for line in said.splitlines() if line.strip())) or "nothing"
+        )
     return found
 
 

@@ -52,6 +52,7 @@ class CheckCode(StrEnum):
     SYNC_PROMPT = "SYNC_PROMPT"
     CLOCK_SANE = "CLOCK_SANE"
     MEMORY_SHARE = "MEMORY_SHARE"
+    GPU_GIVEN = "GPU_GIVEN"
     SECRETS_READABLE = "SECRETS_READABLE"
     CERTIFICATE_VALID = "CERTIFICATE_VALID"
     CERTIFICATE_EXPIRES = "CERTIFICATE_EXPIRES"
@@ -233,6 +234,12 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     CheckCode.MEMORY_SHARE: CheckKind(
         "All workers at once fit into this system's memory.",
         "Give the system more memory, or set inference.workers to what fits; fewer are started until then.",
+        critical=False,
+        place="host",
+    ),
+    CheckCode.GPU_GIVEN: CheckKind(
+        "A host with an NVIDIA driver has given its GPUs to this container, unless inference.device is cpu.",
+        "The reason is shown: docs/runbooks/en/gpu-not-in-the-container.md. The processor computes, right but slower.",
         critical=False,
         place="host",
     ),

@@ -36,6 +36,9 @@ from outpost.records.journal import utc_now
 
 log = logging.getLogger(__name__)
 
+# Why the launcher (roles/inference/files/outpost-run) started a container without the host's GPU.
+WITHHELD = "OUTPOST_GPU_WITHHELD"
+_NVIDIA = Path("/dev/nvidiactl")
 _PERIOD_SECONDS = 600.0
 _SYNC_LIMIT_SECONDS = 1.0
 _RENEW = timedelta(days=30)
@@ -76,6 +79,7 @@ def quick_checks(config: Config, need_mib: int, workers: int) -> Iterator[Check]
     yield clock_sane(utc_now(), release_made_at(), newest_in_journal(config.storage.root / "journal.sqlite3"))
     if need_mib:
         yield memory_share(workers, need_mib, config.inference.memory_mib, memory.limit_mib())
+    yield gpu_given(os.environ.get(WITHHELD, ""))
     yield secrets_readable(config)
     yield from certificates(config, utc_now())
 
@@ -146,6 +150,12 @@ def memory_share(workers: int, need_mib: int, share_mib: int, limit_mib: int | N
     if not limits:
         return check(CheckCode.MEMORY_SHARE, True, "no limit known", wanted)
     return check(CheckCode.MEMORY_SHARE, min(limits) >= need, f"{min(limits)} MiB", wanted)
+
+
+def gpu_given(withheld: str) -> Check:
+    """Whether the launcher gave this container what the host has; `withheld` is why it did not."""
+    found = withheld or ("given" if _NVIDIA.exists() else "none to give, or none asked for")
+    return check(CheckCode.GPU_GIVEN, not withheld, found, "what the host has")
 
 
 def secrets_readable(config: Config) -> Check:

@@ -69,8 +69,8 @@ CODES: Final[Mapping[str, Code]] = {
         "inventory",
         True,
         (
-            "A system has dicom_port, api_port, cores, memory_mib, and vram_mib if it likes; nothing else.",
-            "У системы есть dicom_port, api_port, cores, memory_mib, по желанию vram_mib, и ничего больше.",
+            "A system has dicom_port, api_port, cores, memory_mib, and vram_mib, device if it likes; nothing else.",
+            "У системы есть dicom_port, api_port, cores, memory_mib, по желанию vram_mib, device, и ничего больше.",
         ),
         (
             "Correct outpost_systems in the region's file or in group_vars/region.yml.",
@@ -237,6 +237,18 @@ CODES: Final[Mapping[str, Code]] = {
         ),
     ),
     # Video cards.
+    "gpu-asked": _code(
+        "gpu",
+        True,
+        (
+            "A system whose device is cuda or cuda:N has that card on its host.",
+            "У системы с device cuda или cuda:N на узле есть такая карта.",
+        ),
+        (
+            "Say device: auto (the processor computes where no card is), or put the system on a host with the card.",
+            "Укажите device: auto (без карты считает процессор) или перенесите систему на узел с картой.",
+        ),
+    ),
     "gpu-present": _code(
         "gpu",
         False,

@@ -13,7 +13,8 @@ from outpost.platform.line import Line, Words, listed, numbers, same
 
 _SYSTEM_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
 _SYSTEM_KEYS: Final = frozenset({"dicom_port", "api_port", "cores", "memory_mib"})
-_SYSTEM_KEYS_OPTIONAL: Final = frozenset({"vram_mib"})
+_SYSTEM_KEYS_OPTIONAL: Final = frozenset({"vram_mib", "device"})
+_DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 _PYTHON: Final = "3.8"
 # A boot image with an NVIDIA module in it, rounded up; seen: 60 to 130 MiB.
 _BOOT_IMAGE_MIB: Final = 150
@@ -29,7 +30,8 @@ def inventory_lines(systems: Systems) -> list[Line]:
     """Judges the inventory's systems alone.
 
     Args:
-        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib, vram_mib (MiB).
+        systems: name -> dicom_port, api_port (TCP), cores (number), memory_mib, vram_mib (MiB), device
+            (auto, cpu, cuda, cuda:N).
     """
     lines = []
     for name, wanted in systems.items():
@@ -46,6 +48,13 @@ def inventory_lines(systems: Systems) -> list[Line]:
         unknown = sorted(wanted.keys() - _SYSTEM_KEYS - _SYSTEM_KEYS_OPTIONAL)
         faults = [Words("no {k}", "нет {k}").by(k=key) for key in missing]
         faults += [Words("unknown {k}", "неизвестно {k}").by(k=key) for key in unknown]
+        device = str(wanted.get("device", "auto"))
+        if not _DEVICE.fullmatch(device):
+            faults.append(
+                Words(
+                    "device {d}, not auto, cpu, cuda or cuda:N", "device {d}, а не auto, cpu, cuda или cuda:N"
+                ).by(d=device)
+            )
         value = Words("complete", "всё есть") if not faults else _joined(faults, ", ")
         lines.append(line("system-keys", not faults, value, listed(sorted(_SYSTEM_KEYS)), subject=name))
     ports: dict[int, list[str]] = {}
@@ -67,6 +76,19 @@ def inventory_lines(systems: Systems) -> list[Line]:
             Words("one port each", "у каждой свой порт"),
         )
     )
+    return lines
+
+
+def device_lines(cards: int, systems: Systems) -> list[Line]:
+    """Judges systems that compute on a GPU or not at all (device cuda, cuda:N) against the number of NVIDIA cards."""
+    lines = []
+    for name, wanted in systems.items():
+        kind, _, number = str(wanted.get("device", "auto")).partition(":")
+        if kind == "cuda":
+            needed = int(number or 0) + 1
+            found = Words("NVIDIA cards: {n}", "видеокарт NVIDIA: {n}").by(n=cards)
+            least = Words("at least {n}", "не меньше {n}").by(n=needed)
+            lines.append(line("gpu-asked", cards >= needed, found, least, subject=name))
     return lines
 
 

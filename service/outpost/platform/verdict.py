@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from outpost.platform.fit import Asked, fit
 from outpost.platform.gpus import lookup
-from outpost.platform.host import Systems, platform_lines
+from outpost.platform.host import Systems, device_lines, platform_lines
 from outpost.platform.line import Language, Level, Line, Words, worst
 
 _FORMAT: Final = "outpost-verdict/1"
@@ -88,6 +88,7 @@ def judge(
     lines = [
         *platform_lines(facts, asked, key_enrolled=key_enrolled),
         *more,
+        *device_lines(len(gpus), systems or {}),
         *fit(gpus, asked, today),
     ]
     return Verdict(host, tuple(lines), facts, systems or {}, asked)
