@@ -26,7 +26,8 @@ ENVIRONMENT = {
     "LAB_NAME": NAME, "LAB_SUBNET": SUBNET, "LAB_PUBLISH": "no", "OUTPOST_ROOT": str(ROOT),
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false",
 }  # fmt: skip
-WORK = debian.CACHE / "work"
+# Not in the cache, which several checkouts may share: what lies here is of one run.
+WORK = ROOT / ".lab/driver-tests"
 OLD, NEW, BROKEN = "old-535", "new-550", "broken-550"
 
 

@@ -394,7 +394,12 @@ def test_the_inference_systems_are_drained_before_a_reboot_each_to_its_own_end()
     systemctl daemon-reload; systemctl start outpost@one outpost@two
     """
     on("tver", script)
-    ran = playbook("tests/drivers/drain.yml", "tver")
+    ran = playbook(
+        "tests/drivers/drain.yml",
+        "tver",
+        nvidia_driver_reboot_window=_around(-1),
+        nvidia_driver_timezone="UTC",
+    )
     after = on("tver", "ls /root/gave-back; systemctl is-active outpost@one outpost@two", check=False)
     on("tver", "rm /etc/systemd/system/outpost@.service; systemctl daemon-reload")
     assert ran.code == 0, ran.said[-2000:]
