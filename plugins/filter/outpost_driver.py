@@ -214,6 +214,7 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         left [names that a change that was cut off may have brought, and the set has not],
         again [[paths]: files of sets that were cut off, then of this one],
         reboot (bool: the change needs one),
+        finish (bool: the set is whole here, but its change ended before the reboot it needs, and the window is open),
         adopt (bool: the set is whole here already, but the host does not remember it),
         describe (bool: the devices are described to containers as another driver's, or not at all, and can be now),
         refusals (failed checks), say (lines for a person).
@@ -229,8 +230,15 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     change = set(read["libraries"]) != {chosen["driver"]} if chosen["run"] else bool(install or remove)
     # What a change that was cut off has left cannot be told from versions alone: rpm's database follows the files.
     change = change or bool(under_way)
-    reboot = change and (
-        (bool(read["loaded"]) and read["loaded"] != chosen["driver"]) or read["nouveau"]["loaded"]
+    outlived = (bool(read["loaded"]) and read["loaded"] != chosen["driver"]) or read["nouveau"]["loaded"]
+    reboot = change and outlived
+    # A power cut or a lost link can come between the record and the reboot.
+    finish = (
+        outlived
+        and not change
+        and not _forgotten(record, chosen)
+        and settings["window_open"]
+        and _is_whole(read, chosen, settings)
     )
     refusals = _refusals(read, chosen, settings, strangers - before, install) if change else []
     if reboot and not settings["window_open"]:
@@ -247,6 +255,10 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         lines.append(
             f"{chosen['run']['file']}: {_some(set(read['libraries'])) or 'absent'} -> {chosen['driver']}"
         )
+    if finish:
+        lines.append(
+            f"reboot: the change to this set ended without it, the kernel holds {read['loaded'] or 'nouveau'}"
+        )
     return {
         "change": change,
         "install": install,
@@ -255,6 +267,7 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         "left": sorted(_of_families(tried, settings["families"]) - {p["name"] for p in chosen["packages"]}),
         "again": _again(under_way, chosen, settings["families"]),
         "reboot": bool(reboot),
+        "finish": bool(finish),
         "adopt": not change and _forgotten(record, chosen) and _is_whole(read, chosen, settings),
         "describe": _can_describe(read, chosen)
         and any(
@@ -365,6 +378,7 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
     nouveau = read["nouveau"]
     places = (["the kernel"] if nouveau["loaded"] else []) + nouveau["initial_ramdisk"]
     places += ["/etc/X11/xorg.conf"] if nouveau["xorg"] else []
+    places += [f"{path} is older than the settings that keep it out" for path in nouveau["old_ramdisks"]]
     stale = {path: found for path, found in read["cdi"].items() if set(found) - {driver}}
     loaded = read["loaded"]
     move = sorted(set(read["upgrades"]) & names) + sorted(
@@ -388,7 +402,8 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
                "the module built for every installed kernel",
                "`dkms status`, then the make.log it names. Do not reboot this host before it is built."),
         _check("NOUVEAU_OFF", not places, "; ".join(places) or "off", "nouveau nowhere",
-               "Run site.yml for this host; a loaded nouveau leaves with the next reboot."),
+               "Run site.yml for this host; a loaded nouveau leaves with the next reboot, which a run within "
+               "nvidia_driver_reboot_window does."),
         _check("LATENT_MISMATCH", not loaded or not versions or versions == [loaded],
                f"module {loaded or 'none'}, libraries {', '.join(versions) or 'none'}", "the same version",
                "Running containers go on; the next one that starts fails. Restart no container and no Docker before "
@@ -396,21 +411,22 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
         _check("CDI_FRESH", not stale, "; ".join(f"{p}: {', '.join(v)}" for p, v in sorted(stale.items())) or "fresh",
                driver,
                "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, and remove the stale file."),
-        _check("NO_REFUSAL", not read["refusals"], " | ".join(read["refusals"]) or "none",
-               "a driver that serves every card",
-               "The card and the branch do not fit: Maxwell, Pascal and Volta end with 580; Blackwell needs open "
-               "modules."),
     ]  # fmt: skip
     for name, said in sorted(read["containers"].items()):
         checks.append(
             _check("CONTAINER_SEES", said == driver, f"{name}: {said}", driver,
                    _sees_remedy(said, name.removeprefix("outpost-")))
         )  # fmt: skip
+    # Without a card the module says "No NVIDIA GPU found", rightly.
     if settings["gpus"]:
-        checks.append(
+        checks += [
             _check("MODULE_LOADED", bool(loaded), loaded or "not loaded", driver,
-                   "`modprobe nvidia; dmesg | tail` says why not. docs/runbooks/en/driver-does-not-come-up.md")
-        )  # fmt: skip
+                   "`modprobe nvidia; dmesg | tail` says why not. docs/runbooks/en/driver-does-not-come-up.md"),
+            _check("NO_REFUSAL", not read["refusals"], " | ".join(read["refusals"]) or "none",
+                   "a driver that serves every card",
+                   "The card and the branch do not fit: Maxwell, Pascal and Volta end with 580; Blackwell needs open "
+                   "modules."),
+        ]  # fmt: skip
     if settings["gpus"] and settings["containers"]:
         checks.append(_toolkit(read["toolkit"]))
         checks.append(

@@ -33,6 +33,14 @@ CLOSURE = (
 ).split()
 # What the newer has more than the older: a way back must take it away again.
 NEW_IN_NEWER = ["libnvidia-gpucomp"]
+# What DKMS builds the module of, what that depends on inside the family, and one library.
+MODULE = (
+    "nvidia-kernel-dkms nvidia-kernel-support nvidia-kernel-common nvidia-modprobe nvidia-alternative "
+    "nvidia-legacy-check nvidia-installer-cleanup libnvidia-ml1 firmware-nvidia-gsp glx-alternative-nvidia "
+    "glx-alternative-mesa glx-diversions update-glx"
+).split()
+# What a program that computes loads. Debian makes `nvidia` a name that modprobe knows only where libcuda1 is.
+LIBRARIES = "libcuda1 libnvidia-pkcs11-openssl3 libnvidia-ptxjitcompiler1 nvidia-support".split()
 # A kernel of the older point release; Debian's security suite has a newer one at any time.
 KERNEL = ["linux-image-cloud-amd64"]
 
@@ -129,30 +137,37 @@ def older() -> list[Package]:
     """Bookworm's 535 with its kernel."""
     found = index("bookworm")
     kernel = [found[name] for name in KERNEL]
-    image = re.search(r"linux-image-[\d.-]+-cloud-amd64", kernel[0].depends)
-    assert image
-    return fetch([found[name] for name in CLOSURE] + kernel + [found[image[0]]])
+    return fetch([found[name] for name in CLOSURE] + kernel + [found[_image(kernel[0])]])
 
 
-def building() -> list[Package]:
-    """What builds the older driver's module for its kernel: DKMS's package, the kernel, its headers, one library."""
+def _image(metapackage: Package) -> str:
+    """Name of the kernel that a metapackage stands for."""
+    named = re.search(r"linux-image-\d[\w.-]+", metapackage.depends)
+    assert named, f"{metapackage.name} names no kernel: {metapackage.depends}"
+    return named[0]
+
+
+def building(suite: str = "bookworm", flavour: str = "cloud-amd64") -> list[Package]:
+    """What builds the suite's module for bookworm's kernel: DKMS's package, the kernel, its headers, one library."""
     found = index("bookworm")
-    image = next(package.name for package in older() if package.name.startswith("linux-image-6"))
+    image = _image(found[f"linux-image-{flavour}"])
     release = image.removeprefix("linux-image-")
-    common = re.sub(r"-cloud-amd64$", "-common", release)
     names = [
         image,
         f"linux-headers-{release}",
-        f"linux-headers-{common}",
+        f"linux-headers-{release.removesuffix(flavour)}common",
         "linux-kbuild-6.1",
         "linux-compiler-gcc-12-x86",
     ]
-    driver = (
-        "nvidia-kernel-dkms nvidia-kernel-support nvidia-kernel-common nvidia-modprobe nvidia-alternative "
-        "nvidia-legacy-check nvidia-installer-cleanup libnvidia-ml1 firmware-nvidia-gsp glx-alternative-nvidia "
-        "glx-alternative-mesa glx-diversions update-glx"
-    ).split()
-    return fetch([found[name] for name in (*names, *driver)])
+    driver = fetch([index(suite)[name] for name in MODULE])
+    return fetch([found[name] for name in names]) + [_for_bookworm(package) for package in driver]
+
+
+def computing(suite: str, flavour: str) -> list[Package]:
+    """Likewise, and the libraries of a host that computes."""
+    found = index(suite)
+    libraries = fetch([found[name] for name in LIBRARIES])
+    return building(suite, flavour) + [_for_bookworm(package) for package in libraries]
 
 
 def newer() -> list[Package]:
@@ -172,9 +187,10 @@ def newer_kernel() -> list[Package]:
 def _for_bookworm(package: Package) -> Package:
     """The same payload where trixie's names of unchanged libraries (libssl3t64) are bookworm's (libssl3).
 
-    The hosts of the lab are bookworm underneath. Nothing but the control file's dependency names changes.
+    The hosts of the lab are bookworm underneath, and its DKMS of one point release less builds trixie's module as well.
+    Nothing but the control file's dependencies changes.
     """
-    if "t64" not in package.depends:
+    if _old_names(package.depends) == package.depends:
         return package
     rebuilt = CACHE / f"{package.sha256[:16]}-bookworm" / package.path.name
     if not rebuilt.exists():
@@ -183,7 +199,7 @@ def _for_bookworm(package: Package) -> Package:
             subprocess.run(["dpkg-deb", "-R", package.path, tree], check=True)
             control = tree / "DEBIAN" / "control"
             control.write_text(
-                re.sub(r"^(Depends: .*)$", _old_names, control.read_text(), flags=re.MULTILINE)
+                re.sub(r"^Depends: .*$", lambda m: _old_names(m[0]), control.read_text(), flags=re.MULTILINE)
             )
             rebuilt.parent.mkdir(parents=True, exist_ok=True)
             command = ["dpkg-deb", "--root-owner-group", "-Zxz", "-b", tree, rebuilt]
@@ -196,8 +212,8 @@ def _for_bookworm(package: Package) -> Package:
     return replace(package, sha256=digest)
 
 
-def _old_names(depends: re.Match[str]) -> str:
-    return depends[0].replace("t64", "")
+def _old_names(depends: str) -> str:
+    return depends.replace("t64", "").replace("dkms (>= 3.0.11)", "dkms")
 
 
 if __name__ == "__main__":

@@ -180,13 +180,13 @@ def source(host: str, name: str) -> str:
 @functools.cache
 def web_server() -> int:
     """Serves the sets' files on the lab's VPN, as a site's mirror would; returns the port."""
-    handler = functools.partial(_Quiet, directory=str(WORK))
+    handler = functools.partial(Quiet, directory=str(WORK))
     server = http.server.ThreadingHTTPServer((f"{SUBNET}.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_address[1]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
@@ -373,23 +373,24 @@ def publish(host: str, *names: str) -> None:
         )
         on(host, f"cat > /etc/yum.repos.d/drivers.repo <<'X'\n{repository}X\n")
         return
-    stanzas = []
     for name in names:
-        folder = sets(host)[name]
-        put(host, folder, f"/srv/repo/{name}")
-        for path in sorted(folder.glob("*.deb")):
-            control = subprocess.run(
-                ["dpkg-deb", "-f", path], check=True, capture_output=True, text=True
-            ).stdout
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            size = path.stat().st_size
-            stanzas.append(
-                f"{control.strip()}\nFilename: {name}/{path.name}\nSize: {size}\nSHA256: {digest}\n"
-            )
+        put(host, sets(host)[name], f"/srv/repo/{name}")
     packages = WORK / f"Packages-{host}"
-    packages.write_text("\n".join(stanzas))
+    packages.write_text(packages_index({name: sets(host)[name] for name in names}))
     put(host, packages, "/srv/repo/Packages")
     index(host, "echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/drivers.list")
+
+
+def packages_index(folders: dict[str, Path]) -> str:
+    """The Packages file of a repository in which each of the folders lies under its name."""
+    stanzas = []
+    files = [(name, path) for name, folder in folders.items() for path in sorted(folder.glob("*.deb"))]
+    for name, path in files:
+        control = subprocess.run(["dpkg-deb", "-f", path], check=True, capture_output=True, text=True).stdout
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        size = path.stat().st_size
+        stanzas.append(f"{control.strip()}\nFilename: {name}/{path.name}\nSize: {size}\nSHA256: {digest}\n")
+    return "\n".join(stanzas)
 
 
 _VERSION_LOCK = """

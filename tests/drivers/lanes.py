@@ -46,7 +46,7 @@ LANES = (
     Lane("set", "test_driver_set.py", ("playbooks/driver_set.yml",)),
     Lane("build", "test_module_build.py"),
     Lane("run", "test_run_installer.py"),
-    Lane("kernel", "test_real_kernel.py"),
+    Lane("kernel", "test_real_kernel.py", (f"{HERE}/machine/**/*",)),
     Lane(
         "container",
         "test_container_gpu.py",

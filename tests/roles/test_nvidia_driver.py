@@ -63,12 +63,13 @@ def kernel(
     return {"release": release, "headers": headers, "file_version": "", "dkms": dkms}
 
 
+NO_NOUVEAU: dict[str, Any] = {"loaded": False, "initial_ramdisk": [], "old_ramdisks": [], "xorg": False}
 WHOLE: dict[str, Any] = {
     "packages": {**there("nvidia-smi"), **there("libcuda1"), **there("nvidia-kernel-dkms")},
     "kernels": [kernel("6.8.0-50-generic")], "kernel": "6.8.0-50-generic", "loaded": "580.95.05",
     "libraries": {"580.95.05": ["/usr/lib/x86_64-linux-gnu/libcuda.so.580.95.05"]},
     "cdi": {"/etc/cdi/nvidia.yaml": ["580.95.05"]}, "toolkit": True,
-    "persistenced": True, "nouveau": {"loaded": False, "initial_ramdisk": [], "xorg": False}, "secure_boot": "off",
+    "persistenced": True, "nouveau": NO_NOUVEAU, "secure_boot": "off",
     "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [],
     "record": {"name": "site-580", "packages": []}, "under_way": {}, "clock": 0.0,
 }  # fmt: skip
@@ -341,13 +342,40 @@ def test_an_enrolled_key_lifts_the_refusal_of_secure_boot() -> None:
     assert refused({**BARE, "secure_boot": "on"}, key_enrolled=True) == set()
 
 
-@pytest.mark.parametrize(
-    "held", [{"loaded": "535.261.03"}, {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}]
-)
+@pytest.mark.parametrize("held", [{"loaded": "535.261.03"}, {"nouveau": {**NO_NOUVEAU, "loaded": True}}])
 def test_a_change_under_a_loaded_module_needs_a_window(held: dict[str, Any]) -> None:
     assert refused({**BARE, **held}) == {"WINDOW_OPEN"}
     plan = driver.outpost_driver_plan({**BARE, **held}, CHOSEN, {**SETTINGS, "window_open": True})
     assert (plan["reboot"], plan["refusals"]) == (True, [])
+
+
+OURS = {**WHOLE, "record": {**CHOSEN, "previous": {}}}
+
+
+@pytest.mark.parametrize("held", [{"loaded": "535.261.03"}, {"nouveau": {**NO_NOUVEAU, "loaded": True}}])
+def test_a_change_that_ended_without_its_reboot_is_finished_in_a_window_alone(held: dict[str, Any]) -> None:
+    plan = driver.outpost_driver_plan({**OURS, **held}, CHOSEN, {**SETTINGS, "window_open": True})
+    assert (plan["change"], plan["reboot"], plan["finish"], len(plan["say"])) == (False, False, True, 1)
+    plan = driver.outpost_driver_plan({**OURS, **held}, CHOSEN, SETTINGS)
+    assert (plan["finish"], plan["say"], plan["refusals"]) == (False, [], [])
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        OURS,
+        {**OURS, "loaded": "535.261.03", "kernels": [kernel("a", "added")]},
+        {**OURS, "loaded": "535.261.03", "record": {}},
+        {
+            **OURS,
+            "loaded": "535.261.03",
+            "packages": {**OURS["packages"], **there("libcuda1", "535.261.03-1")},
+        },
+    ],
+    ids=["nothing is owed", "no module to come up with", "not our change", "not whole"],
+)
+def test_nothing_else_is_finished_by_a_reboot(read: dict[str, Any]) -> None:
+    assert not driver.outpost_driver_plan(read, CHOSEN, {**SETTINGS, "window_open": True})["finish"]
 
 
 @pytest.mark.parametrize(
@@ -401,11 +429,9 @@ def test_a_whole_host_passes_every_check() -> None:
         ("MODULE_BUILT", {"kernels": [kernel("a"), kernel("b", "")]}),
         ("MODULE_BUILT", {"kernels": [kernel("a", version="535.261.03")]}),
         ("MODULE_BUILT", {"kernels": [{**kernel("a", "built"), "file_version": "580.95.05"}]}),
-        ("NOUVEAU_OFF", {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}),
-        (
-            "NOUVEAU_OFF",
-            {"nouveau": {"loaded": False, "initial_ramdisk": ["nouveau modeset=1"], "xorg": False}},
-        ),
+        ("NOUVEAU_OFF", {"nouveau": {**NO_NOUVEAU, "loaded": True}}),
+        ("NOUVEAU_OFF", {"nouveau": {**NO_NOUVEAU, "initial_ramdisk": ["nouveau modeset=1"]}}),
+        ("NOUVEAU_OFF", {"nouveau": {**NO_NOUVEAU, "old_ramdisks": ["/boot/initrd.img-6.8.0-50-generic"]}}),
         ("MODULE_LOADED", {"loaded": ""}),
         ("CDI_FRESH", {"cdi": {"/var/run/cdi/nvidia.yaml": ["535.261.03", "580.95.05"]}}),
         (
@@ -504,7 +530,8 @@ def test_a_module_that_does_not_match_the_libraries_is_a_mismatch_to_come() -> N
 
 
 def test_where_no_gpu_is_no_module_need_be_loaded() -> None:
-    assert failed({**WHOLE, "loaded": ""}, gpus=[]) == set()
+    without = {**WHOLE, "loaded": "", "refusals": ["NVRM: No NVIDIA GPU found."]}
+    assert failed(without, gpus=[]) == set()
 
 
 def test_the_wrong_kernel_is_named_where_the_set_has_one() -> None:

@@ -269,8 +269,23 @@ def containers():
     return found
 
 
-def nouveau(proc_modules):
-    """Every place that brings nouveau in: loaded now, asked for in the initial ramdisk, named by X."""
+def old_ramdisks(releases):
+    """Initial ramdisks from before the settings that keep nouveau out: they bring it, whatever the settings say.
+
+    A power cut between the two leaves such ones. Without our settings there is nothing to be older than.
+    """
+    ours = "/etc/modprobe.d/outpost-nouveau.conf"
+    if not os.path.exists(ours):
+        return []
+    settings = [path for path in (ours, "/etc/initramfs-tools/modules") if os.path.exists(path)]
+    since = max(os.stat(path).st_mtime for path in settings)
+    forms = ("/boot/initrd.img-%s", "/boot/initramfs-%s.img")
+    paths = [form % release for release in releases for form in forms]
+    return [path for path in paths if os.path.exists(path) and os.stat(path).st_mtime < since]
+
+
+def nouveau(proc_modules, releases):
+    """Every place that brings nouveau in: loaded now, asked for in the initial ramdisk or left in it, named by X."""
     loaded = any(line.split(" ", 1)[0] == "nouveau" for line in text(proc_modules).splitlines())
     ramdisk = [
         line.strip()
@@ -278,7 +293,7 @@ def nouveau(proc_modules):
         if line.split("#")[0].split()[:1] == ["nouveau"]
     ]
     x11 = bool(re.search(r'^\s*Driver\s+"nouveau"', text("/etc/X11/xorg.conf"), re.MULTILINE))
-    return {"loaded": loaded, "initial_ramdisk": ramdisk, "xorg": x11}
+    return {"loaded": loaded, "initial_ramdisk": ramdisk, "old_ramdisks": old_ramdisks(releases), "xorg": x11}
 
 
 def upgrades(manager):
@@ -338,12 +353,13 @@ def main():
     names = set(asked["names"])
     record, under_way = text(asked["record"]), text(asked["under_way"])
     log = say("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat") if asked["kernel_log"] else ""
+    there = kernels(asked["modules_root"])
     units = say(
         "systemctl", "list-units", "--plain", "--no-legend", "--state=running,activating", "outpost@*.service"
     )
     read = {
         "packages": {name: known[name] for name in sorted(known) if name in names or belongs.match(name)},
-        "kernels": kernels(asked["modules_root"]),
+        "kernels": there,
         "kernel": os.uname().release,
         "loaded": first_line(os.path.join(asked["sysfs"], "module/nvidia/version")),
         "libraries": libraries(),
@@ -351,7 +367,7 @@ def main():
         "toolkit": os.path.exists("/usr/bin/nvidia-ctk"),
         "persistenced": os.path.exists("/lib/systemd/system/nvidia-persistenced.service"),
         "versionlock": versionlock,
-        "nouveau": nouveau(asked["proc_modules"]),
+        "nouveau": nouveau(asked["proc_modules"], [kernel["release"] for kernel in there]),
         "secure_boot": secure_boot(),
         "digsig_mode": digsig_mode(),
         "containers": containers() if asked["containers"] else {},
