@@ -179,7 +179,8 @@ def kernels(root):
     for line in say("dkms", "status").splitlines():
         # "nvidia-current/535.261.03, 6.1.0-50-amd64, x86_64: installed"; dkms 2 has a comma after the name.
         match = re.match(r"(nvidia[a-z-]*)[/,] ?([\d.]+), ([^,]+), [^:]+: (\w+)", line)
-        if match:
+        # Of two versions known for one kernel the installed one is what loads.
+        if match and dkms.get(match.group(3), {}).get("state") != "installed":
             dkms[match.group(3)] = {
                 "module": match.group(1),
                 "version": match.group(2),
@@ -269,6 +270,24 @@ def containers():
     return found
 
 
+def installer():
+    """Where NVIDIA's own installer has a driver here: a stamp of its list of files, which each of its runs that touches
+    anything writes anew, the removal of an older driver first."""
+    try:
+        listed = os.stat("/var/lib/nvidia/log")
+    except OSError:
+        return "no list" if os.path.exists("/usr/bin/nvidia-uninstall") else ""
+    return "%d-%d" % (listed.st_ino, listed.st_mtime_ns)
+
+
+def families_locked(manager, families, versionlock):
+    """Whether no repository can bring a package of the driver: the lock of a host on which none is installed."""
+    if manager == "apt":
+        return os.path.exists("/etc/apt/preferences.d/outpost-driver")
+    lines = text("/etc/dnf/plugins/versionlock.list").splitlines()
+    return versionlock and all("!" + family in lines for family in families)
+
+
 def nouveau(proc_modules):
     """Every place that brings nouveau in: loaded now, asked for in the initial ramdisk, named by X."""
     loaded = any(line.split(" ", 1)[0] == "nouveau" for line in text(proc_modules).splitlines())
@@ -351,6 +370,8 @@ def main():
         "toolkit": os.path.exists("/usr/bin/nvidia-ctk"),
         "persistenced": os.path.exists("/lib/systemd/system/nvidia-persistenced.service"),
         "versionlock": versionlock,
+        "families_locked": families_locked(asked["manager"], asked["families"], versionlock),
+        "installer": installer(),
         "nouveau": nouveau(asked["proc_modules"]),
         "secure_boot": secure_boot(),
         "digsig_mode": digsig_mode(),
