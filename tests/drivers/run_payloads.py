@@ -17,7 +17,8 @@ from pathlib import Path
 import debian_drivers as debian
 import driver_lab as lab
 
-WORK = debian.CACHE / "run"
+WORK = lab.WORK / "run"
+STAND_IN = Path(__file__).with_name("stand-in-installer")
 LIBRARIES = ("libnvidia-ml1", "libnvidia-cfg1", "libcuda1", "libnvidia-ptxjitcompiler1", "nvidia-smi")
 REAL_MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
 # gcc, its parts and what it links with; the root file system of the RED OS stand-in has the rest.
@@ -72,30 +73,31 @@ def newer_version() -> str:
 
 def installer(folder: Path, suite: str, version: str, source: str) -> Path:
     """A stand-in .run of `version` with the suite's libraries and the kernel module `source`: real, tiny or broken."""
-    found = debian.index(suite)
-    debs = [found[name] for name in LIBRARIES]
-    dkms = [debian.index("bookworm")["nvidia-kernel-dkms"]] if source == "real" else []
+    debs = [debian.index(suite)[package] for package in LIBRARIES]
+    debs += [debian.index("bookworm")["nvidia-kernel-dkms"]] if source == "real" else []
     name = f"NVIDIA-Linux-x86_64-{version}"
-    target = folder / f"{name}.run"
-    if target.exists():
+    target, inputs = folder / f"{name}.run", folder / "inputs"
+    sources = [Path(__file__).read_text(), STAND_IN.read_text(), *(deb.sha256 for deb in debs)]
+    wanted = hashlib.sha256("".join(sources).encode()).hexdigest()
+    if inputs.exists() and inputs.read_text() == wanted:
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
     scratch = folder / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    scratch.mkdir(parents=True)
     tree, top = scratch / "debs", scratch / name
-    for deb in debian.fetch([*debs, *dkms]):
+    for deb in debian.fetch(debs):
         subprocess.run(["dpkg-deb", "-x", deb.path, tree], check=True)
     _libraries(tree, top)
     _module(tree, top, version, source)
     (top / "version").write_text(f"{version}\n")
-    shutil.copy(Path(__file__).with_name("stand-in-installer"), top / "nvidia-installer")
+    shutil.copy(STAND_IN, top / "nvidia-installer")
     head = _HEAD.format(version=version, skip=_HEAD.count("\n") + 1)
     packed = subprocess.run(
         ["tar", "-C", scratch, "-cf", "-", "-I", "gzip -1", name], check=True, stdout=subprocess.PIPE
     )
     target.write_bytes(head.encode() + packed.stdout)
     shutil.rmtree(scratch)
+    inputs.write_text(wanted)
     return target
 
 
