@@ -12,6 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import driver_lab as lab
@@ -183,6 +184,15 @@ def well() -> None:
     assert (code, lab.failed(checks)) == (0, set()), {c: checks[c] for c in lab.failed(checks)}
 
 
+@contextmanager
+def damaged_headers(release: str) -> Iterator[None]:
+    """Headers that are there and do not compile: an update that broke off. The installer builds for the other kernel."""
+    config = f"/usr/src/linux-headers-{release}/include/generated/autoconf.h"
+    inside(f"cp {config} /root/ && echo '#error headers of {release} are damaged on purpose' >> {config}")
+    yield
+    inside(f"cp /root/autoconf.h {config}")
+
+
 # --- refused before anything is touched
 
 
@@ -235,6 +245,18 @@ def test_a_first_installation_that_breaks_leaves_nothing_behind_and_says_the_com
     assert "outpost-driver" not in inside("cat /etc/dnf/plugins/versionlock.list", check=False)
     code, checks = doctor()
     assert (code, lab.failed(checks)) == (0, set()), "no GPU and no set: nothing to find"
+
+
+def test_a_first_installation_that_builds_for_one_kernel_only_is_taken_away_whole() -> None:
+    with damaged_headers(FIRST):
+        ran = role(OLD)
+    assert ran.code == 2
+    assert f"headers of {FIRST} are damaged on purpose" in ran.said, ran.said[-4000:]
+    assert "There was no set before: what it brought was taken away again" in ran.said
+    assert "is now complete" in inside("cat /var/log/nvidia-installer.log"), (
+        "the installer itself had come to its end"
+    )
+    gone()
 
 
 def test_the_driver_is_installed_and_built_for_both_kernels_and_a_second_run_changes_nothing() -> None:
@@ -337,11 +359,8 @@ def test_a_version_that_does_not_compile_leaves_the_old_one_whole_and_untouched(
 
 
 def test_a_version_that_builds_for_one_kernel_only_is_taken_back() -> None:
-    # Headers that are there and do not compile: an update that broke off. The installer builds for the other kernel.
-    config = f"/usr/src/linux-headers-{FIRST}/include/generated/autoconf.h"
-    inside(f"cp {config} /root/ && echo '#error headers of {FIRST} are damaged on purpose' >> {config}")
-    ran = role(NEW)
-    inside(f"cp /root/autoconf.h {config}")
+    with damaged_headers(FIRST):
+        ran = role(NEW)
     assert ran.code == 2
     assert f"headers of {FIRST} are damaged on purpose" in ran.said, ran.said[-4000:]
     assert f"The host is NOT whole on {OLD}" in ran.said
