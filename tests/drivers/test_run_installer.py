@@ -186,7 +186,7 @@ def well() -> None:
 
 @contextmanager
 def damaged_headers(release: str) -> Iterator[None]:
-    """Headers that are there and do not compile: an update that broke off. The installer builds for the other kernel."""
+    """Headers that are there and do not compile: an update that broke off. The installer builds for the other."""
     config = f"/usr/src/linux-headers-{release}/include/generated/autoconf.h"
     inside(f"cp {config} /root/ && echo '#error headers of {release} are damaged on purpose' >> {config}")
     yield
