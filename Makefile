@@ -59,7 +59,7 @@ test-lab: .venv/tests.stamp ## the lab itself
 
 # The driver's lanes are beside `make test`, which only asks that each has passed on the files as they are: tests/drivers/lanes.py.
 .PHONY: test-drivers
-test-drivers: test-drivers-pin test-drivers-set test-drivers-build test-drivers-kernel test-drivers-container ## all lanes of the driver, one after the other
+test-drivers: test-drivers-pin test-drivers-set test-drivers-build test-drivers-run test-drivers-kernel test-drivers-container ## all lanes of the driver, one after the other
 
 .PHONY: test-drivers-pin
 test-drivers-pin: .venv/tests.stamp ## the driver's lock on real NVIDIA packages: apt, dnf, upgrades, power cuts
@@ -72,6 +72,10 @@ test-drivers-set: .venv/tests.stamp ## driver sets made out of hosts, and hosts 
 .PHONY: test-drivers-build
 test-drivers-build: .venv/tests.stamp ## DKMS builds the real module of the driver
 	pytest -q tests/drivers/test_module_build.py
+
+.PHONY: test-drivers-run
+test-drivers-run: .venv/tests.stamp ## the .run route on the RED OS stand-in, with a stand-in for NVIDIA's installer
+	pytest -q tests/drivers/test_run_installer.py
 
 .PHONY: test-drivers-kernel
 test-drivers-kernel: .venv/tests.stamp ## the driver on an emulated machine: nouveau, the role's reboot, the real module, power cuts

@@ -192,12 +192,37 @@ def _brings_module(chosen: Set) -> bool:
     )
 
 
-def _has_module(kernel: dict[str, Any], driver: str) -> bool:
-    """What DKMS says decides where it has the kernel at all: a module file of an unfinished build proves nothing."""
+def _has_module(kernel: dict[str, Any], chosen: Set) -> bool:
+    """What DKMS says decides where it has the kernel at all: a module file of an unfinished build proves nothing.
+
+    NVIDIA's installer goes on where it could not tell DKMS of its module; such a one is built for no other kernel.
+    """
     dkms = kernel["dkms"]
     if dkms:
-        return bool(dkms["state"] == "installed" and dkms["version"] == driver)
-    return bool(kernel["file_version"] == driver)
+        return bool(dkms["state"] == "installed" and dkms["version"] == chosen["driver"])
+    return bool(not chosen["run"] and kernel["file_version"] == chosen["driver"])
+
+
+def _unbuilt(read: Read, chosen: Set) -> list[str]:
+    """The installed kernels for which the set's module is not there."""
+    return [
+        kernel["release"]
+        for kernel in read["kernels"]
+        if _brings_module(chosen) and not _has_module(kernel, chosen)
+    ]
+
+
+def _needs_installer(read: Read, chosen: Set) -> bool:
+    """Whether NVIDIA's installer has to run, and not DKMS alone for one kernel more.
+
+    It tells DKMS of its module before it copies the libraries: after a power cut both can look whole. So a change that
+    was cut off counts as well.
+    """
+    known = any(
+        kernel["dkms"] and kernel["dkms"]["version"] == chosen["driver"] for kernel in read["kernels"]
+    )
+    libraries = set(read["libraries"]) == {chosen["driver"]}
+    return bool(chosen["run"]) and not (known and libraries and not read["under_way"])
 
 
 def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +238,7 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         change (bool), install [{name, from, to}], remove [names], torn [names: half installed, and not in the set],
         left [names that a change that was cut off may have brought, and the set has not],
         again [[paths]: files of sets that were cut off, then of this one],
+        installer (bool: NVIDIA's own has to run), kernel (the one it builds for), build [kernels without the module],
         reboot (bool: the change needs one),
         finish (bool: the set is whole here, but its change ended before the reboot it needs, and the window is open),
         adopt (bool: the set is whole here already, but the host does not remember it),
@@ -227,9 +253,10 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     strangers = _family(read, chosen, settings["families"], settings["allow"])
     torn = _torn(read, chosen) & before
     remove = sorted(strangers & before)
-    change = set(read["libraries"]) != {chosen["driver"]} if chosen["run"] else bool(install or remove)
+    installer, unbuilt = _needs_installer(read, chosen), _unbuilt(read, chosen) if chosen["run"] else []
+    releases = [kernel["release"] for kernel in read["kernels"]]
     # What a change that was cut off has left cannot be told from versions alone: rpm's database follows the files.
-    change = change or bool(under_way)
+    change = bool(install or remove or installer or unbuilt or under_way)
     outlived = (bool(read["loaded"]) and read["loaded"] != chosen["driver"]) or read["nouveau"]["loaded"]
     reboot = change and outlived
     # A power cut or a lost link can come between the record and the reboot.
@@ -251,10 +278,11 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
     lines = [f"the change to {under_way['name']} was cut off: the set is installed anew"] if under_way else []
     lines += [f"{item['name']}: {item['from'] or 'absent'} -> {item['to']}" for item in install]
     lines += [f"{name}: removed" for name in sorted({*remove, *torn})]
-    if chosen["run"] and change:
+    if installer:
         lines.append(
             f"{chosen['run']['file']}: {_some(set(read['libraries'])) or 'absent'} -> {chosen['driver']}"
         )
+    lines += [f"module for kernel {release}: built here" for release in unbuilt]
     if finish:
         lines.append(
             f"reboot: the change to this set ended without it, the kernel holds {read['loaded'] or 'nouveau'}"
@@ -268,6 +296,10 @@ def outpost_driver_plan(read: Read, chosen: Set, settings: dict[str, Any]) -> di
         "again": _again(under_way, chosen, settings["families"]),
         "reboot": bool(reboot),
         "finish": bool(finish),
+        "installer": installer,
+        # Any installed kernel will do, DKMS builds for the others. The running one can be gone from disk already.
+        "kernel": read["kernel"] if read["kernel"] in releases else "".join(releases[-1:]),
+        "build": unbuilt,
         "adopt": not change and _forgotten(record, chosen) and _is_whole(read, chosen, settings),
         "describe": _can_describe(read, chosen)
         and any(
@@ -305,9 +337,14 @@ def _refusals(
         any(re.match(r"(linux-headers-|kernel.*-devel)", package["name"]) for package in chosen["packages"]),
     )
     without = [kernel["release"] for kernel in read["kernels"] if not kernel["headers"]]
+    release = "".join(without[:1])
     builds = _builds_module(chosen)
-    ours = bool(read["record"] or read["under_way"])
-    unmanaged = [] if ours else sorted(item["name"] for item in install if item["from"])
+    unmanaged = sorted(item["name"] for item in install if item["from"])
+    if chosen["run"]:
+        unmanaged = [
+            f"libraries {version}" for version in sorted(set(read["libraries"]) - {chosen["driver"]})
+        ]
+    unmanaged = [] if read["record"] or read["under_way"] else unmanaged
     checks = [
         _check("FOREIGN_PACKAGES", not foreign, _some(foreign), "no package of the driver outside the set",
                "Another branch beside ours breaks programs later. Remove them, add them to the set, or allow them in "
@@ -319,19 +356,33 @@ def _refusals(
         _check("CLOSED_ENVIRONMENT", not (digsig and chosen["run"]), "DIGSIG_ELF_MODE=1", "no unsigned program",
                "Astra's closed software environment runs no .run installer. Use the vendor's signed packages, or have "
                "the security officer decide about astra-digsig-control."),
-        _check("SECURE_BOOT", not (builds and read["secure_boot"] == "on") or settings["key_enrolled"],
-               "Secure Boot is on", "an enrolled key for modules built here",
+        _check("SECURE_BOOT",
+               not (builds and read["secure_boot"] == "on") or (settings["key_enrolled"] and not chosen["run"]),
+               "Secure Boot is on", "Secure Boot off" if chosen["run"] else "an enrolled key for modules built here",
                "Enrol a machine owner key at the console (mokutil --import, reboot) and set "
-               "nvidia_driver_secure_boot_key_enrolled, or switch Secure Boot off in the firmware."),
+               "nvidia_driver_secure_boot_key_enrolled, or switch Secure Boot off in the firmware."
+               if not chosen["run"] else
+               "The installer hands DKMS a module that nobody has signed. Switch Secure Boot off in the firmware, or "
+               "use a set of packages."),
         _check("HEADERS", not (builds and without and not headers_come), f"no headers of {', '.join(without)}",
                "headers of every installed kernel",
-               "Install the headers package of each named kernel at its exact version, or remove that kernel."),
+               f"Install them for each named kernel at its exact version. apt: linux-headers-{release}. dnf: "
+               f"`dnf --disableplugin=versionlock install kernel-lt-devel-{release}`, kernel-devel-... where "
+               "`rpm -qa 'kernel*'` shows no kernel-lt. Or remove that kernel."),
+        _check("PACKAGES_OVER_RUN", not (chosen["packages"] and read["installer"]), "a driver of NVIDIA's installer",
+               "no .run driver under packages",
+               "Its files belong to no package and would stay between the new ones. Stop the inference systems, run "
+               "`nvidia-uninstall --silent`, then this again."),
     ]  # fmt: skip
     brought = any(package["name"].startswith("nvidia-container-toolkit") for package in chosen["packages"])
     if settings["gpus"] and settings["containers"]:
         checks.append(_toolkit(read["toolkit"] or brought))
     if chosen["run"]:
         packaged = _family(read, chosen, settings["families"], settings["allow"])
+        checks.append(
+            _check("HEADERS", bool(read["kernels"]), "no kernel in /lib/modules", "an installed kernel",
+                   "The installer builds its module for an installed kernel: install one with its headers.")
+        )  # fmt: skip
         checks.append(
             _check("RUN_OVER_PACKAGES", not packaged, _some(packaged), "no packaged driver under a .run installer",
                    "Remove the packages first: the installer overwrites their files and their next update breaks both.")
@@ -370,11 +421,8 @@ def outpost_driver_checks(read: Read, chosen: Set, settings: dict[str, Any]) -> 
     foreign = _family(read, chosen, settings["families"], settings["allow"])
     unlocked = {n for n, package in read["packages"].items() if n in names and not package["held"]}
     versions = sorted(read["libraries"])
-    unbuilt = [
-        kernel["release"]
-        for kernel in read["kernels"]
-        if _brings_module(chosen) and not _has_module(kernel, driver)
-    ]
+    unbuilt = _unbuilt(read, chosen)
+    unlocked |= {"the driver's families"} if chosen["run"] and not read["families_locked"] else set()
     nouveau = read["nouveau"]
     places = (["the kernel"] if nouveau["loaded"] else []) + nouveau["initial_ramdisk"]
     places += ["/etc/X11/xorg.conf"] if nouveau["xorg"] else []

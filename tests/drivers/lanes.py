@@ -45,7 +45,7 @@ LANES = (
     Lane("pin", "test_driver_pin.py"),
     Lane("set", "test_driver_set.py", ("playbooks/driver_set.yml",)),
     Lane("build", "test_module_build.py"),
-    Lane("run", "test_run_installer.py"),
+    Lane("run", "test_run_installer.py", (f"{HERE}/stand-in-installer", f"{HERE}/rpm_*.py")),
     Lane("kernel", "test_real_kernel.py", (f"{HERE}/machine/**/*",)),
     Lane(
         "container",

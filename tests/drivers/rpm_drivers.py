@@ -66,11 +66,16 @@ def main(keys: str, output: str, owner: str, *debs: str) -> None:
     subprocess.run(["chown", "-R", owner, keys, output], check=True)
 
 
-def build(name: str, debs: list[str], top: Path, before: str) -> None:
+def build(name: str, debs: list[str], top: Path, before: str, licence: str = LICENCE) -> None:
     tree = top / "tree"
     tree.mkdir(parents=True)
     for deb in debs:
         subprocess.run(["dpkg-deb", "-x", deb, str(tree)], check=True)
+    for link in tree.glob(
+        "usr/share/doc/*"
+    ):  # to a directory of another package: what is dropped there is dropped once
+        if link.is_symlink():
+            link.unlink()
     rpm = Rpm(
         name,
         f"{name} of the driver tests",
@@ -78,7 +83,7 @@ def build(name: str, debs: list[str], top: Path, before: str) -> None:
         before_install=before,
         after_install="/sbin/ldconfig\n",
     )
-    payload = Payload(name, tuple(Path(deb).name for deb in debs), LICENCE, (rpm,), drop=DROP)
+    payload = Payload(name, tuple(Path(deb).name for deb in debs), licence, (rpm,), drop=DROP)
     arrange(payload, tree)
     flatten(tree)
     version = subprocess.run(
@@ -87,7 +92,7 @@ def build(name: str, debs: list[str], top: Path, before: str) -> None:
     spec_file = top / f"{name}.spec"
     # Every RPM finds its own libraries; what the host lacks of others is no matter of a lock.
     spec_file.write_text(
-        "%global __requires_exclude ^lib.*$\n" + spec(payload, version.strip(), survey(tree))
+        "%global __requires_exclude ^(lib|perl).*$\n" + spec(payload, version.strip(), survey(tree))
     )
     command = ["rpmbuild", "--quiet", "-bb", "--define", f"_topdir {top}", str(spec_file)]
     built = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -71,8 +72,10 @@ WHOLE: dict[str, Any] = {
     "cdi": {"/etc/cdi/nvidia.yaml": ["580.95.05"]}, "toolkit": True,
     "persistenced": True, "nouveau": NO_NOUVEAU, "secure_boot": "off",
     "digsig_mode": "", "containers": {}, "refusals": [], "upgrades": [], "units": [],
+    "installer": "", "families_locked": True,
     "record": {"name": "site-580", "packages": []}, "under_way": {}, "clock": 0.0,
 }  # fmt: skip
+RUN_WHOLE: dict[str, Any] = {**WHOLE, "packages": {}, "installer": "12-34", "record": {**RUN, "previous": {}}}
 BARE: dict[str, Any] = {
     **WHOLE,
     "packages": {},
@@ -330,6 +333,11 @@ def test_a_set_that_was_given_one_more_package_is_remembered_anew() -> None:
         ({"kernels": [kernel("b", "", headers=False)]},
          {**CHOSEN, "packages": [*CHOSEN["packages"], package("linux-headers-b", "1")]}, set()),
         ({"packages": there("nvidia-smi")}, RUN, {"FOREIGN_PACKAGES", "RUN_OVER_PACKAGES"}),
+        ({"installer": "12-34"}, CHOSEN, {"PACKAGES_OVER_RUN"}),
+        ({"installer": "12-34"}, RUN, set()),
+        ({"kernels": []}, RUN, {"HEADERS"}),
+        ({"libraries": {"535.261.03": ["a"]}}, RUN, {"WAY_BACK"}),  # somebody's .run: nothing to go back to
+        ({"libraries": {"580.95.05": ["a"]}}, RUN, set()),  # our own, half done
     ],
 )  # fmt: skip
 def test_what_would_break_the_host_is_refused_before_anything_is_touched(
@@ -338,8 +346,118 @@ def test_what_would_break_the_host_is_refused_before_anything_is_touched(
     assert refused({**BARE, **read}, chosen) == codes
 
 
+def test_packages_that_are_allowed_beside_the_driver_may_stay_under_a_run_installer() -> None:
+    toolkit = {**BARE, "packages": there("nvidia-container-toolkit", "1.18.0-1")}
+    assert refused(toolkit, RUN) == {"FOREIGN_PACKAGES", "RUN_OVER_PACKAGES"}
+    assert refused(toolkit, RUN, allow=["nvidia-container-*"]) == set()
+
+
+def test_missing_headers_are_answered_with_the_command_for_that_kernel_past_the_lock() -> None:
+    read = {**BARE, "kernels": [kernel("a", ""), kernel("6.6.52-1.red80.x86_64", "", headers=False)]}
+    (refusal,) = driver.outpost_driver_plan(read, RUN, SETTINGS)["refusals"]
+    wanted = "dnf --disableplugin=versionlock install kernel-lt-devel-6.6.52-1.red80.x86_64"
+    assert wanted in refusal["remedy"]
+
+
+# --- NVIDIA's own installer
+
+
+def test_a_whole_run_driver_has_nothing_to_do_and_passes_every_check() -> None:
+    plan = driver.outpost_driver_plan(RUN_WHOLE, RUN, SETTINGS)
+    assert (plan["change"], plan["installer"], plan["build"], plan["adopt"]) == (False, False, [], False)
+    assert failed(RUN_WHOLE, RUN) == set()
+
+
+def test_a_bare_host_says_the_file_and_each_kernel_it_builds_for() -> None:
+    read = {**BARE, "kernels": [kernel("a", ""), kernel("b", "")], "kernel": "b"}
+    plan = driver.outpost_driver_plan(read, RUN, SETTINGS)
+    assert plan["say"] == [
+        "N.run: absent -> 580.95.05",
+        "module for kernel a: built here",
+        "module for kernel b: built here",
+    ]
+    assert (plan["installer"], plan["kernel"], plan["refusals"]) == (True, "b", [])
+
+
+def test_a_running_kernel_that_is_gone_from_disk_is_not_what_the_installer_builds_for() -> None:
+    read = {**BARE, "kernels": [kernel("a", ""), kernel("b", "")], "kernel": "removed"}
+    assert driver.outpost_driver_plan(read, RUN, SETTINGS)["kernel"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("half", "installer", "build"),
+    [
+        ({"libraries": {}}, True, []),
+        ({"libraries": {"580.95.05": ["a"], "535.261.03": ["b"]}}, True, []),
+        (
+            {"under_way": {"name": "run-580"}},
+            True,
+            [],
+        ),  # DKMS and the first library are there: it looks whole
+        ({"kernels": [kernel("a"), kernel("b", "")]}, False, ["b"]),
+        ({"kernels": [kernel("a", ""), kernel("b", "")]}, True, ["a", "b"]),
+        (
+            {"kernels": [{**kernel("a", ""), "file_version": "580.95.05"}]},
+            True,
+            ["a"],
+        ),  # DKMS did not take it
+        ({"kernels": [kernel("a", "built")]}, False, ["a"]),
+        ({"kernels": [kernel("a", version="535.261.03")]}, True, ["a"]),
+    ],
+)
+def test_a_half_done_installation_is_taken_up_again_by_the_installer_or_by_dkms_alone(
+    half: dict[str, Any], installer: bool, build: list[str]
+) -> None:
+    plan = driver.outpost_driver_plan({**RUN_WHOLE, **half}, RUN, SETTINGS)
+    assert (plan["change"], plan["installer"], plan["build"]) == (True, installer, build)
+    assert (plan["adopt"], plan["reboot"], plan["refusals"]) == (False, False, [])
+
+
+def test_an_installation_that_did_not_end_is_never_adopted_as_whole() -> None:
+    forgotten = {**RUN_WHOLE, "record": {}}
+    assert driver.outpost_driver_plan(forgotten, RUN, SETTINGS)["adopt"]
+    cut_off = {**forgotten, "under_way": {"name": "run-580"}}
+    assert not driver.outpost_driver_plan(cut_off, RUN, SETTINGS)["adopt"]
+
+
+@pytest.mark.parametrize(
+    "held", [{"loaded": "535.261.03"}, {"nouveau": {"loaded": True, "initial_ramdisk": [], "xorg": False}}]
+)
+def test_a_run_change_under_a_loaded_module_needs_the_window_as_packages_do(held: dict[str, Any]) -> None:
+    read = {**RUN_WHOLE, "libraries": {"535.261.03": ["a"]}, "loaded": "", **held}
+    assert refused(read, RUN) == {"WINDOW_OPEN"}
+    plan = driver.outpost_driver_plan(read, RUN, {**SETTINGS, "window_open": True})
+    assert (plan["reboot"], plan["refusals"]) == (True, [])
+
+
+def test_a_run_driver_is_locked_by_its_families_for_it_has_no_package_to_lock() -> None:
+    (check,) = [
+        c
+        for c in driver.outpost_driver_checks({**RUN_WHOLE, "families_locked": False}, RUN, SETTINGS)
+        if not c["ok"]
+    ]
+    assert (check["code"], check["value"]) == ("LOCKED", "not locked: the driver's families")
+    (file,) = [f for f in driver.outpost_driver_lock(RUN, "dnf", SETTINGS, {})["files"] if "block" in f]
+    assert file["content"].splitlines()[1:] == [f"!{name}" for name in
+                                               ("nvidia-*", "libnvidia-*", "libcuda1", "linux-image-*")]  # fmt: skip
+
+
+def test_a_versionlock_without_its_plugin_or_without_a_family_locks_no_family(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_module, "text", lambda path: "# ours\n!nvidia-*\n!libnvidia-*\n")
+    locked = read_module.families_locked
+    assert locked("dnf", ["nvidia-*", "libnvidia-*"], True)
+    assert not locked("dnf", ["nvidia-*", "libnvidia-*"], False)
+    assert not locked("dnf", ["nvidia-*", "libcuda1"], True)
+
+
 def test_an_enrolled_key_lifts_the_refusal_of_secure_boot() -> None:
     assert refused({**BARE, "secure_boot": "on"}, key_enrolled=True) == set()
+
+
+def test_no_key_lifts_it_for_a_run_installer_for_its_module_reaches_dkms_unsigned() -> None:
+    assert refused({**BARE, "secure_boot": "on"}, RUN, key_enrolled=True) == {"SECURE_BOOT"}
 
 
 @pytest.mark.parametrize("held", [{"loaded": "535.261.03"}, {"nouveau": {**NO_NOUVEAU, "loaded": True}}])
@@ -639,6 +757,22 @@ def test_what_dkms_says_is_understood_in_its_old_and_new_words(
     assert [(k["release"], k["headers"], k["dkms"]["state"]) for k in found] == [(release, True, state)]
 
 
+def test_of_two_versions_dkms_knows_the_installed_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "6.6").mkdir()
+    (tmp_path / "6.6/modules.builtin").touch()
+    lines = [
+        "nvidia/580.95.05, 6.6, x86_64: installed",
+        "nvidia/595.1, 6.6, x86_64: built",
+        "nvidia/610.1: added",
+    ]
+    for said in (lines, lines[::-1]):
+        monkeypatch.setattr(read_module, "say", lambda *command, said=said: "\n".join(said))
+        (found,) = read_module.kernels(str(tmp_path))
+        assert found["dkms"]["version"] == "580.95.05"
+
+
 def test_a_version_lock_that_no_plugin_reads_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     locks = "# ours\nnvidia-smi-3:580.95.05-1.el8.*\n!nvidia-*\n"
     installed = "nvidia-smi\t3:580.95.05-1.el8\nlibnvidia-ml\t3:580.95.05-1.el8\n"
@@ -681,3 +815,23 @@ def test_the_tool_makes_a_set_that_the_role_takes(tmp_path: Path) -> None:
     chosen = driver.outpost_driver_set(made["nvidia_driver_sets"], "site-580", "astra-1.8")
     assert [(p["name"], p["version"]) for p in chosen["packages"]] == [("nvidia-smi", "580.95.05-1")]
     assert json.dumps(chosen)
+
+
+def test_the_tool_makes_a_set_of_a_run_file_and_of_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "NVIDIA-Linux-x86_64-580.95.05.run").write_text("a file")
+    tool = ROOT / "roles/nvidia_driver/files/outpost-driver-set"
+    command = [sys.executable, tool, tmp_path, "run-580", "580.95.05", "--platform", "redos-8"]
+    modules = ["--modules", "kernel-open"]
+    made = subprocess.run([*command, *modules], check=True, capture_output=True, text=True).stdout
+    chosen = driver.outpost_driver_set(yaml.safe_load(made)["nvidia_driver_sets"], "run-580", "redos-8")
+    digest = hashlib.sha256(b"a file").hexdigest()
+    assert chosen["run"] == {
+        "file": "NVIDIA-Linux-x86_64-580.95.05.run",
+        "sha256": digest,
+        "modules": "kernel-open",
+    }
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 2, (
+        "which modules is not said"
+    )
+    (tmp_path / "other.deb").touch()
+    assert subprocess.run([*command, *modules], capture_output=True, check=False).returncode == 2

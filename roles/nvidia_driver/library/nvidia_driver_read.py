@@ -179,7 +179,8 @@ def kernels(root):
     for line in say("dkms", "status").splitlines():
         # "nvidia-current/535.261.03, 6.1.0-50-amd64, x86_64: installed"; dkms 2 has a comma after the name.
         match = re.match(r"(nvidia[a-z-]*)[/,] ?([\d.]+), ([^,]+), [^:]+: (\w+)", line)
-        if match:
+        # Of two versions known for one kernel the installed one is what loads.
+        if match and dkms.get(match.group(3), {}).get("state") != "installed":
             dkms[match.group(3)] = {
                 "module": match.group(1),
                 "version": match.group(2),
@@ -267,6 +268,24 @@ def containers():
             "; ".join(dict.fromkeys(line.strip() for line in said.splitlines() if line.strip())) or "nothing"
         )
     return found
+
+
+def installer():
+    """Where NVIDIA's own installer has a driver here: a stamp of its list of files, which each of its runs that touches
+    anything writes anew, the removal of an older driver first."""
+    try:
+        listed = os.stat("/var/lib/nvidia/log")
+    except OSError:
+        return "no list" if os.path.exists("/usr/bin/nvidia-uninstall") else ""
+    return "%d-%d" % (listed.st_ino, listed.st_mtime_ns)
+
+
+def families_locked(manager, families, versionlock):
+    """Whether no repository can bring a package of the driver: the lock of a host on which none is installed."""
+    if manager == "apt":
+        return os.path.exists("/etc/apt/preferences.d/outpost-driver")
+    lines = text("/etc/dnf/plugins/versionlock.list").splitlines()
+    return versionlock and all("!" + family in lines for family in families)
 
 
 def old_ramdisks(releases):
@@ -367,6 +386,8 @@ def main():
         "toolkit": os.path.exists("/usr/bin/nvidia-ctk"),
         "persistenced": os.path.exists("/lib/systemd/system/nvidia-persistenced.service"),
         "versionlock": versionlock,
+        "families_locked": families_locked(asked["manager"], asked["families"], versionlock),
+        "installer": installer(),
         "nouveau": nouveau(asked["proc_modules"], [kernel["release"] for kernel in there]),
         "secure_boot": secure_boot(),
         "digsig_mode": digsig_mode(),
