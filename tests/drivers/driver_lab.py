@@ -151,7 +151,7 @@ def cut_power_during(host: str, name: str, words: str, count: int) -> None:
                 assert change.poll() is None, "the change was over before its power was cut"
                 time.sleep(0.1)
             subprocess.run(["docker", "kill", f"{NAME}-{host}"], check=True, capture_output=True)
-            said, _ = change.communicate(timeout=120)
+            said, _ = change.communicate(timeout=400)
     assert "unreachable=1" in said, said[-2000:]
     lab("up", host)
 
