@@ -29,11 +29,15 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Lane:
-    """A test file of this directory, the make target `test-drivers-NAME`, and what it rests on beside COMMON."""
+    """A test file of this directory, the make target `test-drivers-NAME`, and what it rests on beside COMMON.
+
+    `open` says why it has not passed whole on the files as they are; empty is a lane that has.
+    """
 
     name: str
     test: str
     more: tuple[str, ...] = ()
+    open: str = ""
 
     @property
     def target(self) -> str:
@@ -46,7 +50,13 @@ LANES = (
     Lane("set", "test_driver_set.py", ("playbooks/driver_set.yml",)),
     Lane("build", "test_module_build.py"),
     Lane("run", "test_run_installer.py", (f"{HERE}/stand-in-installer", f"{HERE}/rpm_*.py")),
-    Lane("kernel", "test_real_kernel.py", (f"{HERE}/machine/**/*",)),
+    Lane(
+        "kernel",
+        "test_real_kernel.py",
+        (f"{HERE}/machine/**/*",),
+        open="11 of its 13 tests passed in a row on 26 Nov 2026; the 12th asked too much of an upgrade by hand: mended, "
+        "not run again",
+    ),
     Lane(
         "container",
         "test_container_gpu.py",

@@ -168,11 +168,12 @@ def _boots(site: Site) -> int:
     return (site.machine.folder / "console.log").read_text(errors="replace").count("] Linux version ")
 
 
-def _upgrade_moves(site: Site) -> set[str]:
-    """What of the driver apt would move now, were it asked to upgrade everything."""
+def _upgrade_moves(site: Site) -> dict[str, str]:
+    """Name -> version of what of the driver apt would move now in an upgrade of everything; empty for removed."""
     ask = "apt-get --simulate full-upgrade; apt-get --simulate --fix-broken install"
     said = site.machine.on(ask, check=False)
-    return set(re.findall(r"^(?:Inst|Remv) (\S+)", said, re.MULTILINE)) & set(site.wanted(OLD))
+    moved = re.findall(r"^(?:Inst|Remv) (\S+)(?: \[\S+\])?(?: \((\S+))?", said, re.MULTILINE)
+    return {name: version for name, version in moved if name in site.wanted(OLD)}
 
 
 def test_nouveau_comes_from_the_initial_ramdisk_as_on_astra(
@@ -305,7 +306,7 @@ def test_a_power_cut_in_the_middle_of_a_change_leaves_the_old_lock_closed(site: 
     untouched = {name for name, version in old.items() if there.get(name) == f"{version} installed"}
     assert site.held() >= {name for name in untouched if new[name] != old[name]}
     assert f"Set {OLD} " in machine.on("cat /etc/apt/preferences.d/outpost-driver")
-    assert _upgrade_moves(site) == set()
+    assert _upgrade_moves(site) == {}
     code, checks = site.doctor()
     assert code == 2
     assert {"PACKAGES", "LOCK_FILES"} <= lab.failed(checks), checks
@@ -328,7 +329,8 @@ def test_a_power_cut_before_the_record_leaves_a_host_the_next_run_finishes(site:
     site.machine.cut_power_when(seen, ROLE, **site.variables(OLD))
     site.machine.start()
     assert json.loads(site.machine.on("cat /etc/outpost/driver.json"))["name"] == NEW
-    assert _upgrade_moves(site) == set()
+    # The pins are those of the set that is recorded: by hand an upgrade brings that one back, and nothing else.
+    assert _upgrade_moves(site).items() <= site.wanted(NEW).items()
     code, checks = site.doctor()
     assert code == 2
     assert "PACKAGES" in lab.failed(checks), checks

@@ -34,7 +34,13 @@ def _load() -> ModuleType:
 lanes = _load()
 
 
-@pytest.mark.parametrize("lane", lanes.standing(), ids=lambda lane: lane.name)
+def _asked(lane: Any) -> Any:
+    """A lane that is open is expected to be unproven; once it has passed, its reason has to go."""
+    marks = [pytest.mark.xfail(reason=lane.open, strict=True)] if lane.open else []
+    return pytest.param(lane, id=lane.name, marks=marks)
+
+
+@pytest.mark.parametrize("lane", [_asked(lane) for lane in lanes.standing()])
 def test_a_lane_has_passed_whole_on_the_files_as_they_are(lane: Any) -> None:
     why = lanes.unproven(lane)
     assert not why, why
