@@ -54,7 +54,7 @@ LANES = (
         "kernel",
         "test_real_kernel.py",
         (f"{HERE}/machine/**/*",),
-        open="11 of its 13 tests passed in a row on 26 Nov 2026; the 12th asked too much of an upgrade by hand: mended, "
+        open="11 of its 13 tests passed in a row on 26 Nov 2026; the 12th asked too much of an upgrade: mended, "
         "not run again",
     ),
     Lane(
