@@ -5,33 +5,22 @@ How a record comes about is tried with the project's own conftest.py and lanes.p
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from loaded import load
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = ROOT / "tests/drivers"
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("driver_lanes", DRIVERS / "lanes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
-lanes = _load()
+lanes = load(DRIVERS / "lanes.py")
 
 
 def _asked(lane: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,23 +15,15 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from loaded import load
 
 ROOT = Path(__file__).parents[2]
 SUM = "0" * 64
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"driver_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-driver = _load(ROOT / "plugins/filter/outpost_driver.py")
-read_module = _load(ROOT / "roles/nvidia_driver/library/nvidia_driver_read.py")
-lock_module = _load(ROOT / "roles/nvidia_driver/library/nvidia_driver_lock.py")
+driver = load(ROOT / "plugins/filter/outpost_driver.py")
+read_module = load(ROOT / "roles/nvidia_driver/library/nvidia_driver_read.py")
+lock_module = load(ROOT / "roles/nvidia_driver/library/nvidia_driver_lock.py")
 
 
 def package(name: str, version: str = "580.95.05-1") -> dict[str, str]:

@@ -5,7 +5,6 @@ The names are those of os-release and package lists in the wild; how apt and dnf
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
@@ -13,18 +12,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+from loaded import load
 
 ROLE = Path(__file__).parents[2] / "roles/nvidia_driver"
 
 
 @pytest.fixture
 def closure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("closure", ROLE / "library/nvidia_driver_closure.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROLE / "library/nvidia_driver_closure.py")
 
 
 def families(name: str) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from loaded import load
 from recorded_hosts import GTX_1080_TI, ROOT, UBUNTU_2404, plant
 
 SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080, "cores": 0.1, "memory_mib": 64}}
@@ -191,12 +191,7 @@ def test_a_report_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Pat
 
 @pytest.fixture
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("read", ROOT / "roles/preflight/library/preflight_read.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return load(ROOT / "roles/preflight/library/preflight_read.py")
 
 
 def test_a_port_that_listens_answers_and_a_closed_one_says_why(module: ModuleType) -> None:
