@@ -27,5 +27,15 @@ class EventCode(StrEnum):
     QUARANTINE_EVICTED = "QUARANTINE_EVICTED"  # a quota was reached: files of the oldest leave quarantine
     STUDY_RESUBMITTED = "STUDY_RESUBMITTED"  # an administrator had a study computed again
     FILE_RESUBMITTED = "FILE_RESUBMITTED"  # an administrator had a refused file offered to intake again
+    STUDY_HELD = (
+        "STUDY_HELD"  # images are missing: the study waits for them, at the latest until its forced time
+    )
+    REVISIONS_HELD = "REVISIONS_HELD"  # a study was reopened too often: its next revision waits
+    RESULT_RETURNED = "RESULT_RETURNED"  # somebody routes results of ours back to us
+    DELIVERY_REFUSED = (
+        "DELIVERY_REFUSED"  # a destination refuses a result for a reason that repetition cannot cure
+    )
+    DELIVERY_REMARKED = "DELIVERY_REMARKED"  # a destination stored a result with a warning
+    SENDER_REFUSED = "SENDER_REFUSED"  # an association, or a context of one, was refused
     DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
     DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another

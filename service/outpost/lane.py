@@ -23,6 +23,7 @@ from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import open_rules
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
+from outpost.inference.context import StudyContext
 from outpost.inference.gate import Gate
 from outpost.inference.ladder import Cause, Ladder, cause_of
 from outpost.inference.rung import Rung
@@ -361,7 +362,8 @@ class Lane(threading.Thread):
         ladder = self._floor.ladder
         with self._at_work("study"):
             rules = open_rules() if study.skip_filter else self._floor.rules.file
-            reading = self._worker.read(files, rules)
+            context = self._context(study)
+            reading = self._worker.read(files, rules, context)
             shape = reading.shape
             if reading.left_out:
                 told = ", ".join(f"{code} {count}" for code, count in reading.left_out.items())
@@ -381,13 +383,16 @@ class Lane(threading.Thread):
             if rung.process != self._worker.rung.process:
                 self._worker.change(rung)
                 self._worker.start()
-                self._worker.read(files, rules)
+                self._worker.read(files, rules, context)
             if rung.parallel < ladder.top.parallel:
                 self._floor.make_room(self.number)
             with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
                 self._worker.extend(waited)
                 self._busy_since = time.monotonic()  # waiting in line is no sign of a worker that hangs
                 return self._worker.compute(rung, work, study.revision)
+
+    def _context(self, study: StudyRecord) -> StudyContext:
+        return StudyContext(senders=study.senders, replaces=self._journal.replaced_by(study))
 
     def _choose(self, study: StudyRecord, shape: tuple[int, ...]) -> Rung | None:
         """The rung for a study: the ladder's, or another one where that has failed on this very study."""
@@ -416,6 +421,8 @@ class Lane(threading.Thread):
             rung=result.rung,
             device=result.device,
             inference_seconds=result.seconds,
+            notes=result.notes,
+            results=result.objects,
         )
         self._floor.ended(
             study,

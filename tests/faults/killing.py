@@ -226,7 +226,7 @@ class LightPredictor:
 
         return GoldenVerdict(True, 1.0, 0.9, 0.001)
 
-    def read(self, files: Any, judge: Any = None) -> Any:
+    def read(self, files: Any, judge: Any = None, context: Any = None) -> Any:
         from outpost.filter.rulefile import no_rules
         from outpost.filter.verdict import judge_headers
         from outpost.inference.header import read_headers
@@ -235,14 +235,14 @@ class LightPredictor:
         return self._task.read(self.verdict.require())
 
     def run(self, case: Any, rung: Any, output_dir: Path, revision: int) -> Any:
-        from outpost.delivery.seg import Provenance
         from outpost.inference.result import InferenceResult
+        from outpost.results.provenance import Provenance
 
         made = Provenance(
             self._bundle.name, self._bundle.version, "threshold 1", rung.precision, rung.name, rung.device
         )
         mask = self._task.compute(case, lambda volume: volume > 45, rung.batch)
-        files = self._task.write(case, mask, made, revision, output_dir)
+        files = self._task.write(case, mask, made, revision, output_dir).files
         return InferenceResult(
             files, made.model, made.model_version, made.engine, made.precision, made.rung, made.device, 0.01
         )

@@ -11,11 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.delivery.seg import write_segmentation
 from outpost.demo import TEMPLATES, dice, series
 from outpost.demo.dice import LEAST, dice_in_space
 from outpost.inference import InferenceWorker, load_bundle
 from outpost.inference.bundle import full_rung
+from outpost.results.provenance import Provenance
 
 BUNDLE = Path(__file__).parents[2] / "service/bundles/brain_extraction"
 HEAD, REFERENCE = TEMPLATES / "ch2.nii.gz", TEMPLATES / "ch2bet.nii.gz"

@@ -172,9 +172,9 @@ def test_what_the_policy_lets_pass_is_counted(task: RadiographClassification) ->
     case = task.read(
         read_headers([packaged("deid-data", "cat.dcm")]), CHEST.model_copy(update={"unsure": "accept"})
     )
-    assert case.noted == ("PIXELS_UNSURE",)
+    assert [note.code for note in case.notes] == ["PIXELS_UNSURE"]
     metrics = Metrics()
-    metrics.observe(InferenceResult((), "m", "1", "e", "p", "full", "cpu", 0.1, case.noted))
+    metrics.observe(InferenceResult((), "m", "1", "e", "p", "full", "cpu", 0.1, case.notes))
     assert metrics.registry.get_sample_value("outpost_pixel_findings_total", {"code": "PIXELS_UNSURE"}) == 1
 
 

@@ -11,11 +11,12 @@ import pytest
 from mr_series import AXIAL, SAGITTAL, ball, write_mr_series
 from pydicom.dataset import Dataset
 
-from outpost.delivery.seg import Provenance, result_uid, write_segmentation
+from outpost.delivery.seg import write_segmentation
 from outpost.demo.dice import dice_of_segmentation
 from outpost.inference import load_bundle
 from outpost.inference.header import read_header
 from outpost.inference.stack import stack_slices
+from outpost.results.provenance import Provenance, result_uid
 
 SEGMENT = load_bundle(Path(__file__).parents[2] / "service/bundles/brain_extraction").manifest.segment
 MADE = Provenance("brain_extraction", "1.0.2", "torchscript 2.13.0", "float32", "full", "cpu")

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from outpost.drift.keeper import Keeper
+from outpost.filter.pixel_codes import PixelCode
 from outpost.health.verdict import Health
 from outpost.inference.result import InferenceResult
 from outpost.pipeline import Pipeline
@@ -182,6 +183,9 @@ class _Drifting(Collector):
         )
 
 
+PIXEL_CODES = frozenset(PixelCode)
+
+
 class Metrics:
     """The registry, and what is counted in the process itself."""
 
@@ -200,12 +204,18 @@ class Metrics:
             labelnames=["code"],
             registry=self.registry,
         )
+        self.result_notes = Counter(
+            "outpost_result_notes",
+            "Studies whose result says something of itself (a part, doubt, what was left out), since the start",
+            labelnames=["code"],
+            registry=self.registry,
+        )
 
     def observe(self, result: InferenceResult) -> None:
         """Count a study that was computed."""
         self.inference_seconds.observe(result.seconds)
-        for code in result.noted:
-            self.pixel_findings.labels(code).inc()
+        for code in {note.code for note in result.notes}:
+            (self.pixel_findings if code in PIXEL_CODES else self.result_notes).labels(code).inc()
 
     def follow(
         self, journal: Journal, health: Health, pipeline: Pipeline, known_senders: Sequence[str] = ()

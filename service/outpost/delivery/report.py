@@ -18,10 +18,9 @@ from pydicom.sr.codedict import codes
 from pydicom.valuerep import DSfloat
 
 from outpost import __version__
-from outpost.delivery.provenance import rung_remark, with_remark
-from outpost.delivery.seg import MANUFACTURER, Provenance, result_uid
 from outpost.durable import write_durably
 from outpost.inference.bundle import CodedConcept, ReportTexts
+from outpost.results.provenance import MANUFACTURER, Provenance, result_uid, rung_remark, with_remark
 
 # Results stand behind the study's own series; beside the segmentation's, which begins at 9000.
 _SERIES_NUMBER: Final = 9100

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
@@ -18,11 +16,10 @@ from pydicom.sr.coding import Code as CodedEntry
 from pydicom.valuerep import DSfloat
 
 from outpost import __version__
-from outpost.delivery.provenance import with_remark
 from outpost.durable import write_durably
 from outpost.inference.bundle import CodedConcept, Segment
+from outpost.results.provenance import MANUFACTURER, Provenance, result_uid, with_remark
 
-MANUFACTURER = "Outpost"
 # Results stand behind the study's own series, which scanners number from 1 and PACS from 1000 at most.
 _SERIES_NUMBER = 9000
 # Attributes of type 2 (present, may be empty) which a segmentation copies from its source image. Senders
@@ -39,27 +36,6 @@ _COPIED = (
     "ReferringPhysicianName",
 )
 _SEXES = ("M", "F", "O", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """How a result was made; every word of it is written into the result."""
-
-    model: str
-    model_version: str
-    engine: str
-    precision: str
-    rung: str
-    device: str
-
-
-def result_uid(study_uid: str, revision: int, model: str, model_version: str, part: str) -> str:
-    """A UID that is the same for the same result however often it is made, and differs for any other.
-
-    Derived by name-based UUID (RFC 9562 version 5) under the root for UUIDs, 2.25 (PS3.5 B.2).
-    """
-    name = "\n".join((study_uid, str(revision), model, model_version, part))
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
 
 
 def write_segmentation(

@@ -29,6 +29,7 @@ class FilterCode(StrEnum):
     PARAMETRIC_IMAGE = "PARAMETRIC_IMAGE"
     DERIVED_IMAGE = "DERIVED_IMAGE"
     PROCESSED_RESULT = "PROCESSED_RESULT"
+    OWN_RESULT = "OWN_RESULT"
     RADIOTHERAPY_OBJECT = "RADIOTHERAPY_OBJECT"
     WAVEFORM = "WAVEFORM"
     VIDEO = "VIDEO"
@@ -156,6 +157,12 @@ FILTER_REASONS: Final[dict[FilterCode, Reason]] = {
         "Have the archive not route results to this system.",
         "Результат обработки (сегментация, параметрическая карта, совмещение), возможно наш же, присланный обратно.",
         "Настройте архив, чтобы он не пересылал результаты в эту систему.",
+    ),
+    FilterCode.OWN_RESULT: Reason(
+        "A result that this system, or another Outpost, made itself and that was sent back.",
+        "Nothing: it starts no computing. Better have the archive not route results to this system.",
+        "Результат, сделанный этой же системой (или другой системой Outpost) и присланный обратно.",
+        "Ничего: счёт он не запускает. Лучше настройте архив, чтобы он не пересылал результаты в эту систему.",
     ),
     FilterCode.RADIOTHERAPY_OBJECT: Reason(
         "A radiotherapy object (plan, structures, dose, treatment record), no diagnostic image.",

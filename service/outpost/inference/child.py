@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 from outpost import logs
 from outpost.inference import heap
 from outpost.inference.bundle import load_bundle
-from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.codes import Code, InferenceFailed, InputRejected, StudyIncomplete
+from outpost.inference.context import StudyContext
 from outpost.inference.rung import Rung
 
 if TYPE_CHECKING:
@@ -141,7 +142,11 @@ class _Desk:
             case "read":
                 self._case = None  # frees the last study before this one is decoded
                 files = [Path(file) for file in request["files"]]
-                self._case = self._predictor.read(files, self._judge_by(request.get("rules")))
+                self._case = self._predictor.read(
+                    files,
+                    self._judge_by(request.get("rules")),
+                    StudyContext.of_json(request["context"]),
+                )
                 verdict = self._predictor.verdict
                 assert verdict is not None  # of the study just read
                 return {
@@ -192,6 +197,8 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"ok": question()}
     except InputRejected as rejection:
         return {"rejected": [rejection.code, rejection.message, rejection.hold]}
+    except StudyIncomplete as incomplete:
+        return {"incomplete": incomplete.lacks}
     except InferenceFailed as failure:
         return {"failed": [failure.code, failure.message]}
     except Exception as error:

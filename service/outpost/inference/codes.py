@@ -26,6 +26,11 @@ class Code(StrEnum):
     PIXELS_CONSTANT = "PIXELS_CONSTANT"
     PIXELS_ALL_ZERO = "PIXELS_ALL_ZERO"
     REGION_NOT_FOUND = "REGION_NOT_FOUND"
+    PIXELS_OUT_OF_RANGE = "PIXELS_OUT_OF_RANGE"
+    GREY_VALUES_UNDEFINED = "GREY_VALUES_UNDEFINED"
+    TWO_PATIENTS = "TWO_PATIENTS"
+    STUDY_INCOMPLETE = "STUDY_INCOMPLETE"
+    STUDY_UNUSUAL = "STUDY_UNUSUAL"
 
     # The study was fine, computing it was not: it may be tried again, then ends in quarantine.
     INFERENCE_TIMEOUT = "INFERENCE_TIMEOUT"
@@ -124,6 +129,36 @@ REASONS: Final[dict[Code, Reason]] = {
         "Check that the series shows the body part the model is for.",
         "Модель не нашла в серии того, что она выделяет.",
         "Проверьте, что на серии та часть тела, для которой создана модель.",
+    ),
+    Code.PIXELS_OUT_OF_RANGE: Reason(
+        "Pixel values do not fit the bits the image says it uses (BitsStored, HighBit, PixelRepresentation).",
+        "Have the sender, or the gateway between, write these attributes as the pixels are.",
+        "Значения пикселей не помещаются в биты, указанные в снимке (BitsStored, HighBit, PixelRepresentation).",
+        "Исправьте отправителя или шлюз: эти атрибуты должны соответствовать пикселям.",
+    ),
+    Code.GREY_VALUES_UNDEFINED: Reason(
+        "The image carries a table or rule for its grey values that is broken or not known here.",
+        "Have the sender send the image without it; the message names the attribute.",
+        "Снимок содержит таблицу или правило для оттенков серого, которое повреждено или здесь неизвестно.",
+        "Настройте отправителя присылать снимок без него; сообщение называет атрибут.",
+    ),
+    Code.TWO_PATIENTS: Reason(
+        "The images of one study, or of one series, name more than one patient.",
+        "Find out whose each image is and correct it at the sender; see the runbook, two patients in one study.",
+        "Снимки одного исследования или одной серии принадлежат разным пациентам.",
+        "Выясните, чей каждый снимок, и исправьте у отправителя; см. инструкцию о двух пациентах.",
+    ),
+    Code.STUDY_INCOMPLETE: Reason(
+        "Images of the study are missing: what came says so, and the rest did not come within the forced time.",
+        "Send the whole study again; the message says what is missing. See the runbook on partial results.",
+        "Не хватает снимков исследования: это видно по пришедшим, остальные не пришли за отведённое время.",
+        "Отправьте исследование ещё раз целиком; сообщение говорит, чего не хватает. См. инструкцию о частичных.",
+    ),
+    Code.STUDY_UNUSUAL: Reason(
+        "Reading the study, or writing its result, ended in an error, while the golden case passes.",
+        "The study is the cause: the message names the step and the attribute; report it with the study's file.",
+        "Чтение исследования или запись результата кончились ошибкой, хотя эталонный случай проходит.",
+        "Причина в самом исследовании: сообщение называет шаг и атрибут; передайте инженеру вместе с файлом.",
     ),
     Code.INFERENCE_TIMEOUT: Reason(
         "Computing took longer than `inference.timeout_seconds`; the worker was killed and replaced.",
@@ -238,6 +273,18 @@ class InputRejected(Exception):
         self.code = code
         self.message = message
         self.hold = hold
+
+
+class StudyIncomplete(Exception):
+    """Images of the study are missing that may still come: it waits.
+
+    Attributes:
+        lacks: each sign of it as a sentence with the number found and the number wanted, without patient data.
+    """
+
+    def __init__(self, lacks: tuple[str, ...]) -> None:
+        super().__init__("; ".join(lacks))
+        self.lacks = lacks
 
 
 class InferenceFailed(Exception):

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from monai.bundle.config_parser import ConfigParser
+from pydicom import dcmread
 
-from outpost.delivery.seg import Provenance
+from outpost.codes.notes import Note, merged
 from outpost.drift import observe
 from outpost.drift.book import Value
 from outpost.filter.anatomy import AnatomyWeightsError, check_weights
@@ -22,10 +23,12 @@ from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.context import StudyContext
 from outpost.inference.header import read_headers
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.task import Case, make_task
+from outpost.results.provenance import Provenance, ResultObject
 
 
 class Predictor:
@@ -57,6 +60,8 @@ class Predictor:
         self._inferers: dict[str, Any] = {}
         self._seconds_reading = 0.0
         self.verdict: HeaderVerdict | None = None
+        self._notes: tuple[Note, ...] = ()  # of the study that was read last, before its pixels
+        self._context = StudyContext()
         self.observed: dict[str, list[dict[str, Value]]] = {}
         config = self._config()
         self.networks: dict[str, engines.Network] = {
@@ -81,18 +86,23 @@ class Predictor:
         except AnatomyWeightsError as error:
             raise InferenceFailed(Code.WEIGHTS_MISMATCH, str(error)) from error
 
-    def read(self, files: Sequence[Path], judge: Judge | None = None) -> Case:
+    def read(
+        self, files: Sequence[Path], judge: Judge | None = None, context: StudyContext | None = None
+    ) -> Case:
         """Judge the headers of a study, choose and decode the images among those left, judge what they show.
 
         Args:
             files: of one study; each is parsed once.
             judge: by which rule set; left out, by the bundle's own.
+            context: what no header says.
 
         Raises:
             InputRejected: the study is not one for this model.
+            StudyIncomplete: images are missing that may still come.
         """
         started = time.monotonic()
         self.verdict = None
+        self._notes, self._context = (), context or StudyContext()
         judge = judge or self._own_judge
         headers = read_headers(files)
         self.observed["images"] = observe.safely(
@@ -136,10 +146,13 @@ class Predictor:
             precision=rung.precision,
             rung=rung.name,
             device=rung.device,
+            notes=merged((*self._notes, *case.notes, *self._task.doubts(case, output))),
+            replaces=self._context.replaces,
         )
-        files = self._task.write(case, output, provenance, revision, output_dir)
+        written = self._task.write(case, output, provenance, revision, output_dir)
         return InferenceResult(
-            files=files,
+            files=written.files,
+            objects=tuple(_object(file) for file in written.files),
             model=provenance.model,
             model_version=provenance.model_version,
             engine=provenance.engine,
@@ -147,7 +160,7 @@ class Predictor:
             rung=provenance.rung,
             device=provenance.device,
             seconds=self._seconds_reading + time.monotonic() - started,
-            noted=case.noted,
+            notes=merged((*provenance.notes, *written.notes)),
         )
 
     def golden(self, rung: Rung) -> GoldenVerdict:
@@ -203,6 +216,11 @@ class Predictor:
         except Exception as error:  # whatever is wrong with the file, MONAI raises what that raises
             raise _wrong(self._bundle, error) from error
         return config
+
+
+def _object(file: Path) -> ResultObject:
+    found = dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"])
+    return ResultObject(str(found.SOPInstanceUID), str(found.SOPClassUID), str(found.SeriesInstanceUID))
 
 
 def _source(bundle: Bundle, name: str, config: ConfigParser) -> engines.Source:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from torch.nn import functional
 
+from outpost.codes.notes import Note, merged
 from outpost.delivery.report import ImageReport, Probability, write_report
-from outpost.delivery.seg import Provenance
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
@@ -27,6 +27,8 @@ from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.decode import decode_image
 from outpost.inference.header import ImageHeader
+from outpost.inference.result import Written
+from outpost.results.provenance import Provenance
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -50,13 +52,13 @@ class RadiographCase:
             window is not.
         images: attributes of each without its pixels; none for the golden case.
         unread: attributes of those whose pixels could not be read or were refused, and why.
-        noted: codes of the pixel findings that the policy accepts.
+        notes: what was seen in reading that the result must say.
     """
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
     unread: tuple[tuple[Dataset, str], ...] = ()
-    noted: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,7 +101,7 @@ class RadiographClassification:
     ) -> RadiographCase:
         pictures: list[torch.Tensor] = []
         images: list[Dataset] = []
-        noted: list[str] = []
+        notes: list[Note] = []
         unread: list[tuple[Dataset, str]] = []
         refused: list[str] = []
         first_rejection: InputRejected | None = None
@@ -112,7 +114,7 @@ class RadiographClassification:
             try:
                 picture = _read_pixels(header)
                 if pixels is not None:
-                    noted += _judged(picture, header, pixels)
+                    notes += _judged(picture, header, pixels)
                 pictures.append(picture)
                 images.append(header.dataset)
             except InputRejected as rejection:
@@ -123,9 +125,7 @@ class RadiographClassification:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
-        return RadiographCase(
-            torch.stack(pictures), tuple(images), tuple(unread), tuple(dict.fromkeys(noted))
-        )
+        return RadiographCase(torch.stack(pictures), tuple(images), tuple(unread), merged(notes))
 
     def golden_case(self) -> RadiographCase:
         if self._manifest.golden.case != "chest_phantom":
@@ -163,7 +163,7 @@ class RadiographClassification:
         provenance: Provenance,
         revision: int,
         output_dir: Path,
-    ) -> tuple[Path, ...]:
+    ) -> Written:
         reports = [
             ImageReport(image, finding(answers), _named(answers))
             for image, answers in zip(case.images, output, strict=True)
@@ -172,7 +172,10 @@ class RadiographClassification:
             ImageReport(image, f"Not read: {code}. Nothing is said of this image.", ())
             for image, code in case.unread
         ]
-        return (write_report(reports, self._manifest.report, provenance, revision, output_dir),)
+        return Written((write_report(reports, self._manifest.report, provenance, revision, output_dir),))
+
+    def doubts(self, case: RadiographCase, output: NDArray[np.float32]) -> tuple[Note, ...]:
+        return ()
 
     def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
         return [image.numpy() for image in case.pixels]
@@ -306,14 +309,14 @@ def _read_pixels(image: ImageHeader) -> torch.Tensor:
     return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
 
 
-def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[str]:
-    """Codes of what the pixel verdict found in an image and the policy accepts."""
+def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[Note]:
+    """What the pixel verdict found in an image and the policy accepts."""
     verdict = judge_displayed(picture.numpy(), header.modality, policy)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
         )
-    return [finding.code for finding in verdict.findings]
+    return [Note(finding.code, f"{header.path.name}: {finding.detail}") for finding in verdict.findings]
 
 
 def _slope(dataset: Dataset) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from outpost.codes.notes import Note
+from outpost.results.provenance import ResultObject
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceResult:
@@ -19,7 +22,8 @@ class InferenceResult:
         rung: step of the ladder; `full` is nothing reduced.
         device: for example `cpu`.
         seconds: wall time from reading the first image to the last file written.
-        noted: codes of what the pixel verdict found and its policy accepts.
+        notes: what the result says of itself beside its answer.
+        objects: identity of each file.
     """
 
     files: tuple[Path, ...]
@@ -30,7 +34,16 @@ class InferenceResult:
     rung: str
     device: str
     seconds: float
-    noted: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    objects: tuple[ResultObject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files of a result, in the order of delivery, and what was found while they were written."""
+
+    files: tuple[Path, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from outpost.delivery.seg import Provenance
+    from outpost.codes.notes import Note
     from outpost.drift.book import Value
     from outpost.filter.pixel_policy import PixelPolicy
     from outpost.inference.bundle import Bundle
     from outpost.inference.header import ImageHeader
+    from outpost.inference.result import Written
+    from outpost.results.provenance import Provenance
 
 # Name in outpost.yaml -> module and class. The class is called with the bundle.
 _TASKS: Final = {
@@ -36,8 +38,8 @@ class Case(Protocol):
         ...
 
     @property
-    def noted(self) -> tuple[str, ...]:
-        """Codes of what the pixel verdict found and its policy accepts."""
+    def notes(self) -> tuple[Note, ...]:
+        """What was seen in reading that the result must say: findings that the pixel policy accepts, for one."""
         ...
 
 
@@ -89,8 +91,12 @@ class Task(Protocol):
 
     def write(
         self, case: Case, output: Any, provenance: Provenance, revision: int, output_dir: Path
-    ) -> tuple[Path, ...]:
-        """Write the results of a study that was read, durably; returns the files in the order of delivery."""
+    ) -> Written:
+        """Write the results of a study that was read, durably. `provenance.notes` are said in the result."""
+        ...
+
+    def doubts(self, case: Case, output: Any) -> Sequence[Note]:
+        """What makes the answer doubtful once it is there: a mask unlike any of the organ, for one."""
         ...
 
     def pixels(self, case: Case) -> Sequence[NDArray[Any]]:

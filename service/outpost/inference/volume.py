@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from outpost.delivery.seg import Provenance, write_segmentation
+from outpost.codes.notes import Note
+from outpost.delivery.seg import write_segmentation
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
@@ -21,9 +22,11 @@ from outpost.inference.golden import dice, read_golden, write_golden
 from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
+from outpost.inference.result import Written
 from outpost.inference.selection import choose_stack
 from outpost.inference.series import read_volume
 from outpost.inference.stack import require_whole
+from outpost.results.provenance import Provenance
 
 Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 
@@ -37,14 +40,14 @@ class VolumeCase:
         view: how the series' own axes lie to these.
         images: attributes of the slices without their pixels, in the order of the series; none for the
             golden case.
-        noted: codes of the pixel findings that the policy accepts.
+        notes: what was seen in reading that the result must say.
         voxel_ml: volume of a voxel, millilitres.
     """
 
     volume: NDArray[np.float32]
     view: RasView
     images: tuple[Dataset, ...]
-    noted: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     voxel_ml: float = 0.001
 
     @property
@@ -70,9 +73,9 @@ class VolumeSegmentation:
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
-        noted = _judged(volume, images[0], pixels) if pixels is not None else ()
+        notes = _judged(volume, images[0], pixels) if pixels is not None else ()
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        return VolumeCase(view.apply(volume), view, images, noted, voxel_ml)
+        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -90,11 +93,14 @@ class VolumeSegmentation:
         provenance: Provenance,
         revision: int,
         output_dir: Path,
-    ) -> tuple[Path, ...]:
+    ) -> Written:
         mask = case.view.invert(output).transpose(2, 1, 0)
-        return (
-            write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),
+        return Written(
+            (write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),)
         )
+
+    def doubts(self, case: VolumeCase, output: NDArray[np.bool_]) -> tuple[Note, ...]:
+        return ()
 
     def pixels(self, case: VolumeCase) -> list[NDArray[np.float32]]:
         return [case.volume]
@@ -110,12 +116,12 @@ class VolumeSegmentation:
         write_golden(output, expected)
 
 
-def _judged(volume: NDArray[np.float32], image: Dataset, policy: PixelPolicy) -> tuple[str, ...]:
-    """Codes of what the pixel verdict found and the policy accepts. `volume` is (column, row, slice)."""
+def _judged(volume: NDArray[np.float32], image: Dataset, policy: PixelPolicy) -> tuple[Note, ...]:
+    """What the pixel verdict found and the policy accepts. `volume` is (column, row, slice)."""
     slices = [volume[:, :, index].T for index in slices_to_judge(volume.shape[2], policy)]
     verdict = judge_volume(slices, image, policy)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"slices of the series: {against.detail}", hold=against.action == "hold"
         )
-    return tuple(finding.code for finding in verdict.findings)
+    return tuple(Note(finding.code, finding.detail) for finding in verdict.findings)

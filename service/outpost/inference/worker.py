@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from outpost.codes.notes import Note
 from outpost.inference import heap, memory
-from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.codes import Code, InferenceFailed, InputRejected, StudyIncomplete
+from outpost.inference.context import StudyContext
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
 from outpost.inference.state import Assertion
+from outpost.results.provenance import ResultObject
 
 if TYPE_CHECKING:
     from outpost.filter.rulefile import RuleFile
@@ -127,20 +130,28 @@ class InferenceWorker:
         with self._lock:
             return self._ready_child().found
 
-    def read(self, files: Sequence[Path], rules: RuleFile | None = None) -> Reading:
+    def read(
+        self, files: Sequence[Path], rules: RuleFile | None = None, context: StudyContext | None = None
+    ) -> Reading:
         """Judge the headers of a study, choose its images, decode them and judge their pixels. Its time begins.
 
         Args:
             files: of one study.
             rules: by which headers and pixels are judged; left out, the bundle's own.
+            context: what no header says; left out, nothing is known and nothing waited for.
 
         Raises:
             InputRejected: the study is not one for this model.
+            StudyIncomplete: images are missing that may still come.
             InferenceFailed: any other end; there is no child then.
         """
         self._deadline = time.monotonic() + self._timeout_seconds
         self._observed = {}  # of the study before, which died in a child
-        request: dict[str, Any] = {"command": "read", "files": [str(file) for file in files]}
+        request: dict[str, Any] = {
+            "command": "read",
+            "files": [str(file) for file in files],
+            "context": (context or StudyContext()).as_json(),
+        }
         if rules is not None:  # whole, not by name: a child that starts later needs what judges now
             request["rules"] = rules.text.decode()
         answer = self._ask(request, self._timeout_seconds)
@@ -166,7 +177,8 @@ class InferenceWorker:
         }
         answer = self._ask(request, self._deadline - time.monotonic())
         answer["files"] = tuple(Path(file) for file in answer["files"])
-        answer["noted"] = tuple(answer["noted"])
+        answer["objects"] = tuple(ResultObject(**one) for one in answer["objects"])
+        answer["notes"] = tuple(Note(**note) for note in answer["notes"])
         return InferenceResult(**answer)
 
     def extend(self, seconds: float) -> None:
@@ -328,6 +340,8 @@ class _Child:
         self.observed = outcome.get("observed", {})
         if "rejected" in outcome:
             raise InputRejected(*outcome["rejected"])
+        if "incomplete" in outcome:
+            raise StudyIncomplete(tuple(outcome["incomplete"]))
         if "failed" in outcome:
             code, message = outcome["failed"]
             raise InferenceFailed(Code(code), message)

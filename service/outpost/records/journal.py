@@ -15,6 +15,7 @@ Every write is one transaction under `synchronous=FULL`: when a method returns, 
 from __future__ import annotations
 
 import enum
+import json
 import sqlite3
 import threading
 from collections.abc import Container, Iterator, Sequence
@@ -23,10 +24,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from outpost.codes.notes import Note
+from outpost.codes.notes import as_text as notes_as_text
+from outpost.codes.notes import of_text as notes_of_text
 from outpost.events import EventCode
 from outpost.reasons import PipelineCode
+from outpost.results.provenance import Replaced, ResultObject
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # The oldest version whose release can still read and write what is here, as everything since was only added: a
 # release that does not become ready is taken back, and the one before must find its journal. `user_version` says
 # this one; the fact `schema` says what the file has.
@@ -209,12 +214,42 @@ SELECT 'file-' || id, id, at, 'refused', reason, '', source, '', 1, bytes, '', 0
        evicted_at, evicted_for, removed_at
 FROM refused;
 """,
+    4: """
+-- What the result says of itself (codes and details as JSON, `outpost.codes.notes`).
+ALTER TABLE studies ADD COLUMN notes TEXT NOT NULL DEFAULT '';
+-- The study is whole by its timers and waits all the same: a code, and until when at the latest.
+ALTER TABLE studies ADD COLUMN held_for TEXT NOT NULL DEFAULT '';
+ALTER TABLE studies ADD COLUMN held_until TEXT;
+-- Transfers that broke off and were not made up for: sentences as JSON.
+ALTER TABLE studies ADD COLUMN broken_off TEXT NOT NULL DEFAULT '';
+-- Files that had been removed after delivery were sent again, last at that time.
+ALTER TABLE studies ADD COLUMN restored_at TEXT;
+
+-- image: a model may read it; other: none does; own: a result of ours that was sent back.
+ALTER TABLE instances ADD COLUMN role TEXT NOT NULL DEFAULT 'image';
+ALTER TABLE instances ADD COLUMN address TEXT NOT NULL DEFAULT '';
+ALTER TABLE refused ADD COLUMN address TEXT NOT NULL DEFAULT '';
+
+-- remark: it was stored with a warning. refused_for: repetition cannot cure why it was not stored.
+ALTER TABLE deliveries ADD COLUMN remark TEXT NOT NULL DEFAULT '';
+ALTER TABLE deliveries ADD COLUMN refused_for TEXT NOT NULL DEFAULT '';
+
+-- Results of ours, by which they are known when they come back and named when they are replaced.
+CREATE TABLE results (
+    sop_uid    TEXT PRIMARY KEY,
+    study      INTEGER NOT NULL REFERENCES studies (id),
+    sop_class  TEXT NOT NULL,
+    series_uid TEXT NOT NULL,
+    made_at    TEXT NOT NULL
+);
+CREATE INDEX results_by_study ON results (study);
+""",
 }
 
 _RECORD_COLUMNS = (
     "id, study_uid, revision, modality, received_at, completed_at, finished_at, state, reason, detail, "
     "instances, bytes, model, model_version, engine, precision, rung, device, inference_seconds, attempts, "
-    "change, senders, skip_filter"
+    "change, senders, skip_filter, notes, held_for, held_until, broken_off"
 )
 
 
@@ -274,6 +309,10 @@ class StudyRecord:
     attempts: int = field(default=0, compare=False)  # times inference was begun
     senders: tuple[str, ...] = ()  # AE titles, or "stow"; the first sent its first instance
     skip_filter: bool = False  # an administrator overruled the filter for this revision
+    notes: tuple[Note, ...] = ()  # what its result says of itself
+    held_for: str = ""  # the code for which it waits although its timers ran out
+    held_until: datetime | None = None  # at the latest
+    broken_off: tuple[str, ...] = ()  # transfers that broke off and were not made up for
 
     @property
     def outcome(self) -> str:
@@ -425,6 +464,10 @@ class Journal:
             attempts=row["attempts"],
             senders=_senders(row["senders"]),
             skip_filter=bool(row["skip_filter"]),
+            notes=notes_of_text(row["notes"]),
+            held_for=row["held_for"],
+            held_until=_moment(row["held_until"]),
+            broken_off=tuple(json.loads(row["broken_off"])) if row["broken_off"] else (),
         )
 
     # --- intake ---
@@ -582,9 +625,17 @@ class Journal:
         rung: str,
         device: str,
         inference_seconds: float,
+        notes: Sequence[Note] = (),
+        results: Sequence[ResultObject] = (),
     ) -> None:
-        """The results are durable in the outbox; this is what made them."""
+        """The results are durable in the outbox; this is what made them, and what they say of themselves."""
+        now = _text(utc_now())
         with self._write() as db:
+            db.executemany(
+                "INSERT INTO results (sop_uid, study, sop_class, series_uid, made_at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (sop_uid) DO NOTHING",
+                [(one.sop_uid, row, one.sop_class, one.series_uid, now) for one in results],
+            )
             self._move(
                 db,
                 row,
@@ -597,7 +648,21 @@ class Journal:
                 rung=rung,
                 device=device,
                 inference_seconds=inference_seconds,
+                notes=notes_as_text(notes),
             )
+
+    def is_result(self, sop_uid: str) -> bool:
+        """Whether this instance is a result that this system made."""
+        return bool(self._rows("SELECT 1 FROM results WHERE sop_uid = ?", (sop_uid,)))
+
+    def replaced_by(self, study: StudyRecord) -> tuple[Replaced, ...]:
+        """Results of earlier revisions that somebody may hold, the newest revision's first."""
+        rows = self._rows(
+            "SELECT r.sop_class, r.sop_uid, r.series_uid, s.revision FROM results r JOIN studies s ON s.id = r.study"
+            " WHERE s.study_uid = ? AND s.revision < ? ORDER BY s.revision DESC, r.sop_uid",
+            (study.study_uid, study.revision),
+        )
+        return tuple(Replaced(r["sop_class"], r["sop_uid"], r["series_uid"], r["revision"]) for r in rows)
 
     def finish(
         self, row: int, outcome: str, reason: str = "", detail: str = "", kept_bytes: int | None = None
