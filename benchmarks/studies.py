@@ -58,9 +58,7 @@ class Studies:
 
     def stow(self, serial: int) -> bytes:
         """One study as the body of a STOW-RS request (PS3.18 10.5)."""
-        head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        parts = b"".join(head + file + b"\r\n" for file in self.files(serial))
-        return parts + f"--{BOUNDARY}--\r\n".encode()
+        return body(self.files(serial))
 
     def tar(self, serial: int) -> bytes:
         """One study as an uncompressed tar of its files."""
@@ -82,10 +80,22 @@ class Studies:
         return paths
 
 
+def body(files: Sequence[bytes]) -> bytes:
+    """Files as the body of a STOW-RS request (PS3.18 10.5) of type `STOW_TYPE`."""
+    head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    parts = b"".join(head + file + b"\r\n" for file in files)
+    return parts + f"--{BOUNDARY}--\r\n".encode()
+
+
 def study_uid(studies: Studies, serial: int) -> str:
     """Study Instance UID of one of them."""
     first = dcmread(io.BytesIO(studies.template[0]), stop_before_pixels=True)
     return str(first.StudyInstanceUID).replace(_serial(0).decode(), _serial(serial).decode())
+
+
+def serial_of(uid: str) -> int:
+    """Which of the studies a study UID belongs to."""
+    return int(uid[len(_PREFIX) : len(_serial(0))])
 
 
 STOW_TYPE = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'

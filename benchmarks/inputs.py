@@ -1,0 +1,286 @@
+"""Faults that senders bring: for `benchmarks/faults.py`, Outpost alone, as the peers know no DICOM.
+
+Good studies flow at a steady rate; beside them a sender does what senders do. The service has to stay ready, every good
+study has to come out right, and each study of the fault has to come to its own right end.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import studies
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+FAULTS = {
+    "loop": "the PACS sends every result, and every image of the study, back",
+    "names": "a scanner writes dates, times and names that DICOM does not allow",
+    "part": "every other image of a study comes, the rest of half of the studies 10 s later",
+    "patients": "the second half of a study's images is of another patient",
+}
+SECONDS = 25.0  # how long the fault lasts
+RATE = 0.5  # studies of the fault a second
+FORCED_SECONDS = 30  # after which a part is waited for no more
+_LATER_SECONDS = 10.0
+_FIRST = 1_000_000  # serial number of the first study of the fault
+# Values that a sender really wrote, by keyword; each study of the fault has them all.
+_ILLEGAL = {
+    "StudyDate": b"20261332",
+    "StudyTime": b"10:15:00",
+    "PatientBirthDate": b"00000000",
+    "PatientName": b"Ivanov\\Ivan^^^^^^",
+    "AccessionNumber": b"an accession number of forty characters.",
+    "StudyID": b"one\x01two",
+}
+
+
+@dataclass(slots=True)
+class InputCell:
+    """What one fault of a sender did.
+
+    Attributes:
+        polls: how often readiness was asked, and how often it was not there.
+        lost: studies, good ones and the fault's, that came to no end, or to another than the table says.
+        wrong: results that are of a part, of two patients, or of other voxels, without saying so.
+        revisions: the most that one study had.
+        ends: what came of all studies: those of the fault after `fault:`.
+    """
+
+    polls: tuple[int, int] = (0, 0)
+    lost: int = 0
+    wrong: int = 0
+    revisions: int = 0
+    ends: dict[str, int] = field(default_factory=dict)
+    cannot: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not (self.cannot or self.polls[1] or self.lost or self.wrong) and self.revisions <= 2
+
+
+class Outpost(Protocol):
+    """What is asked of the server under test (`faults.OfOutpost`)."""
+
+    pacs_folder: Path
+    studies: studies.Studies
+
+    def ready(self) -> bool: ...
+
+    def stow(self, files: Sequence[bytes]) -> int:
+        """Send files; returns the HTTP status."""
+
+    def revisions(self, study_uid: str) -> list[dict[str, Any]]:
+        """What the service says of a study; empty where it knows none."""
+
+
+def measure(subject: Outpost, fault: str, settle_seconds: float) -> InputCell:
+    """One cell: 5 s of health, the fault, and until every study has its end."""
+    stop = threading.Event()
+    polls = [0, 0]
+
+    def poll() -> None:
+        while not stop.wait(0.1):
+            polls[0] += 1
+            polls[1] += not subject.ready()
+
+    good, bad = _Sender(subject, 1, 2.0, _as_it_is), _Sender(subject, _FIRST, RATE, _SENDERS[fault])
+    looping = threading.Event()
+    threads = [threading.Thread(target=poll), threading.Thread(target=good.run)]
+    for thread in threads:
+        thread.start()
+    time.sleep(5.0)
+    others = [threading.Thread(target=bad.run)]
+    if fault == "loop":
+        others.append(threading.Thread(target=_return_all, args=(subject, looping)))
+    for thread in others:
+        thread.start()
+    time.sleep(SECONDS)
+    bad.stop.set()
+    others[0].join()
+    time.sleep(3.0)
+    good.stop.set()
+    threads[1].join()
+    ends = _settled(subject, [*good.sent, *bad.sent], settle_seconds)
+    looping.set()
+    for thread in others[1:]:
+        thread.join()
+    stop.set()
+    threads[0].join()
+    return _judged(subject, fault, good.sent, bad.sent, ends, (polls[0], polls[1]))
+
+
+Send = Callable[[Outpost, int], None]
+
+
+class _Sender:
+    """Studies at a steady rate, each in a thread of its own."""
+
+    def __init__(self, subject: Outpost, first: int, rate: float, send: Send) -> None:
+        self._subject, self._next, self._rate, self._send = subject, first, rate, send
+        self.stop = threading.Event()
+        self.sent: list[int] = []
+
+    def run(self) -> None:
+        threads = []
+        while True:
+            serial, self._next = self._next, self._next + 1
+            self.sent.append(serial)
+            threads.append(threading.Thread(target=self._send, args=(self._subject, serial)))
+            threads[-1].start()
+            if self.stop.wait(1 / self._rate):
+                break
+        for thread in threads:
+            thread.join()
+
+
+def _as_it_is(subject: Outpost, serial: int) -> None:
+    _sent(subject, subject.studies.files(serial))
+
+
+def _illegal_names(subject: Outpost, serial: int) -> None:
+    def spoil(image: Dataset, _: int) -> None:
+        for keyword, value in _ILLEGAL.items():
+            tag = Tag(keyword)
+            vr = image[tag].VR if tag in image else "LO"
+            image._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+    _sent(subject, _edited(subject.studies.files(serial), spoil))
+
+
+def _a_part(subject: Outpost, serial: int) -> None:
+    def counted(image: Dataset, _: int) -> None:
+        image.ImagesInAcquisition = len(subject.studies.template)
+
+    files = _edited(subject.studies.files(serial), counted)
+    _sent(subject, files[::2])
+    if _made_whole(serial):
+        time.sleep(_LATER_SECONDS)
+        _sent(subject, files[1::2])
+
+
+def _made_whole(serial: int) -> bool:
+    return serial % 2 == 0
+
+
+def _two_patients(subject: Outpost, serial: int) -> None:
+    def mixed(image: Dataset, number: int) -> None:
+        if number >= len(subject.studies.template) // 2:
+            image.PatientID, image.PatientName = "B2", "Bench^Second"
+
+    _sent(subject, _edited(subject.studies.files(serial), mixed))
+
+
+_SENDERS: dict[str, Send] = {
+    "loop": _as_it_is,
+    "names": _illegal_names,
+    "part": _a_part,
+    "patients": _two_patients,
+}
+
+
+def _edited(files: Sequence[bytes], edit: Callable[[Dataset, int], None]) -> list[bytes]:
+    made = []
+    for number, file in enumerate(files):
+        image = dcmread(io.BytesIO(file))
+        edit(image, number)
+        buffer = io.BytesIO()
+        image.save_as(buffer)
+        made.append(buffer.getvalue())
+    return made
+
+
+def _sent(subject: Outpost, files: Sequence[bytes]) -> None:
+    """Until it is taken, as senders do."""
+    for _ in range(20):
+        with suppress(OSError):
+            if subject.stow(files) == 200:
+                return
+        time.sleep(0.5)
+
+
+def _return_all(subject: Outpost, stop: threading.Event) -> None:
+    """What an archive does that routes all it has of a study to us whenever something new of it comes."""
+    seen: set[str] = set()
+    while not stop.wait(0.2):
+        for file in list(subject.pacs_folder.iterdir()):
+            if file.name in seen:
+                continue
+            try:
+                result = dcmread(file, specific_tags=["StudyInstanceUID"], stop_before_pixels=True)
+                again = [
+                    file.read_bytes(),
+                    *subject.studies.files(studies.serial_of(str(result.StudyInstanceUID))),
+                ]
+            except Exception:  # noqa: S112 - the archive is still writing it: next time
+                continue
+            seen.add(file.name)
+            _sent(subject, again)
+
+
+def _settled(subject: Outpost, sent: Sequence[int], seconds: float) -> dict[int, list[dict[str, Any]]]:
+    """The revisions of each study, once all have their end, or the time is over."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    left = list(sent)
+    deadline = time.monotonic() + seconds
+    while left and time.monotonic() < deadline:
+        for serial in list(left):
+            with suppress(OSError):
+                revisions = subject.revisions(studies.study_uid(subject.studies, serial))
+                found[serial] = revisions
+                if revisions and all(one["outcome"] != "pending" for one in revisions):
+                    left.remove(serial)
+        time.sleep(0.5)
+    time.sleep(2.0)  # what a loop would still open
+    for serial in sent:
+        with suppress(OSError):
+            found[serial] = subject.revisions(studies.study_uid(subject.studies, serial))
+    return found
+
+
+def _judged(
+    subject: Outpost,
+    fault: str,
+    good: Sequence[int],
+    bad: Sequence[int],
+    ends: dict[int, list[dict[str, Any]]],
+    polls: tuple[int, int],
+) -> InputCell:
+    results: dict[str, list[Dataset]] = {}
+    for file in subject.pacs_folder.iterdir():
+        result = dcmread(file)
+        results.setdefault(str(result.StudyInstanceUID), []).append(result)
+    voxels = {uid: [int(one.pixel_array.sum()) for one in found] for uid, found in results.items()}
+    usual = Counter(count for counts in voxels.values() for count in counts).most_common(1)
+    cell = InputCell(polls=polls)
+    told: Counter[str] = Counter()
+    for serial in [*good, *bad]:
+        uid = studies.study_uid(subject.studies, serial)
+        revisions = ends.get(serial, [])
+        last = revisions[-1] if revisions else {"outcome": "unknown", "reason": ""}
+        cell.revisions = max(cell.revisions, len(revisions))
+        of_fault = serial >= _FIRST
+        end = f"{last['outcome']} {last['reason']}".strip()
+        told[f"fault: {end}" if of_fault else end] += 1
+        cell.lost += end != _wanted(fault if of_fault else "", serial)
+        right = bool(usual) and all(count == usual[0][0] for count in voxels.get(uid, []))
+        cell.wrong += not right or (last["outcome"] == "delivered" and len(voxels.get(uid, [])) != 1)
+    cell.ends = dict(told)
+    return cell
+
+
+def _wanted(fault: str, serial: int) -> str:
+    """The only right end of a study."""
+    if fault == "patients":
+        return "quarantined TWO_PATIENTS"
+    if fault == "part" and not _made_whole(serial):
+        return "quarantined STUDY_INCOMPLETE"
+    return "delivered"
