@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
+import os
+import socket
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +47,76 @@ def test_commands_inside_a_container_know_its_configuration_and_the_callers_toke
     line = launcher.command_line("brain", ["serve"], "sha256:1", "0.1.0")
     assert "--env=OUTPOST_CONFIG=/etc/outpost/brain.yaml" in line
     assert "--env=OUTPOST_TOKEN" in line  # by name: its value stands in no process list
+
+
+@pytest.mark.parametrize(
+    ("message", "passed", "refused"),
+    [
+        (b"READY=1", b"READY=1", []),
+        (b"READY=1\nSTATUS=ready", b"READY=1\nSTATUS=ready", []),
+        (b"WATCHDOG=1", b"WATCHDOG=1", []),
+        (b"STOPPING=1", b"STOPPING=1", []),
+        (b"EXTEND_TIMEOUT_USEC=60000000", b"EXTEND_TIMEOUT_USEC=60000000", []),
+        (b"EXTEND_TIMEOUT_USEC=999999999999", b"EXTEND_TIMEOUT_USEC=600000000", []),
+        # systemd takes each of these from the unit's main process, which is root.
+        (b"MAINPID=1", b"", ["MAINPID"]),
+        (b"READY=1\nMAINPID=4711", b"READY=1", ["MAINPID"]),
+        (b"MAINPIDFDID=1", b"", ["MAINPIDFDID"]),
+        (b"WATCHDOG=trigger", b"", ["WATCHDOG"]),
+        (b"WATCHDOG_USEC=18446744073709551615", b"", ["WATCHDOG_USEC"]),
+        (b"FDSTORE=1\nFDNAME=x", b"", ["FDSTORE", "FDNAME"]),
+        (b"NOTIFYACCESS=all", b"", ["NOTIFYACCESS"]),
+        (b"ERRNO=1\nBUSERROR=x\nEXIT_STATUS=1", b"", ["ERRNO", "BUSERROR", "EXIT_STATUS"]),
+        (b"RELOADING=1\nMONOTONIC_USEC=1\nBARRIER=1", b"", ["RELOADING", "MONOTONIC_USEC", "BARRIER"]),
+        (b"EXTEND_TIMEOUT_USEC=-1", b"", ["EXTEND_TIMEOUT_USEC"]),
+        (b"EXTEND_TIMEOUT_USEC=infinity", b"", ["EXTEND_TIMEOUT_USEC"]),
+        ("EXTEND_TIMEOUT_USEC=\u0663".encode(), b"", ["EXTEND_TIMEOUT_USEC"]),
+        # A separator that another reader might take for the end of a line.
+        (b"STATUS=x\rMAINPID=1", b"STATUS=x", ["MAINPID"]),
+        (b"STATUS=x\0MAINPID=1", b"STATUS=x?MAINPID=1", []),
+        ("STATUS=x\u2028MAINPID=1".encode(), b"STATUS=x", ["MAINPID"]),
+        (b" MAINPID=1", b"", ["?"]),
+        (b"mainpid=1", b"", ["?"]),
+        (b"\xff\xfe", b"", ["?"]),
+        (b"", b"", []),
+    ],
+)
+def test_systemd_hears_only_what_the_container_may_say(
+    launcher: ModuleType, message: bytes, passed: bytes, refused: list[str]
+) -> None:
+    assert launcher.allowed(message) == (passed, refused)
+
+
+def test_a_status_is_cut_and_cannot_flood_the_unit(launcher: ModuleType) -> None:
+    message, _ = launcher.allowed(b"STATUS=" + b"x" * 4000)
+    assert len(message) == len("STATUS=") + launcher.STATUS_LENGTH
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hands the socket to another user")
+def test_the_socket_belongs_to_the_containers_user_alone(
+    launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "RUNTIME", tmp_path)
+    tmp_path.chmod(0o755)
+    (tmp_path / "brain").mkdir(mode=0o777)
+    with launcher.listen("brain"):
+        found = (tmp_path / "brain/notify.sock").stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (10001, 10001, 0o600)
+        assert (tmp_path / "brain").stat().st_mode & 0o022 == 0, "else it could be put in another's place"
+
+
+def test_what_comes_out_of_the_relay_is_what_is_allowed(
+    launcher: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "systemd"))
+    systemd.settimeout(5)
+    container, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    threading.Thread(target=launcher.relay, args=(inside, str(tmp_path / "systemd")), daemon=True).start()
+    for message in (b"MAINPID=1", b"MAINPID=1", b"WATCHDOG=1\nMAINPID=1", b"READY=1"):
+        container.send(message)
+    assert [systemd.recv(4096), systemd.recv(4096)] == [b"WATCHDOG=1", b"READY=1"]
+    assert capfd.readouterr().err.count("not told to systemd: MAINPID=") == 1
 
 
 DRIVER = "550.163.01"
