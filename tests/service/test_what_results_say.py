@@ -164,7 +164,7 @@ def test_the_command_and_the_report_tell_the_same_in_both_languages(service: Ser
     told = command(service, "--marked")
     assert "1.2.643.2 r1  CT2  MR 1  delivered  PARTIAL" in told
     assert "  PARTIAL: not all images of the study were there. " in told
-    assert "126 of 181 images Send the missing images" in told
+    assert "126 of 181 images. Send the missing images" in told
     assert "pacs0 stored it with a remark: B007: elements discarded" in told
     assert "1.2.643.4" not in told
     russian = command(service, "--held", language="ru")

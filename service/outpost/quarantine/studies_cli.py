@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from outpost.quarantine.cli import common_options, in_one_line, in_words, open_desk, plain
@@ -65,7 +66,7 @@ def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
         until = (study["held_until"] or "")[:16].replace("T", " ")
         wait = f"{'ждёт до' if russian else 'waits until'} {until} UTC" if until else held["code"]
         words = (in_words(options, held, "meaning"), study["detail"], in_words(options, held, "remedy"))
-        lines.append(f"{wait}: {' '.join(filter(None, words))}")
+        lines.append(f"{wait}: {_prose(words)}")
     for kind in ("part", "doubt"):
         for note in study["notes"]:
             if note["kind"] == kind:
@@ -74,7 +75,7 @@ def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
                     note["detail"],
                     in_words(options, note, "remedy"),
                 )
-                lines.append(f"{note['short']}. {' '.join(filter(None, words))}")
+                lines.append(f"{note['short']}. {_prose(words)}")
     for word in study["delivery_words"]:
         if word["refused_for"]:
             how = "не принимает результат" if russian else "refuses the result"
@@ -86,3 +87,8 @@ def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
     if remarks:
         lines.append(f"{'замечания' if russian else 'remarks'}: {', '.join(remarks)}")
     return lines
+
+
+def _prose(texts: Iterable[str]) -> str:
+    """Texts one after the other, each ended by a full stop."""
+    return " ".join(text if text[-1] in ".!?" else f"{text}." for text in texts if text)
