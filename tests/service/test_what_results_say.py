@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from running import Service
 
 from outpost.codes.notes import Note
@@ -126,13 +125,6 @@ def test_a_study_that_waits_says_for_what_and_until_when(service: Service) -> No
     assert waiting["held"]["remedy"].startswith("Find out who keeps sending")
     assert waiting["held"]["meaning_ru"]
     assert listed(service)["1.2.643.2"]["held"] is None, "it has ended"
-    samples = {
-        (s.name, tuple(s.labels.items())): s.value
-        for family in text_string_to_metric_families(service.http.get("/metrics").text)
-        for s in family.samples
-    }
-    held = {labels: value for (name, labels), value in samples.items() if name == "outpost_studies_held"}
-    assert held == {(("reason", "REVISIONS_HELD"),): 1}
 
 
 def test_what_a_pacs_said_stands_at_the_study_and_at_the_delivery(service: Service) -> None:

@@ -19,7 +19,6 @@ from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
 from outpost.records.counts import refused_by_sender, studies_by_sender
 from outpost.records.journal import Journal, utc_now
-from outpost.records.said import held_by_reason
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
@@ -99,14 +98,6 @@ class _Journalled(Collector):
             oldest.add_metric([state], (now - since).total_seconds() if since is not None else 0.0)
         yield pending
         yield oldest
-        held = GaugeMetricFamily(
-            "outpost_studies_held",
-            "Studies that wait although their timers ran out, by why (images are missing, reopened too often)",
-            labels=["reason"],
-        )
-        for reason, count in sorted(held_by_reason(self._journal).items()):
-            held.add_metric([reason], count)
-        yield held
         outbox = queue.get("delivering", (0, None))[0]
         yield GaugeMetricFamily(
             "outpost_outbox_pending", "Studies not yet confirmed everywhere", value=outbox

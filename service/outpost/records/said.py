@@ -62,15 +62,6 @@ def newest(
     return [journal.study(row["id"]) for row in rows]
 
 
-def held_by_reason(journal: Journal) -> dict[str, int]:
-    """Studies that wait although they are whole by their timers, by the code of why."""
-    rows = journal.rows(
-        "SELECT held_for, count(*) AS n FROM studies"
-        f" WHERE held_for <> '' AND state NOT IN {OUTCOMES} GROUP BY held_for"
-    )
-    return {row["held_for"]: row["n"] for row in rows}
-
-
 def marked_by_sender(journal: Journal, since: datetime, until: datetime) -> list[Marked]:
     """Results delivered between the two moments, each revision for itself: one made whole later was partial before."""
     rows = journal.rows(
