@@ -25,6 +25,7 @@ NOTES = {
     "1.2.643.5": (Note("OF_A_LATER_RELEASE", "something"),),
 }
 HELD = "1.2.643.6"
+LOST = "1.2.643.7"  # its result was partial, vanished from the outbox, and could not be made again
 UNTIL = datetime.now(UTC) + timedelta(days=1)
 
 
@@ -42,6 +43,16 @@ def fill(storage: Path) -> None:
             )  # fmt: skip
             journal.note_delivery(row, "seg.dcm", "pacs0", None)
             journal.finish(row, "delivered")
+        lost = receive(journal, LOST)
+        journal.complete(lost)
+        journal.begin_inference(lost)
+        journal.begin_delivery(
+            lost, model="m", model_version="1", engine="torch", precision="float32", rung="full", device="cpu",
+            inference_seconds=1.0, notes=[Note("STUDY_PARTIAL", "126 of 181")],
+        )  # fmt: skip
+        journal.recompute(lost)
+        journal.begin_inference(lost)
+        journal.finish(lost, "rejected", "TOO_FEW_IMAGES")
         waiting = receive(journal, HELD)
         with journal.writing() as db:
             db.execute(
@@ -111,6 +122,7 @@ def test_studies_say_in_words_what_their_results_say_of_themselves(service: Serv
 
 def test_only_the_marked_or_only_the_held_are_listed_where_asked(service: Service) -> None:
     assert set(listed(service, marked=True)) == {"1.2.643.2", "1.2.643.3"}
+    assert (listed(service)[LOST]["partial"], listed(service)[LOST]["notes"]) == (False, [])
     assert set(listed(service, held=True)) == {HELD}
     assert listed(service, held=True, marked=True) == {}
     assert set(listed(service, marked=True, limit="1")) == {"1.2.643.3"}

@@ -10,7 +10,7 @@ from outpost.codes.held import HELD
 from outpost.codes.notes import NOTES, Note, NoteText, is_doubtful, is_partial
 from outpost.reasons import explain
 from outpost.records.journal import Journal, StudyRecord
-from outpost.records.said import delivery_words
+from outpost.records.said import delivery_words, notes_of
 
 _TEXTS = ("meaning", "remedy", "meaning_ru", "remedy_ru")
 
@@ -45,13 +45,14 @@ def deliveries(journal: Journal, row: int) -> list[dict[str, Any]]:
 
 
 def _study(record: StudyRecord) -> dict[str, Any]:
+    notes = notes_of(record)
     return (
         asdict(record)
         | {
             "outcome": record.outcome,
-            "notes": [_note(note) for note in record.notes],
-            "partial": is_partial(record.notes),
-            "doubtful": is_doubtful(record.notes),
+            "notes": [_note(note) for note in notes],
+            "partial": is_partial(notes),
+            "doubtful": is_doubtful(notes),
             "held": _held(record),
         }
         | _texts(explain(record.reason))

@@ -27,6 +27,7 @@ from outpost.codes.notes import is_doubtful, is_partial
 from outpost.config import Records
 from outpost.records.counts import RefusedDay, clean_sender, refused_after
 from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.records.said import notes_of
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def study_key(uid_key: str, study_uid: str) -> str:
 
 def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]:
     """The Postgres row of a journal row: column name to value, without anything about the patient."""
+    notes = notes_of(record)
     return {
         "study_key": study_key(uid_key, record.study_uid),
         "revision": record.revision,
@@ -129,9 +131,9 @@ def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]
         "inference_seconds": record.inference_seconds,
         "release": release,
         "senders": [sender for sender in map(clean_sender, record.senders) if sender],
-        "notes": list(dict.fromkeys(note.code for note in record.notes if _NOTE_CODE.fullmatch(note.code))),
-        "partial": is_partial(record.notes),
-        "doubtful": is_doubtful(record.notes),
+        "notes": list(dict.fromkeys(note.code for note in notes if _NOTE_CODE.fullmatch(note.code))),
+        "partial": is_partial(notes),
+        "doubtful": is_doubtful(notes),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from outpost.codes.notes import NOTES, Kind
+from outpost.codes.notes import NOTES, Kind, Note
 from outpost.records.counts import first_sender, stored
 from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 
@@ -23,6 +23,10 @@ def _says(kind: Kind) -> str:
 
 
 PARTIAL, DOUBTFUL = _says("part"), _says("doubt")
+
+
+# The states in which a study has a result: it is in the outbox, or beyond.
+_HAS_RESULT = ("delivering", "delivered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class DeliveryWords:
     refused_for: str
 
 
+def notes_of(record: StudyRecord) -> tuple[Note, ...]:
+    """What its result says of itself. The journal keeps notes of a result that was lost and is to be made again."""
+    return record.notes if record.state in _HAS_RESULT else ()
+
+
 def newest(
     journal: Journal, *, state: str | None = None, marked: bool = False, held: bool = False, limit: int = 100
 ) -> list[StudyRecord]:
@@ -53,7 +62,7 @@ def newest(
         return journal.newest(state, limit)
     conditions = ["(?1 IS NULL OR state = ?1)"]
     if marked:
-        conditions.append(f"notes <> '' AND ({PARTIAL} OR {DOUBTFUL})")
+        conditions.append(f"notes <> '' AND ({PARTIAL} OR {DOUBTFUL}) AND state IN {_HAS_RESULT}")
     if held:
         conditions.append(f"held_for <> '' AND state NOT IN {OUTCOMES}")
     rows = journal.rows(
