@@ -15,7 +15,7 @@ from postgres_cluster import READER_PASSWORD, RECORDER_PASSWORD, Region, the_fle
 
 from outpost.codes.notes import NOTES, Note
 from outpost.config import Records
-from outpost.records.journal import Instance, Journal, StudyRecord, utc_now
+from outpost.records.journal import _MIGRATIONS, _SCHEMA, Instance, Journal, StudyRecord, utc_now
 from outpost.records.recorder import Recorder, study_key
 
 UID_KEY = "the region's own key"
@@ -182,18 +182,15 @@ def test_a_result_that_was_lost_and_then_not_made_again_says_nothing(
 
 
 def test_a_journal_of_the_release_before_has_no_notes_and_ships_none(region: Region, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "old.sqlite3", "brain")
-    deliver(journal, receive(journal, "1.2.3"))
-    journal.close()
-    with closing(sqlite3.connect(tmp_path / "old.sqlite3")) as db:  # as schema 3 left it
-        for column in ("notes", "held_for", "held_until", "broken_off", "restored_at"):
-            db.execute(f"ALTER TABLE studies DROP COLUMN {column}")
-        for table, column in (("instances", "role"), ("instances", "address"), ("refused", "address")):
-            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for column in ("remark", "refused_for"):
-            db.execute(f"ALTER TABLE deliveries DROP COLUMN {column}")
-        db.execute("DROP TABLE results")
-        db.execute("UPDATE facts SET value = '3' WHERE name = 'schema'")
+    with closing(sqlite3.connect(tmp_path / "old.sqlite3")) as db:  # as the release of schema 3 left it
+        db.executescript(_SCHEMA + _MIGRATIONS[2] + _MIGRATIONS[3])
+        db.execute("INSERT INTO facts VALUES ('schema', '3')")
+        db.execute(
+            "INSERT INTO studies (study_uid, revision, modality, state, received_at, finished_at, change)"
+            " VALUES ('1.2.3', 1, 'MR', 'delivered', ?1, ?1, 1)",
+            (utc_now().isoformat(timespec="microseconds"),),
+        )
+        db.execute("PRAGMA user_version = 1")
         db.commit()
     journal = Journal(tmp_path / "old.sqlite3", "brain")
     recorder = Recorder(journal, settings(region), "0.1.0")

@@ -79,7 +79,7 @@ def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
     for word in study["delivery_words"]:
         if word["refused_for"]:
             how = "не принимает результат" if russian else "refuses the result"
-            lines.append(f"{word['destination']} {how}: {word['refused_for']}")
+            lines.append(f"{word['destination']} {how}: {_prose((word['refused_for'], word['error']))}")
         elif word["remark"]:
             how = "сохранил с замечанием" if russian else "stored it with a remark"
             lines.append(f"{word['destination']} {how}: {word['remark']}")

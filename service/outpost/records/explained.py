@@ -22,7 +22,12 @@ def explained(journal: Journal, records: Sequence[StudyRecord]) -> list[dict[str
         _study(record)
         | {
             "delivery_words": [
-                {"destination": w.destination, "remark": w.remark, "refused_for": w.refused_for}
+                {
+                    "destination": w.destination,
+                    "remark": w.remark,
+                    "refused_for": w.refused_for,
+                    "error": w.error if w.refused_for else "",
+                }
                 for w in said
                 if w.study == record.row
             ]

@@ -40,13 +40,20 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryWords:
-    """What a destination said of a result. `remark`: it stored it with a warning. `refused_for`: it never will."""
+    """What a destination said of a result.
+
+    Attributes:
+        remark: with what it was stored.
+        refused_for: the cause for which it is not, and which repetition does not cure; empty once it is stored.
+        error: that cause in words, with what to do.
+    """
 
     study: int
     file: str
     destination: str
     remark: str
     refused_for: str
+    error: str
 
 
 def notes_of(record: StudyRecord) -> tuple[Note, ...]:
@@ -95,7 +102,9 @@ def delivery_words(journal: Journal, rows: Sequence[int]) -> list[DeliveryWords]
     """Remarks and refusals of destinations for these studies (journal rows)."""
     marks = ", ".join("?" * len(rows))
     found = journal.rows(
-        "SELECT study, file, destination, remark, refused_for FROM deliveries"
+        "SELECT study, file, destination, remark, refused_for, error FROM ("
+        " SELECT study, file, destination, remark, error,"
+        "  CASE WHEN confirmed_at IS NULL THEN refused_for ELSE '' END AS refused_for FROM deliveries)"
         f" WHERE study IN ({marks}) AND (remark <> '' OR refused_for <> '') ORDER BY study, file, destination",
         tuple(rows),
     )
