@@ -75,8 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     from outpost.fleet import cli as fleet_cli
     from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
+    from outpost.quarantine import studies_cli
 
     filter_cli.add_parsers(commands)
+    studies_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
     drift_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)

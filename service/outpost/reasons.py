@@ -185,6 +185,7 @@ it failed, or a person shall look); a single image that was not taken is *refuse
 code from here and lie in quarantine: `outpost quarantine list`, see
 [why was my study rejected](runbooks/en/why-was-my-study-rejected.md). Rules of a site may give codes of
 their own, beginning with `SITE_`; what those mean is known to whoever wrote the rules.
+What a *delivered* result says of itself (a part, doubt): [notes](result-notes.md).
 """,
     "ru": """# Коды причин
 
@@ -197,6 +198,7 @@ their own, beginning with `SITE_`; what those mean is known to whoever wrote the
 *refused*. Всё, кроме *delivered*, имеет код отсюда и лежит в карантине: `outpost quarantine list`, см.
 [почему моё исследование отклонено](runbooks/ru/why-was-my-study-rejected.md). Правила площадки могут давать
 и свои коды, они начинаются с `SITE_`; их смысл знает тот, кто писал правила.
+Что доставленный результат говорит о себе (неполный, сомнительный): [пометки](result-notes.ru.md).
 """,
 }
 

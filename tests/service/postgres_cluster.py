@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,13 +144,15 @@ class Cluster:
             )  # fmt: skip
 
 
-def make_region_database(cluster: Cluster, code: str, database: str = "outpost") -> None:
-    """What the role postgresql does on a region's host."""
+def make_region_database(
+    cluster: Cluster, code: str, database: str = "outpost", files: Sequence[Path] = RECORDS_SQL
+) -> None:
+    """What the role postgresql does on a region's host. `files`: those of an earlier release."""
     with cluster.superuser("postgres") as connection:
         for role, password in (("outpost_recorder", RECORDER_PASSWORD), ("fleet_reader", READER_PASSWORD)):
             _make_role(connection, role, password)
         connection.execute(f"CREATE DATABASE {database} TEMPLATE template0")
-    cluster.psql(database, *RECORDS_SQL)
+    cluster.psql(database, *files)
     with cluster.superuser(database) as connection:
         connection.execute("SELECT outpost.set_region(%s, %s)", (code, "0.1.0"))
 
@@ -188,10 +190,10 @@ class Region:
             cursor.executemany(_UPSERT, rows)
 
     def exported(self) -> list[dict[str, object]]:
-        """What the region shows the centre."""
+        """What the region shows a centre that speaks the newest contract."""
         with self.cluster.login("outpost", "fleet_reader", READER_PASSWORD) as connection:
             return connection.execute(
-                "SELECT * FROM fleet_export.studies_v1 ORDER BY system, study_key, revision"
+                "SELECT * FROM fleet_export.studies_v2 ORDER BY system, study_key, revision"
             ).fetchall()
 
     def execute(self, statement: str, *values: object) -> None:
@@ -221,6 +223,9 @@ def study(number: int, **values: object) -> dict[str, object]:
         "device": "cpu",
         "inference_seconds": 3.4,
         "release": "0.1.0",
+        "notes": [],
+        "partial": False,
+        "doubtful": False,
     } | values
 
 

@@ -18,7 +18,7 @@ from postgres_cluster import (
 )
 
 from outpost.fleet.sync import sync_region
-from outpost.records.schema import HANDSHAKE, RELATIONS, STUDIES, generated_files
+from outpost.records.schema import CONTRACTS, NEWEST, NOTES, generated_files
 
 
 @pytest.fixture
@@ -38,8 +38,12 @@ def test_the_mart_has_the_contracts_columns_in_its_order(fleet: Fleet) -> None:
         "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
         " WHERE attrelid = 'fleet.studies_store'::regclass AND attnum > 0 ORDER BY attnum"
     )
-    wanted = [{"name": column.name, "type": column.type} for column in STUDIES]
-    assert found == [*wanted, {"name": "loaded_at", "type": "timestamp with time zone"}]
+    first, later = (
+        [{"name": column.name, "type": column.type} for column in columns]
+        for columns in (CONTRACTS[1].studies, NOTES)
+    )
+    assert found == [*first, {"name": "loaded_at", "type": "timestamp with time zone"}, *later]
+    assert CONTRACTS[NEWEST].studies == (*CONTRACTS[1].studies, *NOTES)
 
 
 def test_importing_the_regions_schema_gives_exactly_the_columns_we_generate(fleet: Fleet) -> None:
@@ -53,14 +57,17 @@ def test_importing_the_regions_schema_gives_exactly_the_columns_we_generate(flee
             mapping = f"OPTIONS (user 'fleet_reader', password {psycopg.sql.quote(READER_PASSWORD)})"
             me.execute(f"CREATE USER MAPPING FOR postgres SERVER region_tver {mapping}")
             me.execute("IMPORT FOREIGN SCHEMA fleet_export FROM SERVER region_tver INTO scratch")
-        for relation, wanted in (("studies_v1", STUDIES), ("handshake_v1", HANDSHAKE)):
+        wanted_of = {
+            name: columns for contract in CONTRACTS.values() for name, columns in contract.relations.items()
+        }
+        for relation, wanted in wanted_of.items():
             imported = fleet.ask(columns, (f"scratch.{relation}",))
             assert imported == fleet.ask(columns, (f"region_tver.{relation}",))
             assert [row["attname"] for row in imported] == [column.name for column in wanted]
         relations = fleet.ask(
             "SELECT relname::text AS name FROM pg_class WHERE relnamespace = 'scratch'::regnamespace"
         )
-        assert {row["name"] for row in relations} == set(RELATIONS)
+        assert {row["name"] for row in relations} == set(wanted_of)
     finally:
         fleet.ask("DROP SCHEMA scratch CASCADE")
         fleet.ask("DROP USER MAPPING IF EXISTS FOR postgres SERVER region_tver")
@@ -79,7 +86,7 @@ def test_no_view_of_the_mart_reads_a_foreign_table(fleet: Fleet) -> None:
         ") SELECT relkind::text AS kind, count(*) AS n FROM pg_class JOIN used USING (oid) GROUP BY relkind"
     )
     kinds = {row["kind"]: row["n"] for row in read_by_views}
-    assert kinds["v"] == 2
+    assert kinds["v"] == 3
     assert kinds["p"] == 1
     assert int(str(kinds["r"])) >= 6, "the walk reached the partitions"
     assert "f" not in kinds
@@ -234,6 +241,11 @@ def test_the_recorder_writes_studies_and_nothing_else(fleet: Fleet) -> None:
         {"reason": "Ivanov Ivan 1961"},
         {"modality": "Ivanov"},
         {"outcome": "lost"},
+        {"notes": ["STUDY_PARTIAL", "Ivanov Ivan 1961"]},
+        {"notes": ["IVANOV^IVAN"]},
+        {"notes": ["STUDY_PARTIAL", None]},
+        {"notes": ["19731231"]},
+        {"notes": [["STUDY_PARTIAL"], ["RESULT_DOUBTFUL"]]},
     ],
 )
 def test_the_table_itself_refuses_what_could_be_patient_data(fleet: Fleet, values: dict[str, object]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -101,7 +102,11 @@ class Served:
 
 @pytest.fixture
 def served(fleet: Fleet, tmp_path: Path) -> Iterator[Served]:
-    fleet.regions["chita"].write(1, 3)
+    now = datetime.now(UTC)
+    fleet.regions["chita"].write(1, 2)
+    fleet.regions["chita"].write(
+        3, finished_at=now, notes=["STUDY_PARTIAL", "RESULT_DOUBTFUL"], partial=True, doubtful=True
+    )
     fleet.regions["tver"].write(
         1, outcome="rejected", reason="NO_SERIES_FOR_BUNDLE", model=None, model_version=None, rung=None
     )
@@ -155,7 +160,20 @@ def test_the_service_syncs_by_itself_and_shows_it_as_page_json_metrics_and_table
     assert studies["statement"] == "3 of 4 regions fresh (1 never)"
     assert served.http.get("/studies.json", params={"limit": 0}).status_code == 422
 
+    told = {row["region"]: row for row in studies["marked"]}
+    assert [told[code]["partial_day"] for code in ("chita", "tver", "ghost")] == [1, 0, None]
+    assert (told["chita"]["newest_notes"], told["ghost"]["told"]) == (
+        ["STUDY_PARTIAL", "RESULT_DOUBTFUL"],
+        False,
+    )
+    newest = served.http.get("/studies.json", params={"region": "chita", "limit": 3}).json()["studies"]
+    assert sorted((row["partial"], row["doubtful"]) for row in newest) == [(False, False)] * 2 + [
+        (True, True)
+    ]
+
     page = served.http.get("/").text
+    assert page.count("partial, doubtful") == 2, "the newest of its region, and its own line"
+    assert "not told" in page
     assert "3 of 4 regions fresh" in page
     assert "&lt;b&gt;Ghost&lt;/b&gt;" in page
     assert "<b>Ghost" not in page
@@ -173,6 +191,9 @@ def test_the_service_syncs_by_itself_and_shows_it_as_page_json_metrics_and_table
     assert samples["outpost_fleet_region_state", (("region", "ghost"), ("state", "never"))] == 1
     assert samples["outpost_fleet_region_rows_total", (("region", "chita"),)] == 3
     assert ("outpost_fleet_region_age_seconds", (("region", "ghost"),)) not in samples
+    assert samples["outpost_fleet_partial_results", (("region", "chita"),)] == 1
+    assert samples["outpost_fleet_doubtful_results", (("region", "tver"),)] == 0
+    assert ("outpost_fleet_partial_results", (("region", "ghost"),)) not in samples
     assert 0 <= samples["outpost_fleet_region_age_seconds", (("region", "chita"),)] < 15
 
     fleet.regions["chita"].write(10)
@@ -188,6 +209,8 @@ def test_the_service_syncs_by_itself_and_shows_it_as_page_json_metrics_and_table
         row[:7] for row in lines
     ]
     assert ["ghost", "never", "-"] in [row[:3] for row in lines]
+    assert ["chita", "1", "1"] in [row[:3] for row in lines]
+    assert ["ghost", "not", "told", "not", "told", "-"] in lines
 
 
 def test_signs_of_life_come_from_the_loop_and_health_is_red_when_the_database_is_away(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from postgres_cluster import READER_PASSWORD, RECORDER_PASSWORD, Region, the_fleet
 
+from outpost.codes.notes import NOTES, Note
 from outpost.config import Records
-from outpost.records.journal import Instance, Journal, StudyRecord, utc_now
+from outpost.records.journal import _MIGRATIONS, _SCHEMA, Instance, Journal, StudyRecord, utc_now
 from outpost.records.recorder import Recorder, study_key
 
 UID_KEY = "the region's own key"
@@ -66,7 +69,7 @@ def receive(
     return record
 
 
-def deliver(journal: Journal, record: StudyRecord) -> None:
+def deliver(journal: Journal, record: StudyRecord, notes: Sequence[Note] = ()) -> None:
     journal.complete(record.row)
     journal.begin_inference(record.row)
     journal.begin_delivery(
@@ -78,6 +81,7 @@ def deliver(journal: Journal, record: StudyRecord) -> None:
         rung="full",
         device="cpu",
         inference_seconds=3.4,
+        notes=notes,
     )
     journal.finish(record.row, "delivered")
 
@@ -117,6 +121,85 @@ def test_the_rows_carry_the_outcome_and_no_trace_of_the_patient(region: Region, 
     for trace in ("1.2.643", "IVANOV", "IVAN", "1961"):
         assert trace not in everything
     assert journal.unshipped(10) == []
+
+
+def test_notes_are_shipped_by_their_codes_and_never_with_a_detail(region: Region, journal: Journal) -> None:
+    notes = {
+        "1.2.643.1": [],
+        "1.2.643.2": [Note("STUDY_PARTIAL", "126 of 181 of IVANOV^IVAN"), Note("STUDY_PARTIAL", "again")],
+        "1.2.643.3": [Note("PIXELS_UNSURE", "IVANOV"), Note("RESULT_DOUBTFUL", "IVANOV 1961")],
+        "1.2.643.4": [Note("Ivanov Ivan 1961"), Note("OBJECT_LEFT_OUT", "IVANOV^IVAN.dcm")],
+        "1.2.643.5": [Note(code, "1961") for code in NOTES],
+    }
+    for study_uid, said in notes.items():
+        deliver(journal, receive(journal, study_uid), said)
+
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    assert recorder.ship() == len(notes)
+    recorder.stop()
+
+    rows = {row["study_key"]: row for row in region.exported()}
+
+    def said_of(study_uid: str) -> tuple[object, object, object]:
+        row = rows[study_key(UID_KEY, study_uid)]
+        return row["notes"], row["partial"], row["doubtful"]
+
+    assert said_of("1.2.643.1") == ([], False, False)
+    assert said_of("1.2.643.2") == (["STUDY_PARTIAL"], True, False)
+    assert said_of("1.2.643.3") == (["PIXELS_UNSURE", "RESULT_DOUBTFUL"], False, True)
+    assert said_of("1.2.643.4") == (["OBJECT_LEFT_OUT"], False, False)
+    assert said_of("1.2.643.5") == (list(map(str, NOTES)), True, True)
+    with region.cluster.superuser("outpost") as me:
+        everything = str(me.execute("SELECT * FROM outpost.studies").fetchall())
+    for trace in ("IVAN", "Ivan", ".dcm", "again"):  # no digits: they stand in hashes and times
+        assert trace not in everything
+
+
+def test_a_result_that_was_lost_and_then_not_made_again_says_nothing(
+    region: Region, journal: Journal
+) -> None:
+    row = receive(journal, "1.2.643.1").row
+    journal.complete(row)
+    journal.begin_inference(row)
+    journal.begin_delivery(
+        row, model="m", model_version="1", engine="torch", precision="float32", rung="full", device="cpu",
+        inference_seconds=1.0, notes=[Note("STUDY_PARTIAL", "126 of 181")],
+    )  # fmt: skip
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    recorder.ship()
+    assert [(r["outcome"], r["notes"], r["partial"]) for r in region.exported()] == [
+        ("pending", ["STUDY_PARTIAL"], True)
+    ]
+    journal.recompute(row)  # the outbox lost it
+    recorder.ship()
+    journal.begin_inference(row)
+    journal.finish(row, "quarantined", "STUDY_INCOMPLETE", "126 of 181")
+    recorder.ship()
+    recorder.stop()
+    assert [(r["outcome"], r["notes"], r["partial"]) for r in region.exported()] == [
+        ("quarantined", [], False)
+    ]
+
+
+def test_a_journal_of_the_release_before_has_no_notes_and_ships_none(region: Region, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.sqlite3")) as db:  # as the release of schema 3 left it
+        db.executescript(_SCHEMA + _MIGRATIONS[2] + _MIGRATIONS[3])
+        db.execute("INSERT INTO facts VALUES ('schema', '3')")
+        db.execute(
+            "INSERT INTO studies (study_uid, revision, modality, state, received_at, finished_at, change)"
+            " VALUES ('1.2.3', 1, 'MR', 'delivered', ?1, ?1, 1)",
+            (utc_now().isoformat(timespec="microseconds"),),
+        )
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    journal = Journal(tmp_path / "old.sqlite3", "brain")
+    recorder = Recorder(journal, settings(region), "0.1.0")
+    assert recorder.ship() == 1
+    recorder.stop()
+    journal.close()
+    assert [(row["notes"], row["partial"], row["doubtful"]) for row in region.exported()] == [
+        ([], False, False)
+    ]
 
 
 def test_reasons_are_counted_by_day_system_sender_and_modality_however_often_they_are_shipped(
@@ -361,7 +444,7 @@ def test_a_reader_by_watermark_misses_no_row_while_two_recorders_write(
                     j.unshipped(1) for j in journals
                 )
                 rows = reader.execute(
-                    "SELECT * FROM fleet_export.studies_v1 WHERE seq > %s", (mark,)
+                    "SELECT * FROM fleet_export.studies_v2 WHERE seq > %s", (mark,)
                 ).fetchall()
                 for row in rows:
                     seen[row["system"], row["study_key"], row["revision"]] = row

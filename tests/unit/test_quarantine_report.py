@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from outpost.codes.notes import Note
 from outpost.quarantine.page import render
 from outpost.quarantine.report import Report, make_report, percent, text
 from outpost.records.counts import MOST_SENDERS, refused_by_sender, studies_by_sender
@@ -22,7 +25,9 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal.sqlite3", "brain")
 
 
-def ended(journal: Journal, number: int, sender: str, reason: str, modality: str = "CT") -> int:
+def ended(
+    journal: Journal, number: int, sender: str, reason: str, modality: str = "CT", notes: Sequence[Note] = ()
+) -> int:
     """A study of one image that ended so; without a reason it was delivered. Its journal row."""
     study = f"{UID}.{number}"
     image = Instance(f"{study}.1", study, f"{study}.2", "1.2", "1.2.1", modality, "d", 10, sender)
@@ -33,14 +38,15 @@ def ended(journal: Journal, number: int, sender: str, reason: str, modality: str
         outcome = "quarantined" if reason == "INFERENCE_TIMEOUT" else "rejected"
         journal.finish(record.row, outcome, reason, "KANAREYKA^IVAN")
         return record.row
-    deliver(journal, record.row)
+    deliver(journal, record.row, notes)
     return record.row
 
 
-def deliver(journal: Journal, row: int) -> None:
+def deliver(journal: Journal, row: int, notes: Sequence[Note] = ()) -> None:
     journal.begin_inference(row)
     journal.begin_delivery(
-        row, model="m", model_version="1", engine="e", precision="p", rung="full", device="cpu", inference_seconds=1.0
+        row, model="m", model_version="1", engine="e", precision="p", rung="full", device="cpu", inference_seconds=1.0,
+        notes=notes,
     )  # fmt: skip
     journal.finish(row, "delivered")
 
@@ -98,6 +104,38 @@ def test_a_study_computed_again_counts_once_as_it_ended_at_last(journal: Journal
     deliver(journal, again.row)
     [sender] = make_report(journal, *period).senders
     assert (sender.studies, sender.delivered, sender.reasons) == (1, 1, ())
+
+
+def test_it_says_who_sends_parts_and_what_is_in_doubt_also_where_a_whole_one_followed(
+    journal: Journal,
+) -> None:
+    part, doubt = (
+        Note("STUDY_PARTIAL", "126 of 181"),
+        Note("RESULT_DOUBTFUL", 'as ["STUDY_PARTIAL", "x"] has it'),
+    )
+    row = ended(journal, 1, "CT2", "", notes=[part])
+    deliver(journal, journal.resubmit(row, skip_filter=False, told="").row)
+    ended(journal, 2, "CT2", "", notes=[part, doubt])
+    ended(journal, 3, "MR1", "", notes=[doubt])
+    ended(journal, 4, "MR2", "", notes=[Note("OBJECT_LEFT_OUT", '["STUDY_PARTIAL", "')])
+    ended(journal, 5, "MR3", "")
+    report = make_report(journal, utc_now() - timedelta(days=1), utc_now() + timedelta(days=1))
+
+    assert [(s.name, s.partial, s.doubtful) for s in report.senders] == [
+        ("CT2", 2, 1),
+        ("MR1", 0, 1),
+        ("MR2", 0, 0),
+        ("MR3", 0, 0),
+    ]
+    english, russian = text(report, "en"), text(report, "ru")
+    assert "Partial results: 2, doubtful: 2." in english
+    assert "Partial results from CT2: 2. The result was computed on a part of the images" in english
+    assert "What to do: Send the missing images" in english
+    assert "Неполных результатов: 2, сомнительных: 2." in russian
+    assert "Сомнительных результатов по исследованиям от MR1: 1." in russian
+    assert "Partial results from CT2: 2." in render(report, "en")
+    assert "126 of 181" not in english + russian + render(report, "ru")
+    assert asdict(report)["senders"][0]["partial"] == 2
 
 
 def test_only_what_ended_in_the_period_counts(journal: Journal) -> None:

@@ -77,6 +77,17 @@ def test_a_study_of_each_region_reaches_the_centre_without_its_uid(centre: Host,
         60,
     )
     dump = centre.run_expect([0], "cd / && sudo -u postgres pg_dump fleet").stdout
+    marks = psql(
+        centre,
+        "fleet",
+        "SELECT region, bool_and(notes IS NOT NULL AND NOT partial AND NOT doubtful) FROM fleet.studies"
+        " WHERE outcome = 'delivered' GROUP BY region ORDER BY region",
+    ).splitlines()
+    assert marks == [f"{region}|t" for region in sorted(REGIONS)], "whole heads, and every region says so"
+    told = psql(
+        centre, "fleet", "SELECT bool_and(told AND partial_day = 0 AND doubtful_day = 0) FROM fleet.marked"
+    )
+    assert told == "t", "each region speaks the contract that tells"
     assert not [uid for uid in uids.values() if uid in dump], "a Study Instance UID left its region"
 
 

@@ -108,9 +108,13 @@ def test_a_study_passes_and_its_mask_is_right(region: str, host: Host, tmp_path:
     assert dice_of_segmentation(segmentation, TEMPLATES / "ch2bet.nii.gz") >= LEAST
 
     def recorded() -> bool:
-        return (
-            psql(host, "outpost", "SELECT count(*) FROM outpost.studies WHERE outcome = 'delivered'") != "0"
+        rows = psql(
+            host,
+            "outpost",
+            "SELECT count(*), coalesce(bool_or(partial OR doubtful), false) FROM fleet_export.studies_v2"
+            " WHERE outcome = 'delivered'",
         )
+        return not rows.startswith("0|") and rows.endswith("|f")
 
     wait_for("the study in the region's database", recorded, 30)
 

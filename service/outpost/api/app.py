@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
-from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, params
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, params
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
@@ -17,6 +15,7 @@ from outpost.api.drift import add_drift
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
 from outpost.api.security import Guard
+from outpost.api.studies import add_studies
 from outpost.config import Config
 from outpost.drift.keeper import Keeper
 from outpost.health.verdict import Health, Verdict
@@ -26,10 +25,7 @@ from outpost.intake.refusal import InstanceRefused
 from outpost.intake.spool import Spool
 from outpost.intake.stow import StowRequest, UnsupportedType, boundary_of
 from outpost.quarantine.desk import Desk
-from outpost.reasons import explain
-from outpost.records.journal import Journal, StudyRecord
-
-State = Literal["receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined"]
+from outpost.records.journal import Journal
 
 _DICOM_JSON = "application/dicom+json"
 
@@ -50,7 +46,7 @@ def create_app(
     guard = Guard(config.api.tokens)
     read, admin = [Depends(guard.needs("read"))], [Depends(guard.needs("admin"))]
     _add_health(app, config, model, health, admin)
-    _add_studies(app, journal, read)
+    add_studies(app, journal, read)
     _add_stow(app, spool, assembly, admin)
     add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
     add_drift(app, config, keeper, read, admin)
@@ -108,45 +104,6 @@ def _add_health(
 
     def _verdict(verdict: Verdict) -> JSONResponse:
         return JSONResponse(verdict.as_json(), 200 if verdict.ready else 503)
-
-
-def _add_studies(app: FastAPI, journal: Journal, read: Sequence[params.Depends]) -> None:
-    @app.get("/events", tags=["health"], dependencies=read)
-    def events(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
-        """What the service decided by itself or was told, newest first: rungs, engines, quotas, re-submissions."""
-        return [asdict(event) for event in journal.events(limit)]
-
-    @app.get("/studies", tags=["studies"], dependencies=read)
-    def studies(
-        state: State | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> list[dict[str, Any]]:
-        """Studies, newest first. Shows study UIDs: for this host's administrators."""
-        return [_study(record) for record in journal.newest(state, limit)]
-
-    @app.get("/studies/{study_uid}", tags=["studies"], dependencies=read)
-    def study(study_uid: str) -> dict[str, Any]:
-        """Every revision of one study, with how far its results have come."""
-        revisions = journal.revisions(study_uid)
-        if not revisions:
-            raise HTTPException(404, "no study with this Study Instance UID was received here")
-        return {
-            "study_uid": study_uid,
-            "revisions": [
-                _study(record) | {"deliveries": [asdict(d) for d in journal.deliveries(record.row)]}
-                for record in revisions
-            ],
-        }
-
-
-def _study(record: StudyRecord) -> dict[str, Any]:
-    reason = explain(record.reason)
-    return asdict(record) | {
-        "outcome": record.outcome,
-        "meaning": reason.meaning if reason else "",
-        "remedy": reason.remedy if reason else "",
-        "meaning_ru": reason.meaning_ru if reason else "",
-        "remedy_ru": reason.remedy_ru if reason else "",
-    }
 
 
 def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly, admin: Sequence[params.Depends]) -> None:

@@ -135,6 +135,21 @@ NOTES: Final[dict[NoteCode, NoteText]] = {
 }
 
 
+def kind_of(code: str) -> Kind:
+    """What sort of note a code is. One that is not in `NOTES` (the pixel verdict's, a newer release's) is a remark."""
+    return next((text.kind for known, text in NOTES.items() if known == code), "remark")
+
+
+def is_partial(notes: Iterable[Note]) -> bool:
+    """Whether a result with these notes is of a part of its study."""
+    return any(kind_of(note.code) == "part" for note in notes)
+
+
+def is_doubtful(notes: Iterable[Note]) -> bool:
+    """Whether a result with these notes may be of images that are not what the model is for."""
+    return any(kind_of(note.code) == "doubt" for note in notes)
+
+
 def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
     """Each note once, in the order they came; an empty detail goes where the same code has another."""
     unique = list(dict.fromkeys(notes))

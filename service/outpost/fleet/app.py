@@ -51,6 +51,7 @@ class Studies:
 
     statement: str
     summary: list[view.Counted]
+    marked: list[view.Marked]
     studies: list[view.Study]
 
 
@@ -86,6 +87,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                 view.summary(connection),
                 view.newest_studies(connection, None, PAGE_STUDIES),
                 datetime.now(UTC),
+                view.marked(connection),
             )
 
     @app.get("/freshness.json")
@@ -97,11 +99,12 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
 
     @app.get("/studies.json")
     def studies(region: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Studies:
-        """Totals of all regions, and the studies received last (of one region, if named)."""
+        """Totals of all regions, what results say of themselves, and the studies received last (of one, if named)."""
         with reading() as connection:
             return Studies(
                 view.headline(view.freshness(connection)),
                 view.summary(connection),
+                view.marked(connection),
                 view.newest_studies(connection, region, limit),
             )
 
@@ -109,7 +112,12 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
     def metrics() -> Response:
         try:
             with reading() as connection:
-                body = exposition(view.freshness(connection), view.summary(connection), collector)
+                body = exposition(
+                    view.freshness(connection),
+                    view.summary(connection),
+                    collector,
+                    view.marked(connection),
+                )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
             body = exposition(None, [], collector)

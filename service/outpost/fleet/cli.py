@@ -66,9 +66,10 @@ def _table(arguments: argparse.Namespace) -> int:
         with centre_connection(config.centre, "table") as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '30s'")
             regions, counted = view.freshness(connection), view.summary(connection)
+            marked = view.marked(connection)
     except (CentreError, psycopg.Error) as error:
         return _fault(" ".join(str(error).split()))
-    sys.stdout.write(table.render(regions, counted) + "\n")
+    sys.stdout.write(table.render(regions, counted, marked) + "\n")
     return 0
 
 

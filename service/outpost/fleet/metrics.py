@@ -9,13 +9,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from outpost.fleet.collector import Collector
-from outpost.fleet.view import STATES, Counted, Region
+from outpost.fleet.view import STATES, Counted, Marked, Region
 
 
-def exposition(regions: Sequence[Region] | None, counted: Sequence[Counted], collector: Collector) -> bytes:
+def exposition(
+    regions: Sequence[Region] | None,
+    counted: Sequence[Counted],
+    collector: Collector,
+    marked: Sequence[Marked] = (),
+) -> bytes:
     """The text format. `regions` None means that the centre's database did not answer."""
     registry = CollectorRegistry()
-    registry.register(_Families(regions, counted, collector))
+    registry.register(_Families(regions, counted, collector, marked))
     return generate_latest(registry)
 
 
@@ -23,9 +28,13 @@ class _Families:
     """What prometheus_client asks for metrics: one reading, already made."""
 
     def __init__(
-        self, regions: Sequence[Region] | None, counted: Sequence[Counted], collector: Collector
+        self,
+        regions: Sequence[Region] | None,
+        counted: Sequence[Counted],
+        collector: Collector,
+        marked: Sequence[Marked],
     ) -> None:
-        self._regions, self._counted, self._collector = regions, counted, collector
+        self._regions, self._counted, self._collector, self._marked = regions, counted, collector, marked
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
@@ -41,6 +50,7 @@ class _Families:
         if self._regions is not None:
             yield from _of_regions(self._regions)
             yield _of_studies(self._counted)
+            yield from _of_marked(self._marked)
 
 
 def _of_regions(regions: Sequence[Region]) -> Iterator[Metric]:
@@ -88,3 +98,29 @@ def _of_studies(counted: Sequence[Counted]) -> Metric:
     for line in counted:
         studies.add_metric([str(getattr(line, label) or "") for label in labels], line.studies)
     return studies
+
+
+def _of_marked(marked: Sequence[Marked]) -> Iterator[Metric]:
+    """Left out for a region that does not say: no value is not the same as none."""
+    partial = GaugeMetricFamily(
+        "outpost_fleet_partial_results",
+        "Results of the last 24 h that say they are of a part of their study.",
+        labels=["region"],
+    )
+    doubtful = GaugeMetricFamily(
+        "outpost_fleet_doubtful_results",
+        "Results of the last 24 h that say the images may not be what the model is for.",
+        labels=["region"],
+    )
+    newest = GaugeMetricFamily(
+        "outpost_fleet_marked_result_timestamp_seconds",
+        "When the newest partial or doubtful result was delivered, the region's clock.",
+        labels=["region"],
+    )
+    for region in marked:
+        if region.told:
+            partial.add_metric([region.region], float(region.partial_day or 0))
+            doubtful.add_metric([region.region], float(region.doubtful_day or 0))
+        if region.newest_at is not None:
+            newest.add_metric([region.region], region.newest_at.timestamp())
+    yield from (partial, doubtful, newest)

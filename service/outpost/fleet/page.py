@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 
-from outpost.fleet.view import Counted, Region, Study, age, headline, model_name, moment
+from outpost.fleet.view import (
+    Counted,
+    Marked,
+    Region,
+    Study,
+    age,
+    headline,
+    marked_day,
+    marked_newest,
+    marks,
+    model_name,
+    moment,
+)
 
 REFRESH_SECONDS = 10
 
@@ -27,7 +39,11 @@ th,td{border-color:#2c343f}.fresh{color:#6fd08c}.late{color:#e5b454}.stale,.inco
 
 
 def render(
-    regions: Sequence[Region], counted: Sequence[Counted], studies: Sequence[Study], now: datetime
+    regions: Sequence[Region],
+    counted: Sequence[Counted],
+    studies: Sequence[Study],
+    now: datetime,
+    marked: Sequence[Marked] = (),
 ) -> str:
     """The whole page."""
     return _frame(
@@ -35,6 +51,7 @@ def render(
         f'<p class="note">As of {moment(now)} UTC; this page renews itself every {REFRESH_SECONDS} s.</p>'
         f"<h2>Regions</h2>{_regions(regions)}"
         f"<h2>Studies, each counted once</h2>{_counted(counted)}"
+        f"<h2>Results that say they are partial or doubtful, last 24 h</h2>{_marked(marked)}"
         f"<h2>Received last</h2>{_studies(studies)}"
         '<p class="note">The same as data: <a href="/freshness.json">freshness.json</a>, '
         '<a href="/studies.json">studies.json</a>, <a href="/metrics">metrics</a>, '
@@ -91,17 +108,38 @@ def _counted(counted: Sequence[Counted]) -> str:
     )
 
 
+def _marked(marked: Sequence[Marked]) -> str:
+    rows = [
+        f'<tr><td><code>{escape(m.region)}</code></td><td class="number {_grave(m.partial_day)}">'
+        f'{marked_day(m, m.partial_day)}</td><td class="number {_grave(m.doubtful_day)}">'
+        f"{marked_day(m, m.doubtful_day)}</td><td>{escape(marked_newest(m))}</td></tr>"
+        for m in marked
+    ]
+    return _table(
+        '<th>Region</th><th class="number">Partial</th><th class="number">Doubtful</th>'
+        "<th>Newest of any day (UTC)</th>",
+        rows,
+        "No region is attached yet.",
+    )
+
+
+def _grave(something: object) -> str:
+    """The class of a cell that a person should see."""
+    return "stale" if something else ""
+
+
 def _studies(studies: Sequence[Study]) -> str:
     rows = [
         f"<tr><td>{moment(s.received_at)}</td><td><code>{escape(s.region)}</code></td>"
         f"<td><code>{escape(s.study_key[:12])}</code> r{s.revision}</td><td>{escape(s.modality or '-')}</td>"
         f'<td class="number">{s.instances}</td><td>{escape(s.outcome)}</td>'
-        f"<td>{escape(s.reason or '-')}</td></tr>"
+        f'<td>{escape(s.reason or "-")}</td><td class="{_grave(s.partial or s.doubtful)}">'
+        f"{escape(marks(s.partial, s.doubtful))}</td></tr>"
         for s in studies
     ]
     return _table(
         "<th>Received (UTC)</th><th>Region</th><th>Study</th><th>Modality</th>"
-        '<th class="number">Instances</th><th>Outcome</th><th>Reason</th>',
+        '<th class="number">Instances</th><th>Outcome</th><th>Reason</th><th>The result says</th>',
         rows,
         "No studies yet.",
     )

@@ -23,14 +23,16 @@ from psycopg.rows import class_row
 from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
 from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
 from outpost.fleet.schedule import failure_delay, success_delay
-from outpost.records.schema import CONTRACT_VERSION, STUDIES
+from outpost.records.schema import CONTRACTS, NEWEST, Contract
 
-SCHEMA_VERSION = 2  # of fleet/sql: what this code needs to find in fleet.schema_version
+SCHEMA_VERSION = 4  # of fleet/sql: what this code needs to find in fleet.schema_version
 SPAN_LEAST, SPAN_MOST = 100, 1_000_000
 QUICK_SECONDS, SLOW_SECONDS = 5.0, 15.0
 FIRST_ANSWER_SECONDS = 10.0  # a dozen round trips, of a satellite link too
 
-_COLUMNS = [column.name for column in STUDIES if column.name != "region"]
+# The newest first: a region is read by the newest contract that it speaks, too.
+_READABLE = [CONTRACTS[version] for version in range(NEWEST, NEWEST - 2, -1)]
+_COLUMNS = [column.name for column in CONTRACTS[NEWEST].studies if column.name != "region"]
 _KEY = ("system", "study_key", "revision")
 
 
@@ -91,6 +93,7 @@ class _State:
     epoch: str | None
     span_seq: int
     consecutive_failures: int
+    contract_version: int | None
 
 
 @contextmanager
@@ -181,7 +184,7 @@ def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, st
     with connection.cursor(row_factory=class_row(_State)) as cursor:
         state = cursor.execute(
             "UPDATE fleet.sync SET attempted_at = clock_timestamp() WHERE region = %s"
-            " RETURNING watermark_seq, epoch, span_seq, consecutive_failures",
+            " RETURNING watermark_seq, epoch, span_seq, consecutive_failures, contract_version",
             (region.code,),
         ).fetchone()
     if state is None:
@@ -219,22 +222,22 @@ def _pull(
     deadline: float,
 ) -> Fault | None:
     """Read ranges until nothing is missing, or until there is no time for another one."""
-    watermark, epoch = state.watermark_seq, state.epoch
+    watermark, epoch, spoken = state.watermark_seq, state.epoch, state.contract_version
     while True:
         began = time.monotonic()
         with connection.transaction():
-            hello = _first_handshake(connection, region, deadline)
+            contract, hello = _first_handshake(connection, region, deadline)
             _limit_statements(connection, deadline - time.monotonic())
-            again = _why_read_again(hello, epoch, watermark)
+            again = _why_read_again(hello, epoch, watermark, spoken)
             if again:
                 watermark = 0
             until = min(watermark + progress.span_seq, hello.max_seq)
             if progress.skew_seconds is None:
                 # Asked again now that the connection stands: opening it took several round trips.
-                progress.skew_seconds = _handshake(connection, region).skew_seconds
+                progress.skew_seconds = _handshake(connection, region, contract).skew_seconds
             rows, newest = 0, None
             if until > watermark:
-                rows, newest = _store_range(connection, region, watermark, until)
+                rows, newest = _store_range(connection, region, contract, watermark, until)
             if rows:
                 _count(connection, region)
             complete = until >= hello.max_seq
@@ -257,7 +260,7 @@ def _pull(
                     "again": again,
                 },
             )
-        watermark, epoch = until, hello.epoch
+        watermark, epoch, spoken = until, hello.epoch, hello.contract_version
         progress.rows += rows
         progress.span_seq = next_span(progress.span_seq, time.monotonic() - began)
         if complete:
@@ -269,8 +272,10 @@ def _pull(
             )
 
 
-def _first_handshake(connection: psycopg.Connection, region: _Region, deadline: float) -> Hello:
-    """The handshake that also opens the connection to the region.
+def _first_handshake(
+    connection: psycopg.Connection, region: _Region, deadline: float
+) -> tuple[Contract, Hello]:
+    """The handshake that also opens the connection to the region, and the contract it is by.
 
     Before PostgreSQL 16 the server option connect_timeout gives up an address that does not answer; since
     then postgres_fdw waits by itself and ignores it (20 s measured with 16.14 and 18.4, tcp_user_timeout's),
@@ -278,14 +283,26 @@ def _first_handshake(connection: psycopg.Connection, region: _Region, deadline: 
     """
     if connection.info.server_version < 160000:
         _limit_statements(connection, deadline - time.monotonic())
-        return _handshake(connection, region)
+        return _newest_handshake(connection, region)
     _limit_statements(connection, FIRST_ANSWER_SECONDS)
     try:
-        return _handshake(connection, region)
+        return _newest_handshake(connection, region)
     except psycopg.errors.QueryCanceled as error:
         if said_by_region(error):
             raise
         raise RegionFault("unreachable", NO_ANSWER.format(at=region.at)) from None
+
+
+def _newest_handshake(connection: psycopg.Connection, region: _Region) -> tuple[Contract, Hello]:
+    """The handshake by the newest contract whose relations are there, at the region and as foreign tables here."""
+    *newer, oldest = _READABLE
+    for contract in newer:
+        try:
+            with connection.transaction():  # a savepoint: the older one is asked in the same snapshot
+                return contract, _handshake(connection, region, contract)
+        except psycopg.errors.UndefinedTable:
+            continue
+    return oldest, _handshake(connection, region, oldest)
 
 
 def _limit_statements(connection: psycopg.Connection, seconds: float) -> None:
@@ -295,12 +312,12 @@ def _limit_statements(connection: psycopg.Connection, seconds: float) -> None:
     )
 
 
-def _handshake(connection: psycopg.Connection, region: _Region) -> Hello:
+def _handshake(connection: psycopg.Connection, region: _Region, contract: Contract) -> Hello:
     """Ask the region who it is. Raises `RegionFault` when the answer is not one we can work with."""
     asked_at = _centre_clock(connection)
     answer = connection.execute(
         sql.SQL("SELECT region, contract_version, release, clock, max_seq, epoch FROM {}").format(
-            region.table("handshake_v1")
+            region.table(contract.handshake_relation)
         )
     ).fetchone()
     answered_at = _centre_clock(connection)
@@ -309,11 +326,12 @@ def _handshake(connection: psycopg.Connection, region: _Region) -> Hello:
     hello = Hello(asked_at, answered_at, *answer)
     if hello.region != region.code:
         raise RegionFault("wrong_region", f"{region.at} says it is region {hello.region}, not {region.code}")
-    if hello.contract_version != CONTRACT_VERSION:
-        older = "the region" if hello.contract_version < CONTRACT_VERSION else "the centre"
+    if hello.contract_version != contract.version:
+        known = [readable.version for readable in _READABLE]
+        older = "the region" if hello.contract_version < min(known) else "the centre"
         raise RegionFault(
             "incompatible",
-            f"the region speaks contract {hello.contract_version}, the centre knows {CONTRACT_VERSION}: "
+            f"the region speaks contract {hello.contract_version}, the centre knows {min(known)} to {max(known)}: "
             f"update {older}",
         )
     return hello
@@ -327,32 +345,37 @@ def _centre_clock(connection: psycopg.Connection) -> datetime:
     return moment
 
 
-def _why_read_again(hello: Hello, epoch: str | None, watermark: int) -> str | None:
-    """Why the watermark means nothing in this database, or None if it does."""
+def _why_read_again(hello: Hello, epoch: str | None, watermark: int, spoken: int | None) -> str | None:
+    """Why the watermark means nothing in this database, or None if it does. `spoken`: the contract of the last pass."""
     if epoch is not None and hello.epoch != epoch:
         return "the region's database is not the one read before (rebuilt or restored)"
     if hello.max_seq < watermark:
         return f"the region's database went back from change {watermark} to {hello.max_seq} (restored)"
+    if watermark and spoken is not None and spoken < hello.contract_version:
+        return f"the rows held came by contract {spoken}, contract {hello.contract_version} says more of each"
     return None
 
 
 def _store_range(
-    connection: psycopg.Connection, region: _Region, after: int, until: int
+    connection: psycopg.Connection, region: _Region, contract: Contract, after: int, until: int
 ) -> tuple[int, datetime | None]:
     """Copy the rows with after < seq <= until; how many, and the newest `updated_at` among them.
 
-    The bounds are literals, so that postgres_fdw ships the condition.
+    What the region's contract does not say is stored as NULL, whatever an earlier contract said of the row. The bounds
+    are literals, so that postgres_fdw ships the condition.
     """
+    told = {column.name for column in contract.studies}
     statement = sql.SQL(
         "WITH stored AS ("
         " INSERT INTO fleet.studies_store (region, {columns})"
-        " SELECT {region}, {columns} FROM {table} WHERE seq > {after} AND seq <= {until}"
+        " SELECT {region}, {values} FROM {table} WHERE seq > {after} AND seq <= {until}"
         " ON CONFLICT (region, system, study_key, revision) DO UPDATE SET {updates}, loaded_at = now()"
         " RETURNING updated_at) SELECT count(*), max(updated_at) FROM stored"
     ).format(
         columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
+        values=sql.SQL(", ").join(sql.Identifier(c) if c in told else sql.SQL("NULL") for c in _COLUMNS),
         region=sql.Literal(region.code),
-        table=region.table("studies_v1"),
+        table=region.table(contract.studies_relation),
         after=sql.Literal(after),
         until=sql.Literal(until),
         updates=sql.SQL(", ").join(

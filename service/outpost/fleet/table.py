@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outpost.fleet.view import Counted, Region, age, headline, model_name, moment
+from outpost.fleet.view import (
+    Counted,
+    Marked,
+    Region,
+    age,
+    headline,
+    marked_day,
+    marked_newest,
+    model_name,
+    moment,
+)
 
 
-def render(regions: Sequence[Region], counted: Sequence[Counted]) -> str:
-    """Both views, with the headline that says how many regions the numbers speak for."""
+def render(regions: Sequence[Region], counted: Sequence[Counted], marked: Sequence[Marked] = ()) -> str:
+    """The views, with the headline that says how many regions the numbers speak for."""
     parts = [headline(regions)]
     if regions:
         rows = [
@@ -33,6 +43,12 @@ def render(regions: Sequence[Region], counted: Sequence[Counted]) -> str:
         parts.append(columns(head, lines))
     else:
         parts.append("no studies yet")
+    if marked:
+        told = [
+            (m.region, marked_day(m, m.partial_day), marked_day(m, m.doubtful_day), marked_newest(m))
+            for m in marked
+        ]
+        parts.append(columns(("REGION", "PARTIAL, 24 H", "DOUBTFUL, 24 H", "NEWEST SUCH RESULT (UTC)"), told))
     return "\n\n".join(parts)
 
 

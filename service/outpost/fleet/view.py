@@ -52,6 +52,27 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """One line of fleet.marked: results of a region that say they are of a part of their study, or in doubt.
+
+    `told` is false where the region does not say (contract 1, or never read); the counts are then None. They are of
+    results delivered in the last day, `newest_...` of the last one of any day.
+    """
+
+    region: str
+    told: bool
+    partial_day: int | None
+    doubtful_day: int | None
+    newest_at: datetime | None
+    newest_system: str | None
+    newest_study_key: str | None
+    newest_revision: int | None
+    newest_partial: bool | None
+    newest_doubtful: bool | None
+    newest_notes: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """One revision of one study, with how old the region's data is."""
 
@@ -76,6 +97,9 @@ class Study:
     state: str
     age_seconds: float | None
     data_through: datetime | None
+    notes: list[str] | None  # codes; None where the region does not say
+    partial: bool | None
+    doubtful: bool | None
 
 
 def freshness(connection: psycopg.Connection) -> list[Region]:
@@ -92,6 +116,13 @@ def summary(connection: psycopg.Connection) -> list[Counted]:
         return cursor.execute(
             f"SELECT {names} FROM fleet.summary ORDER BY region, system, outcome, model, model_version, rung"
         ).fetchall()
+
+
+def marked(connection: psycopg.Connection) -> list[Marked]:
+    """What was marked partial or doubtful, region by region, in order of its code."""
+    names = ", ".join(Marked.__dataclass_fields__)
+    with connection.cursor(row_factory=class_row(Marked)) as cursor:
+        return cursor.execute(f"SELECT {names} FROM fleet.marked ORDER BY region").fetchall()
 
 
 def newest_studies(connection: psycopg.Connection, region: str | None, limit: int) -> list[Study]:
@@ -133,6 +164,24 @@ def age(seconds: float | None) -> str:
 def moment(when: datetime | None) -> str:
     """A time for people, UTC; a dash when there is none."""
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if when else "-"
+
+
+def marks(partial: bool | None, doubtful: bool | None) -> str:
+    """What a result says of itself, in a word or two; a dash for one that says nothing."""
+    return ", ".join(word for word, so in (("partial", partial), ("doubtful", doubtful)) if so) or "-"
+
+
+def marked_day(region: Marked, count: int | None) -> str:
+    """A count of the last day for people; words where the region does not tell."""
+    return str(count or 0) if region.told else "not told"
+
+
+def marked_newest(region: Marked) -> str:
+    """When, what and which the newest marked result is; a dash where there is none."""
+    if region.newest_at is None:
+        return "-"
+    which = f"{region.newest_system} {(region.newest_study_key or '')[:12]} r{region.newest_revision}"
+    return f"{moment(region.newest_at)} {marks(region.newest_partial, region.newest_doubtful)}, {which}"
 
 
 def model_name(counted: Counted) -> str:

@@ -30,21 +30,7 @@ _MIB = 1 << 20
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `quarantine` and its subcommands."""
-    common = argparse.ArgumentParser(add_help=False)
-    configured = os.environ.get("OUTPOST_CONFIG")
-    common.add_argument(
-        "--config",
-        type=Path,
-        default=Path(configured) if configured else None,
-        required=not configured,
-        help="YAML file of this system (default: $OUTPOST_CONFIG)",
-    )
-    common.add_argument(
-        "--language",
-        choices=("en", "ru"),
-        default="ru" if os.environ.get("LANG", "").startswith("ru") else "en",
-        help="of explanations (default: that of $LANG)",
-    )
+    common = common_options()
     quarantine = commands.add_parser(
         "quarantine", help="look at what ended without a result, and try it again"
     )
@@ -97,6 +83,26 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report.set_defaults(run=_report)
 
 
+def common_options() -> argparse.ArgumentParser:
+    """--config and --language, for every command that asks the service or its storage."""
+    common = argparse.ArgumentParser(add_help=False)
+    configured = os.environ.get("OUTPOST_CONFIG")
+    common.add_argument(
+        "--config",
+        type=Path,
+        default=Path(configured) if configured else None,
+        required=not configured,
+        help="YAML file of this system (default: $OUTPOST_CONFIG)",
+    )
+    common.add_argument(
+        "--language",
+        choices=("en", "ru"),
+        default="ru" if os.environ.get("LANG", "").startswith("ru") else "en",
+        help="of explanations (default: that of $LANG)",
+    )
+    return common
+
+
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -110,7 +116,7 @@ class _Refusal(Exception):
 
 
 @contextmanager
-def _desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
+def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
     """The running service's desk, or one of our own on the storage that no service holds."""
     config = load(options.config, Config)
     from outpost.quarantine.again import CannotResubmit
@@ -151,7 +157,7 @@ def _desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
             journal.close()
 
 
-def _told(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def in_one_line(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Say what a command cannot do in one line, with exit status 1."""
 
     @functools.wraps(command)
@@ -165,11 +171,11 @@ def _told(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return run
 
 
-@_told
+@in_one_line
 def _list(options: argparse.Namespace) -> int:
-    with _desk(options) as desk:
-        reasons = _plain(desk.reasons())
-        page = _plain(
+    with open_desk(options) as desk:
+        reasons = plain(desk.reasons())
+        page = plain(
             desk.listed(
                 reason=options.reason,
                 sender=options.sender,
@@ -186,7 +192,7 @@ def _list(options: argparse.Namespace) -> int:
         print(
             f"{reason['reason']}: {reason['items']} held, {reason['bytes'] / _MIB:.1f} of "
             f"{reason['max_bytes'] / _MIB:.0f} MiB; {reason['evicted']} left for the quota. "
-            f"{_in(options, reason, 'meaning')}"
+            f"{in_words(options, reason, 'meaning')}"
         )
     if reasons:
         print()
@@ -212,16 +218,16 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-@_told
+@in_one_line
 def _show(options: argparse.Namespace) -> int:
-    with _desk(options) as desk:
-        item = _plain(desk.show(options.item, identity=options.identity))
+    with open_desk(options) as desk:
+        item = plain(desk.show(options.item, identity=options.identity))
     if options.json:
         print(json.dumps(item, ensure_ascii=False))
         return 0
     print(f"{item['item']}: {item['outcome']}, {item['reason']}")
-    print(f"  {_in(options, item, 'meaning')}")
-    print(f"  {_in(options, item, 'remedy')}")
+    print(f"  {in_words(options, item, 'meaning')}")
+    print(f"  {in_words(options, item, 'remedy')}")
     if item["detail"]:
         print(f"  {item['detail']}")
     told = {
@@ -239,20 +245,20 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-@_told
+@in_one_line
 def _thumbnail(options: argparse.Namespace) -> int:
-    with _desk(options) as desk:
+    with open_desk(options) as desk:
         picture = desk.picture(options.item, options.image, large=options.large)
     _write(options.output, [picture])
     return 0
 
 
-@_told
+@in_one_line
 def _resubmit(options: argparse.Namespace) -> int:
     status = 0
     for name in options.items:  # one that cannot be done does not keep the others
         try:
-            with _desk(options) as desk:
+            with open_desk(options) as desk:
                 done = desk.resubmit(name, skip_filter=options.skip_filter)
             print(f"{name}: waits as {done['item']}, revision {done['revision']}")
         except _Refusal as refusal:
@@ -261,30 +267,30 @@ def _resubmit(options: argparse.Namespace) -> int:
     return status
 
 
-@_told
+@in_one_line
 def _export(options: argparse.Namespace) -> int:
-    with _desk(options) as desk:
+    with open_desk(options) as desk:
         _write(options.output, desk.archive(options.item))
     return 0
 
 
-@_told
+@in_one_line
 def _report(options: argparse.Namespace) -> int:
     if not 1 <= options.days <= 3660:
         raise _Refusal(f"--days {options.days}: write 1 to 3660")
     until = options.until or datetime.now(UTC)
-    with _desk(options) as desk:
+    with open_desk(options) as desk:
         made = desk.report(until - timedelta(days=options.days), until, options.format, options.language)
-    text = made if isinstance(made, str) else json.dumps(_plain(made), ensure_ascii=False) + "\n"
+    text = made if isinstance(made, str) else json.dumps(plain(made), ensure_ascii=False) + "\n"
     _write(options.output, [text.encode()])
     return 0
 
 
-def _in(options: argparse.Namespace, explained: dict[str, Any], key: str) -> str:
+def in_words(options: argparse.Namespace, explained: dict[str, Any], key: str) -> str:
     return str(explained[f"{key}_ru" if options.language == "ru" else key])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As it comes over the API: dates are text."""
     return json.loads(json.dumps(value, default=_iso))
 

@@ -85,6 +85,16 @@ class RemoteDesk:
         ).json()
         return done
 
+    def studies(
+        self, *, state: str | None = None, marked: bool = False, held: bool = False, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """As `Desk.studies`."""
+        given = {} if state is None else {"state": state}
+        found: list[dict[str, Any]] = self._get(
+            "/studies", marked=marked, held=held, limit=limit, **given
+        ).json()
+        return found
+
     def archive(self, name: str) -> Iterator[bytes]:
         """As `Desk.archive`; needs a token with the role admin."""
         reply = self._answer(self._http.build_request("GET", f"/quarantine/{name}/export.tar"), stream=True)

@@ -15,7 +15,9 @@ from outpost.quarantine import again, export, look, shelf
 from outpost.quarantine.page import render
 from outpost.quarantine.report import make_report, text
 from outpost.reasons import Language, explain
+from outpost.records.explained import explained
 from outpost.records.journal import Journal
+from outpost.records.said import newest
 
 Format = Literal["text", "html", "json"]
 
@@ -100,6 +102,13 @@ class Desk:
         return asdict(
             again.resubmit(self._journal, self._spool, self._assembly, name, skip_filter=skip_filter, who=who)
         )
+
+    def studies(
+        self, *, state: str | None = None, marked: bool = False, held: bool = False, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Studies of any end, newest first; `marked`: only partial or doubtful results, `held`: only what waits."""
+        found = newest(self._journal, state=state, marked=marked, held=held, limit=limit)
+        return explained(self._journal, found)
 
     def archive(self, name: str) -> Iterator[bytes]:
         """A tar archive of an item, piece by piece. Raises `NoSuchItem`, before the first piece."""

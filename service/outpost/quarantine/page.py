@@ -13,6 +13,7 @@ from outpost.quarantine.report import (
     Sender,
     Share,
     headline,
+    marked_sentences,
     meaning,
     percent,
     period,
@@ -71,7 +72,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "from": "From {name}",
         "of": "{unusable} of {studies} studies gave no result",
         "none": "Every study of this sender gave a result.",
-        "foot": "Each study counts once, as it ended at last, for the sender of its first image. "
+        "foot": "Each study counts once, as it ended at last, for the sender of its first image; partial and "
+        "doubtful results count one by one, also where a whole one followed. "
         "No patient and no study is named here.",
     },
     "ru": {
@@ -90,7 +92,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "from": "От {name}",
         "of": "без результата {unusable} из {studies} исследований",
         "none": "Все исследования этого отправителя дали результат.",
-        "foot": "Каждое исследование учтено один раз, по последнему исходу, за отправителем первого снимка. "
+        "foot": "Каждое исследование учтено один раз, по последнему исходу, за отправителем первого снимка; неполные и "
+        "сомнительные результаты учтены каждый, даже если за ним пришёл полный. "
         "Ни пациенты, ни исследования здесь не названы.",
     },
 }
@@ -234,11 +237,15 @@ def _section(sender: Sender, language: Language) -> str:
         if rows
         else ""
     )
+    marked = "".join(
+        f"<p>{_prose(sentence)} {_prose(advice)}</p>"
+        for sentence, advice in marked_sentences(sender, language)
+    )
     refused = "".join(
         f"<p>{_prose(refused_sentence(sender, share, language))} {_prose(remedy(share.reason, language))}</p>"
         for share in sender.refused_reasons
     )
-    return f'<section>{title}<p class="note">{escape(told)}</p>{table}{refused}</section>'
+    return f'<section>{title}<p class="note">{escape(told)}</p>{table}{marked}{refused}</section>'
 
 
 def _row(sender: Sender, share: Share, language: Language) -> str:

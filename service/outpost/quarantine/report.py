@@ -9,9 +9,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from outpost.codes.notes import NOTES, NoteCode
 from outpost.reasons import Language, explain
 from outpost.records.counts import Ended, RefusedDay, ended, refused
 from outpost.records.journal import Journal
+from outpost.records.said import marked_by_sender
 
 # Beyond these, senders are summed up: a report is read by a person.
 MOST_SENDERS = 30
@@ -42,6 +44,8 @@ class Sender:
     modalities: tuple[str, ...]
     refused_images: int
     refused_reasons: tuple[Share, ...]
+    partial: int = 0  # results of the period that say they are of a part; each revision for itself
+    doubtful: int = 0  # the same of doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ class Report:
     def unusable(self) -> int:
         return sum(sender.rejected + sender.quarantined for sender in self.senders)
 
+    @property
+    def partial(self) -> int:
+        return sum(sender.partial for sender in self.senders)
+
+    @property
+    def doubtful(self) -> int:
+        return sum(sender.doubtful for sender in self.senders)
+
 
 def make_report(journal: Journal, since: datetime, until: datetime) -> Report:
     """Read the journal for the time from `since` up to, without, `until`."""
@@ -88,12 +100,29 @@ def make_report(journal: Journal, since: datetime, until: datetime) -> Report:
         of_sender[one.sender if one.sender in named else OTHERS].append(one)
     for one_day in images:
         refused_of[one_day.sender if one_day.sender in named else OTHERS].append(one_day)
-    senders = [_sender(name, of_sender[name], refused_of[name]) for name in {**of_sender, **dict(refused_of)}]
-    senders.sort(key=lambda s: (-(s.rejected + s.quarantined), -s.refused_images, -s.studies, s.name))
+    partial: Counter[str] = Counter()
+    doubtful: Counter[str] = Counter()
+    for marked in marked_by_sender(journal, since, until):
+        name = marked.sender if marked.sender in named else OTHERS
+        partial[name] += marked.partial
+        doubtful[name] += marked.doubtful
+    names = {**of_sender, **dict(refused_of), **partial}
+    senders = [
+        _sender(name, of_sender[name], refused_of[name], partial[name], doubtful[name]) for name in names
+    ]
+    senders.sort(
+        key=lambda s: (
+            -(s.rejected + s.quarantined),
+            -(s.partial + s.doubtful),
+            -s.refused_images,
+            -s.studies,
+            s.name,
+        )
+    )
     return Report(journal.system, since, until, tuple(senders), _days(studies, since, until))
 
 
-def _sender(name: str, studies: list[Ended], images: list[RefusedDay]) -> Sender:
+def _sender(name: str, studies: list[Ended], images: list[RefusedDay], partial: int, doubtful: int) -> Sender:
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     modalities: Counter[str] = Counter()
@@ -115,6 +144,8 @@ def _sender(name: str, studies: list[Ended], images: list[RefusedDay]) -> Sender
         modalities=tuple(name for name, _ in modalities.most_common() if name),
         refused_images=sum(refused_reasons.values()),
         refused_reasons=tuple(Share(reason, n) for reason, n in refused_reasons.most_common()),
+        partial=partial,
+        doubtful=doubtful,
     )
 
 
@@ -188,15 +219,25 @@ def headline(report: Report, language: Language) -> str:
     if language == "ru":
         if not report.studies:
             return "За этот период не закончено ни одного исследования."
+        said = (
+            f" Неполных результатов: {report.partial}, сомнительных: {report.doubtful}."
+            if report.partial or report.doubtful
+            else ""
+        )
         return (
             f"Без результата осталось {share} исследований ({report.unusable} из {report.studies}); "
-            f"отправителей: {len(report.senders)}."
+            f"отправителей: {len(report.senders)}.{said}"
         )
     if not report.studies:
         return "No study ended in this period."
+    said = (
+        f" Partial results: {report.partial}, doubtful: {report.doubtful}."
+        if report.partial or report.doubtful
+        else ""
+    )
     return (
         f"{share} of all studies ({report.unusable} of {report.studies}) gave no result; "
-        f"senders: {len(report.senders)}."
+        f"senders: {len(report.senders)}.{said}"
     )
 
 
@@ -218,6 +259,27 @@ def refused_sentence(sender: Sender, share: Share, language: Language) -> str:
     return f"Single images from {name} not taken: {share.count}, {share.reason}. {told}"
 
 
+def marked_sentences(sender: Sender, language: Language) -> list[tuple[str, str]]:
+    """What results from this sender say of themselves: a sentence, and what to do; nothing where none says anything."""
+    name = sender_name(sender.name, language)
+    told = []
+    for count, code, english, russian in (
+        (sender.partial, NoteCode.STUDY_PARTIAL, "Partial results", "Неполных результатов по исследованиям"),
+        (
+            sender.doubtful,
+            NoteCode.RESULT_DOUBTFUL,
+            "Doubtful results",
+            "Сомнительных результатов по исследованиям",
+        ),
+    ):
+        note = NOTES[code]
+        if count and language == "ru":
+            told.append((f"{russian} от {name}: {count}. {note.meaning_ru}", note.remedy_ru))
+        elif count:
+            told.append((f"{english} from {name}: {count}. {note.meaning}", note.remedy))
+    return told
+
+
 def text(report: Report, language: Language) -> str:
     """The report as plain text, for a letter."""
     russian = language == "ru"
@@ -233,6 +295,8 @@ def text(report: Report, language: Language) -> str:
             lines.append(f"  - {sentence(sender, share, language)}")
             if advice := remedy(share.reason, language):
                 lines.append(f"    {'Что делать' if russian else 'What to do'}: {advice}")
+        for told, advice in marked_sentences(sender, language):
+            lines += [f"  - {told}", f"    {'Что делать' if russian else 'What to do'}: {advice}"]
         for share in sender.refused_reasons:
             lines.append(f"  - {refused_sentence(sender, share, language)}")
             if advice := remedy(share.reason, language):

@@ -6,8 +6,8 @@ marked shipped only after its commit; a crash between the two ships it again, an
 
 Images that intake refused belong to no study: their counts by day, sender and reason are shipped as they stand.
 
-No patient data leaves: a study becomes `study_key`, the free-text detail stays in the journal, and a
-modality that is none of DICOM's codes (headers carry anything) is left out, as is what is no AE title.
+No patient data leaves: a study becomes `study_key`, free-text details (of an end, of a note) stay in the journal, and
+a modality that is none of DICOM's codes (headers carry anything) is left out, as is what is no AE title.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,9 +23,11 @@ from datetime import datetime
 
 import psycopg
 
+from outpost.codes.notes import is_doubtful, is_partial
 from outpost.config import Records
 from outpost.records.counts import RefusedDay, clean_sender, refused_after
 from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.records.said import notes_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ _MODALITY_TERMS = (
     " STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC"
 )
 MODALITIES = frozenset(_MODALITY_TERMS.split())
+
+_NOTE_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,79}")  # as outpost.studies.notes_are_codes
 
 _COLUMNS = (
     "study_key",
@@ -63,6 +68,9 @@ _COLUMNS = (
     "inference_seconds",
     "release",
     "senders",
+    "notes",
+    "partial",
+    "doubtful",
 )
 _KEY = ("system", "study_key", "revision")
 
@@ -101,6 +109,7 @@ def study_key(uid_key: str, study_uid: str) -> str:
 
 def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]:
     """The Postgres row of a journal row: column name to value, without anything about the patient."""
+    notes = notes_of(record)
     return {
         "study_key": study_key(uid_key, record.study_uid),
         "revision": record.revision,
@@ -122,6 +131,9 @@ def row_of(record: StudyRecord, uid_key: str, release: str) -> dict[str, object]
         "inference_seconds": record.inference_seconds,
         "release": release,
         "senders": [sender for sender in map(clean_sender, record.senders) if sender],
+        "notes": list(dict.fromkeys(note.code for note in notes if _NOTE_CODE.fullmatch(note.code))),
+        "partial": is_partial(notes),
+        "doubtful": is_doubtful(notes),
     }
 
 

@@ -1,13 +1,16 @@
 """The contract between a region and the centre, and the SQL files generated from it.
 
-``fleet_export`` version 1 is described here once. From it come, by ``python -m outpost.records.schema``:
+``fleet_export`` is described here once, a version at a time. From each come, by ``python -m outpost.records.schema``:
 
-* ``records/sql/0002_check_fleet_export_v1.sql``: a region refuses views that differ from the contract;
-* ``fleet/sql/0002_contract_v1.sql``: the centre's ``fleet.contract``, from which ``fleet.attach_region``
+* ``records/sql/*_check_fleet_export_vN.sql``: a region refuses views that differ from the contract;
+* ``fleet/sql/*_contract_vN.sql``: the centre's ``fleet.contract``, from which ``fleet.attach_region``
   builds the foreign tables of each region;
 
-and at run time the column list the collector pulls. A test regenerates both files and compares.
-A published version never changes: another shape is a version 2 beside it.
+and at run time the column list the collector pulls. A test regenerates all files and compares.
+
+A published version never changes: another shape is the next version beside it, with relations of its own names. A
+region exports the newest version and the one before; the centre reads the newest that both know, so either end may be
+a version older than the other. Version 2 adds what a result says of itself.
 """
 
 from __future__ import annotations
@@ -15,8 +18,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-CONTRACT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,36 @@ class Column:
     meaning: str
 
 
-STUDIES = (
+@dataclass(frozen=True)
+class Contract:
+    """One version: its two relations, and the SQL files of either end that say it.
+
+    `region_version` and `centre_version` are the schema versions those files write down.
+    """
+
+    version: int
+    studies: tuple[Column, ...]
+    handshake: tuple[Column, ...]
+    region_file: str
+    region_version: int
+    centre_file: str
+    centre_version: int
+
+    @property
+    def studies_relation(self) -> str:
+        return f"studies_v{self.version}"
+
+    @property
+    def handshake_relation(self) -> str:
+        return f"handshake_v{self.version}"
+
+    @property
+    def relations(self) -> dict[str, tuple[Column, ...]]:
+        """Exported relations by name, with their columns in order."""
+        return {self.studies_relation: self.studies, self.handshake_relation: self.handshake}
+
+
+_STUDIES_1 = (
     Column("region", "text", "code of the region, outpost.region.code"),
     Column(
         "study_key", "text", "HMAC-SHA256 of the StudyInstanceUID under the region's key, first 32 hex digits"
@@ -55,7 +85,7 @@ STUDIES = (
     Column("updated_at", "timestamp with time zone", "last change of the row, region's clock"),
 )
 
-HANDSHAKE = (
+_HANDSHAKE = (
     Column("region", "text", "code of the region"),
     Column("contract_version", "integer", "contract the region speaks"),
     Column("release", "text", "Outpost release of the region"),
@@ -64,7 +94,33 @@ HANDSHAKE = (
     Column("epoch", "text", "identity of the database's history; another value means: read everything again"),
 )
 
-RELATIONS = {"studies_v1": STUDIES, "handshake_v1": HANDSHAKE}
+NOTES = (
+    Column("notes", "text[]", "codes of what the result says of itself; never a detail"),
+    Column("partial", "boolean", "the result is of a part of its study"),
+    Column("doubtful", "boolean", "the result says that the images may not be what the model is for"),
+)
+
+CONTRACTS = {
+    1: Contract(
+        1,
+        _STUDIES_1,
+        _HANDSHAKE,
+        region_file="0002_check_fleet_export_v1.sql",
+        region_version=2,
+        centre_file="0002_contract_v1.sql",
+        centre_version=2,
+    ),
+    2: Contract(
+        2,
+        (*_STUDIES_1, *NOTES),
+        _HANDSHAKE,
+        region_file="0006_check_fleet_export_v2.sql",
+        region_version=6,
+        centre_file="0004_contract_v2.sql",
+        centre_version=4,
+    ),
+}
+NEWEST = max(CONTRACTS)
 
 _GENERATED = (
     "-- Generated from outpost/records/schema.py by: python -m outpost.records.schema. Do not edit.\n"
@@ -75,15 +131,16 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def region_check_sql() -> str:
+def region_check_sql(contract: Contract) -> str:
     """SQL that fails, naming every difference, when the region's views are not the contract's."""
     wanted = ",\n".join(
         f"            ({_quote(relation)}, {position}, {_quote(column.name)}, {_quote(column.type)})"
-        for relation, columns in RELATIONS.items()
+        for relation, columns in contract.relations.items()
         for position, column in enumerate(columns, start=1)
     )
+    title = f"version {contract.region_version}: fleet_export is exactly contract {contract.version}, or this stops."
     return f"""{_GENERATED}--
--- Region database "outpost", version 2: fleet_export is exactly contract {CONTRACT_VERSION}, or this stops.
+-- Region database "outpost", {title}
 -- Changes nothing but outpost.schema_version. Runs as 0001 does; harmless to run again.
 
 BEGIN;
@@ -112,33 +169,36 @@ BEGIN
       FROM wanted w FULL JOIN found f USING (relation, position)
      WHERE (w.name, w.type) IS DISTINCT FROM (f.name, f.type);
     IF difference IS NOT NULL THEN
-        RAISE EXCEPTION 'fleet_export differs from contract {CONTRACT_VERSION}: %', difference
+        RAISE EXCEPTION 'fleet_export differs from contract {contract.version}: %', difference
             USING HINT = 'Apply the SQL files of one release in order; do not edit the views by hand.';
     END IF;
 END
 $$;
-INSERT INTO outpost.schema_version (version) VALUES (2) ON CONFLICT DO NOTHING;
+INSERT INTO outpost.schema_version (version) VALUES ({contract.region_version}) ON CONFLICT DO NOTHING;
 COMMIT;
 """
 
 
-def centre_contract_sql() -> str:
+def centre_contract_sql(contract: Contract) -> str:
     """SQL that fills the centre's ``fleet.contract`` with this version."""
     rows = ",\n".join(
-        f"    ({CONTRACT_VERSION}, {_quote(relation)}, {position}, {_quote(column.name)},"
+        f"    ({contract.version}, {_quote(relation)}, {position}, {_quote(column.name)},"
         f" {_quote(column.type)}, {_quote(column.meaning)})"
-        for relation, columns in RELATIONS.items()
+        for relation, columns in contract.relations.items()
         for position, column in enumerate(columns, start=1)
     )
+    title = (
+        f"version {contract.centre_version}: contract {contract.version} as data, for fleet.attach_region."
+    )
     return f"""{_GENERATED}--
--- Centre database "fleet", version 2: contract {CONTRACT_VERSION} as data, for fleet.attach_region.
+-- Centre database "fleet", {title}
 -- Runs as 0001 does; harmless to run again.
 
 BEGIN;
-DELETE FROM fleet.contract WHERE version = {CONTRACT_VERSION};
+DELETE FROM fleet.contract WHERE version = {contract.version};
 INSERT INTO fleet.contract (version, relation, position, name, type, meaning) VALUES
 {rows};
-INSERT INTO fleet.schema_version (version) VALUES (2) ON CONFLICT DO NOTHING;
+INSERT INTO fleet.schema_version (version) VALUES ({contract.centre_version}) ON CONFLICT DO NOTHING;
 COMMIT;
 """
 
@@ -146,10 +206,11 @@ COMMIT;
 def generated_files() -> dict[Path, str]:
     """Path and text of every generated SQL file."""
     package = Path(__file__).resolve().parent.parent
-    return {
-        package / "records/sql/0002_check_fleet_export_v1.sql": region_check_sql(),
-        package / "fleet/sql/0002_contract_v1.sql": centre_contract_sql(),
-    }
+    files = {}
+    for contract in CONTRACTS.values():
+        files[package / "records/sql" / contract.region_file] = region_check_sql(contract)
+        files[package / "fleet/sql" / contract.centre_file] = centre_contract_sql(contract)
+    return files
 
 
 if __name__ == "__main__":

@@ -192,10 +192,17 @@ FROM judged j;
 COMMENT ON VIEW fleet.freshness IS
     'How old what we know of each region is, and why. Never waits on the network.';
 
-CREATE OR REPLACE VIEW fleet.studies AS
-SELECT s.*, COALESCE(f.state, 'removed') AS state, f.age_seconds, f.data_through
-FROM fleet.studies_store s
-LEFT JOIN fleet.freshness f ON f.region = s.region;
+-- Made once: a later file adds columns at its end, which this one, run again, must not take away.
+DO $$
+BEGIN
+    IF to_regclass('fleet.studies') IS NULL THEN
+        CREATE VIEW fleet.studies AS
+        SELECT s.*, COALESCE(f.state, 'removed') AS state, f.age_seconds, f.data_through
+        FROM fleet.studies_store s
+        LEFT JOIN fleet.freshness f ON f.region = s.region;
+    END IF;
+END
+$$;
 COMMENT ON VIEW fleet.studies IS
     'Every revision of every study of every region, also of regions since removed. Never waits on the network.';
 
