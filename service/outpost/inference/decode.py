@@ -26,6 +26,8 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
+from outpost.dicom.grey import GreyFault, Mask, Stored, require_layout, stored_values
+from outpost.dicom.stream import first_fragment, rows_and_columns
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.header import ImageHeader
 
@@ -63,6 +65,9 @@ _EMPTY_SHARE: Final[dict[str, float]] = {
     uid.JPEGLosslessSV1: 0.25,
     uid.RLELossless: 0.04,
 }
+_LOSSY: Final = frozenset(
+    (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
+)
 _EMPTY_SHARE_ELSE: Final = 0.01
 _EMPTY_BYTES: Final = 1024  # tables and markers, whatever the size
 _LARGEST_BYTES: Final = 2 << 30  # decoded; a mammography tomosynthesis stack is about 1 GiB
@@ -74,24 +79,33 @@ class Decoded:
 
     `pixels` is (rows, columns), (rows, columns, samples), or either behind (frames, ...); signed where Pixel
     Representation says so, unused bits cleared or sign-extended; YBR is turned to RGB. `decoder` is the one
-    that gave them, `tried` those before it that did not.
+    that gave them, `tried` those before it that did not. `padded`, `layout` and `remarks` are those of
+    `outpost.dicom.grey.Stored`: what of the image is padding, where its values lay, what was applied.
     """
 
     pixels: NDArray[Any]
     decoder: str
     tried: tuple[str, ...] = ()
+    padded: Mask | None = None
+    layout: tuple[int, int] | None = (0, 0)
+    remarks: tuple[str, ...] = ()
 
 
-def decode_file(path: Path) -> tuple[Dataset, Decoded]:
+def decode_file(path: Path, *, trusting: bool = False) -> tuple[Dataset, Decoded]:
     """Read one file and decode its pixels; the data set comes without Pixel Data, which it no longer needs.
+
+    Args:
+        path: of the file.
+        trusting: take words for values where the header contradicts them, so that a person sees what was refused.
 
     Raises:
         InputRejected: PIXELS_UNREADABLE where no decoder can, PIXELS_ALL_ZERO where each gives only zeros for
-            encoded bytes that hold more.
+            encoded bytes that hold more, PIXELS_OUT_OF_RANGE and GREY_VALUES_UNDEFINED where the header
+            contradicts the values.
     """
     with _describing(path):
         dataset = pydicom.dcmread(path)
-    return dataset, _decode(path, dataset)
+    return dataset, _decode(path, dataset, trusting)
 
 
 def decode_image(image: ImageHeader) -> Decoded:
@@ -125,9 +139,10 @@ def _pixels(image: ImageHeader) -> DataElement | RawDataElement:
         return next(data_element_generator(file, implicit, little))
 
 
-def _decode(path: Path, dataset: Dataset) -> Decoded:
+def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
     """Decode and remove the Pixel Data of a data set; raises as `decode_file` does."""
     syntax, decoders = _decoders_for(path, dataset)
+    _require_size(path, dataset, syntax)
     failures: list[str] = []
     zeros = 0
     for number, decoder in enumerate(decoders):
@@ -143,8 +158,16 @@ def _decode(path: Path, dataset: Dataset) -> Decoded:
             continue
         if number:
             log.warning("pixels decoded by %s after %s", decoder, "; ".join(failures))
+        try:
+            stored = stored_values(pixels, dataset, lossy=syntax in _LOSSY)
+        except GreyFault as fault:
+            if not trusting:
+                raise _rejection(path, fault) from None
+            stored = Stored(pixels)
         del dataset.PixelData
-        return Decoded(pixels, decoder, tuple(decoders[:number]))
+        return Decoded(
+            stored.values, decoder, tuple(decoders[:number]), stored.padded, stored.layout, stored.remarks
+        )
     reasons = "; ".join(failures)
     if zeros:
         raise InputRejected(
@@ -155,10 +178,25 @@ def _decode(path: Path, dataset: Dataset) -> Decoded:
 
 
 @contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turns a fault of grey values into a rejection that names the file."""
+    try:
+        yield
+    except GreyFault as fault:
+        raise _rejection(path, fault) from None
+
+
+def _rejection(path: Path, fault: GreyFault) -> InputRejected:
+    return InputRejected(Code(fault.code), f"{path.name}: {fault.message}")
+
+
+@contextmanager
 def _describing(path: Path) -> Iterator[None]:
     """Turns whatever pydicom raises while a file's description of its pixels is read into a rejection."""
     try:
         yield
+    except GreyFault:
+        raise
     # pydicom raises many types on broken files, also when an attribute is first looked at.
     except Exception as error:
         raise InputRejected(
@@ -168,8 +206,9 @@ def _describing(path: Path) -> Iterator[None]:
 
 def _decoders_for(path: Path, dataset: Dataset) -> tuple[str, Sequence[str]]:
     """The transfer syntax, and the decoders to try in order."""
-    with _describing(path):
+    with refusing(path), _describing(path):
         syntax = str(dataset.file_meta.TransferSyntaxUID)
+        require_layout(dataset)
         size = (
             int(dataset.Rows)
             * int(dataset.Columns)
@@ -188,10 +227,52 @@ def _decoders_for(path: Path, dataset: Dataset) -> tuple[str, Sequence[str]]:
     return syntax, DECODERS[syntax]
 
 
+def _require_size(path: Path, dataset: Dataset, syntax: str) -> None:
+    """Refuse pixels that are of another size than the header says, where decoders would not notice.
+
+    Bytes beyond the last pixel are padding when they hold one value, or are fewer than the shortest line: more would
+    be pixels that the header does not know, and those before them in the wrong place.
+    """
+    with _describing(path):
+        data = dataset.PixelData
+        rows, columns, frames = (
+            int(dataset.Rows),
+            int(dataset.Columns),
+            int(dataset.get("NumberOfFrames") or 1),
+        )
+        samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.BitsAllocated)
+        halved = str(dataset.get("PhotometricInterpretation", "")).endswith("_422")
+    if DECODERS[syntax] == (NATIVE,):
+        pixel = bits * samples // 8
+        expected = rows * columns * frames * pixel if bits > 1 else -(-rows * columns * frames * samples // 8)
+        rest = len(data) - expected
+        if rest > 1 and not halved and rest >= min(rows, columns) * max(pixel, 1):
+            tail = np.frombuffer(data, np.uint8, offset=expected)
+            if (tail != tail[0]).any():
+                raise InputRejected(
+                    Code.PIXELS_UNREADABLE,
+                    f"{path.name} has {len(data)} bytes of pixels, {rows} rows and {columns} columns of {bits} bits "
+                    f"take {expected}, and the rest is not padding",
+                )
+    elif (size := rows_and_columns(first_fragment(data))) not in (None, (rows, columns)):
+        assert size is not None
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE,
+            f"{path.name} has a stream of {size[0]} rows and {size[1]} columns, its header says {rows} and {columns}",
+        )
+
+
 def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:
     if decoder == "gdcm-direct":
         return _by_gdcm(dataset)
-    pixels: NDArray[Any] = pixel_array(dataset, decoding_plugin="" if decoder == NATIVE else decoder)
+    pixels: NDArray[Any] = pixel_array(
+        dataset,
+        decoding_plugin="" if decoder == NATIVE else decoder,
+        # What unused bits mean is `stored_values`'s to say: pydicom clears them, and with them what is out of range.
+        correct_unused_bits=False,
+        # Signed streams of unsigned values keep their sign here, so that it is seen.
+        apply_j2k_sign_correction=bool(dataset.get("PixelRepresentation")),
+    )
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big endian ones are not torch's
 
 
