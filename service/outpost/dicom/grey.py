@@ -203,7 +203,7 @@ def _with_stray_bits(
     if lossy and max(low - least, greatest - up) < (1 << bits) // _NEAR:
         return np.clip(words, low, up), (0, 0), ()
     if not overlay and greatest == _integer_or_none(dataset, "LargestImagePixelValue"):
-        told = f"BitsStored {bits}, values {least} to {greatest} as LargestImagePixelValue says: read whole"
+        told = f"values are larger than BitsStored {bits} can hold, as LargestImagePixelValue says: read whole"
         return words, (0, 0), (told,)
     top = real.view(plain.dtype) & plain.dtype.type(unused)
     pattern = int(top.flat[0])
@@ -362,12 +362,15 @@ class Modality:
         return int(self.table[-1]) < int(self.table[0])
 
     def apply(self, values: Pixels) -> Pixels:
-        """Real values in double precision (large intercepts would eat the last bits), or the table's entries."""
+        """Real values: in double precision (large intercepts would eat the last bits), or whole where they are."""
         if self.table is not None:
             places = values.astype(np.int64) - self.first
             entries: Pixels = self.table[np.clip(places, 0, len(self.table) - 1)]
             return entries
-        scaled: Pixels = values * self.slope + self.intercept
+        if self.slope == 1 and self.intercept == 0:
+            return values
+        scaled: Pixels = values * self.slope
+        scaled += self.intercept
         return scaled
 
 
@@ -460,6 +463,15 @@ def is_reversed(dataset: Dataset) -> bool:
             UNDEFINED, "PresentationLUTShape INVERSE contradicts PhotometricInterpretation MONOCHROME2"
         )
     return (photometric == "MONOCHROME1") != _voi_falls(dataset)
+
+
+def shape_ignored(dataset: Dataset) -> str:
+    """What is to be told where the Presentation LUT Shape was not followed; nothing elsewhere."""
+    if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1" and (
+        _text(dataset, "PresentationLUTShape") == "IDENTITY"
+    ):
+        return "PresentationLUTShape IDENTITY beside PhotometricInterpretation MONOCHROME1: the latter was followed"
+    return ""
 
 
 def _voi_falls(dataset: Dataset) -> bool:
