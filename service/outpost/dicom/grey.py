@@ -123,6 +123,8 @@ def stored_values(words: Pixels, dataset: Dataset, *, lossy: bool = False) -> St
     if not coloured:
         if padded is not None and bounds is not None:
             padded = _outside_only(values, padded, bounds)
+        elif bounds is None and values.dtype.kind == "i" and (padded := _unnamed(values, bits)) is not None:
+            remarks += ("the least value there is, far below all others, was taken for padding",)
         _require_sign(values, padded, dataset, bits)
     return Stored(values, padded, layout, remarks)
 
@@ -191,7 +193,7 @@ def _with_stray_bits(
         if not stray.any():
             return values, (0, 0), ("bits of the pixels that hold an overlay were cleared",)
     rest = stray if padded is None else stray[~padded]
-    unused = ((1 << width) - 1) ^ ((1 << bits) - 1)
+    unused = (((1 << width) - 1) ^ ((1 << bits) - 1)) & ~overlay
     if signed:
         negative = (values if padded is None else values[~padded]) < 0
         # Either no negative value has its sign extended (then each strays by all unused bits), or all have.
@@ -203,7 +205,9 @@ def _with_stray_bits(
     if lossy and max(low - least, greatest - up) < (1 << bits) // _NEAR:
         return np.clip(words, low, up), (0, 0), ()
     if not overlay and greatest == _integer_or_none(dataset, "LargestImagePixelValue"):
-        told = f"values are larger than BitsStored {bits} can hold, as LargestImagePixelValue says: read whole"
+        told = (
+            f"values are larger than BitsStored {bits} can hold, as LargestImagePixelValue says: read whole"
+        )
         return words, (0, 0), (told,)
     top = real.view(plain.dtype) & plain.dtype.type(unused)
     pattern = int(top.flat[0])
@@ -299,6 +303,18 @@ def _within(values: Pixels, bounds: tuple[int, int]) -> Mask | None:
     return found if found.any() else None
 
 
+def _unnamed(values: Pixels, bits: int) -> Mask | None:
+    """Padding that no attribute names: the least signed value there is, and farther from all others than they lie."""
+    least = -(1 << (bits - 1))
+    if bits < _SIGN_BITS or int(values.min()) != least:
+        return None
+    padded: Mask = values == least
+    real = values[~padded]
+    if not real.size or int(real.min()) - least <= max(int(real.max()) - int(real.min()), 1 << (bits - 2)):
+        return None
+    return _outside_only(values, padded, (least, least))
+
+
 def _either(one: Mask | None, other: Mask | None) -> Mask | None:
     if one is None or other is None:
         return other if one is None else one
@@ -316,13 +332,16 @@ def _outside_only(values: Pixels, padded: Mask, bounds: tuple[int, int]) -> Mask
         return padded
     kept = np.zeros_like(padded)
     frames = padded.reshape(-1, *padded.shape[-2:])
+    square = np.ones((3, 3))
     for frame, target in zip(frames, kept.reshape(frames.shape), strict=True):
-        labels, count = ndimage.label(frame)
+        # Without lines, which are where tissue passes through the value.
+        broad = ndimage.binary_dilation(ndimage.binary_erosion(frame, square, border_value=1), square) & frame
+        labels, count = ndimage.label(broad)
         reaching = np.zeros(count + 1, dtype=np.bool_)
         for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
             reaching[edge] = True
         reaching[0] = False
-        target[...] = reaching[labels]
+        target[...] = ndimage.binary_dilation(reaching[labels], square, iterations=2, mask=frame)
     return kept if kept.any() else None
 
 

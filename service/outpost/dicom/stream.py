@@ -1,4 +1,4 @@
-"""The head of a compressed frame -> the size its own stream says it has.
+"""The head of a compressed frame -> the size and the bits its own stream says it has.
 
 A stream of as many pixels as the header says, but of other rows and columns, decodes without an error into a picture
 that is torn: only its own head tells (ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1).
@@ -26,20 +26,20 @@ def first_fragment(pixel_data: bytes) -> bytes:
     return bytes(pixel_data[16 + table : 16 + table + _LOOKED_AT])
 
 
-def rows_and_columns(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 stream; None where its head does not say."""
+def rows_columns_bits(stream: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and bits a sample of a JPEG, JPEG-LS or JPEG 2000 stream; None where its head does not say."""
     try:
         if stream.startswith(_JP2):
             stream = stream[stream.index(_J2K) :]
         if stream.startswith(_J2K):
             right, bottom, left, top = struct.unpack_from(">4L", stream, 8)
-            return bottom - top, right - left
+            return bottom - top, right - left, (stream[42] & 0x7F) + 1
         return _of_jpeg(stream) if stream.startswith(_JPEG) else None
     except (struct.error, ValueError, IndexError):
         return None
 
 
-def _of_jpeg(stream: bytes) -> tuple[int, int] | None:
+def _of_jpeg(stream: bytes) -> tuple[int, int, int] | None:
     at = 2
     while stream[at] == 0xFF:
         marker = stream[at + 1]
@@ -47,8 +47,8 @@ def _of_jpeg(stream: bytes) -> tuple[int, int] | None:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _FRAMES:
-            rows, columns = struct.unpack_from(">HH", stream, at + 5)
-            return (rows, columns) if rows else None  # 0 rows: told after the first scan
+            bits, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
+            return (rows, columns, bits) if rows else None  # 0 rows: told after the first scan
         (length,) = struct.unpack_from(">H", stream, at + 2)
         at += 2 + length
     return None

@@ -27,7 +27,7 @@ from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
 from outpost.dicom.grey import GreyFault, Mask, Stored, require_layout, stored_values
-from outpost.dicom.stream import first_fragment, rows_and_columns
+from outpost.dicom.stream import first_fragment, rows_columns_bits
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.header import ImageHeader
 
@@ -254,17 +254,23 @@ def _require_size(path: Path, dataset: Dataset, syntax: str) -> None:
                     f"{path.name} has {len(data)} bytes of pixels, {rows} rows and {columns} columns of {bits} bits "
                     f"take {expected}, and the rest is not padding",
                 )
-    elif (size := rows_and_columns(first_fragment(data))) not in (None, (rows, columns)):
-        assert size is not None
+    elif (head := rows_columns_bits(first_fragment(data))) and head[:2] != (rows, columns):
         raise InputRejected(
             Code.PIXELS_UNREADABLE,
-            f"{path.name} has a stream of {size[0]} rows and {size[1]} columns, its header says {rows} and {columns}",
+            f"{path.name} has a stream of {head[0]} rows and {head[1]} columns, its header says {rows} and {columns}",
         )
 
 
 def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:
     if decoder == "gdcm-direct":
         return _by_gdcm(dataset)
+    options: dict[str, Any] = {}
+    if decoder != NATIVE:
+        head = rows_columns_bits(first_fragment(dataset.PixelData))
+        if head and head[2] > int(dataset.BitsStored):
+            options["bits_stored"] = head[2]  # gdcm clears what is above
+        if int(dataset.get("NumberOfFrames") or 1) == 1:
+            options["extended_offsets"] = None  # of one frame, it is all there is, whatever a table says
     pixels: NDArray[Any] = pixel_array(
         dataset,
         decoding_plugin="" if decoder == NATIVE else decoder,
@@ -272,6 +278,7 @@ def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:
         correct_unused_bits=False,
         # Signed streams of unsigned values keep their sign here, so that it is seen.
         apply_j2k_sign_correction=bool(dataset.get("PixelRepresentation")),
+        **options,
     )
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big endian ones are not torch's
 
