@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from scipy import ndimage
 
 Mask = NDArray[np.bool_]
@@ -77,47 +78,68 @@ class Stored:
     remarks: tuple[str, ...] = ()
 
 
-def require_layout(dataset: Dataset) -> None:
-    """Refuse attributes that no pixels can have: more bits stored than allocated, or widths that are no words.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where in a word the header says that the value is.
+
+    Attributes:
+        allocated, stored: bits.
+        high: the topmost bit of the value, counted from 0.
+        samples: words a pixel.
+    """
+
+    allocated: int
+    stored: int
+    high: int
+    samples: int
+
+
+def layout(dataset: Dataset) -> Layout:
+    """Read where values are; what no pixels can have (more bits stored than allocated, half words) is refused.
 
     Raises:
-        GreyFault: PIXELS_OUT_OF_RANGE.
+        GreyFault: PIXELS_OUT_OF_RANGE; GREY_VALUES_UNDEFINED where something is no number.
+        AttributeError: no bits are allocated or stored by the header.
     """
     allocated, stored = _integer(dataset, "BitsAllocated"), _integer(dataset, "BitsStored")
-    representation = _integer(dataset, "PixelRepresentation")
-    if allocated is not None and allocated not in _ALLOCATED:
+    if allocated is None or stored is None:
+        raise AttributeError("BitsAllocated, BitsStored")
+    if allocated not in _ALLOCATED:
         raise GreyFault(OUT_OF_RANGE, f"BitsAllocated is {allocated}; 8, 16 or 32 can be read")
-    if allocated is not None and stored is not None and not 1 <= stored <= allocated:
+    if not 1 <= stored <= allocated:
         raise GreyFault(OUT_OF_RANGE, f"BitsStored is {stored}, BitsAllocated {allocated}")
-    if representation is not None and representation not in (0, 1):
+    representation = _integer(dataset, "PixelRepresentation")
+    if representation not in (None, 0, 1):
         raise GreyFault(OUT_OF_RANGE, f"PixelRepresentation is {representation}; 0 or 1 is defined")
+    high = _integer(dataset, "HighBit")
+    samples = _integer(dataset, "SamplesPerPixel") or 1
+    return Layout(allocated, stored, stored - 1 if high is None else high, samples)
 
 
-def stored_values(words: Pixels, dataset: Dataset, *, lossy: bool = False) -> Stored:
+def stored_values(words: Pixels, dataset: Dataset, said: Layout, *, lossy: bool = False) -> Stored:
     """Take the stored bits out of decoded words.
 
     Args:
         words: whole words of (..., rows, columns) or, with samples, of (..., rows, columns, samples), signed where
             Pixel Representation says so, unused bits as they came.
         dataset: attributes of the image.
+        said: of the same.
         lossy: they come from a lossy stream, whose values may overshoot the range a little.
 
     Raises:
         GreyFault: PIXELS_OUT_OF_RANGE, GREY_VALUES_UNDEFINED.
     """
-    if words.dtype.kind not in "iu" or _integer(dataset, "BitsAllocated") == 1:
+    if words.dtype.kind not in "iu" or said.allocated == 1:
         return Stored(words)
-    width = 8 * words.itemsize
-    bits = _integer(dataset, "BitsStored") or width
-    high = _integer(dataset, "HighBit")
-    coloured = (_integer(dataset, "SamplesPerPixel") or 1) > 1
+    width, bits, high = 8 * words.itemsize, said.stored, said.high
+    coloured = said.samples > 1
     bounds = None if coloured else _padding(dataset, width, signed=words.dtype.kind == "i")
     padded = _within(words, bounds) if bounds else None
-    layout: tuple[int, int] | None = (0, 0)
+    place: tuple[int, int] | None = (0, 0)
     remarks: tuple[str, ...] = ()
     values = words
-    if bits < width or high not in (None, bits - 1):
-        values, layout, remarks = _without_unused(words, padded, dataset, bits, high, lossy)
+    if bits < width or high != bits - 1:
+        values, place, remarks = _without_unused(words, padded, dataset, bits, high, lossy)
         if bounds:
             padded = _either(padded, _within(values, bounds))
     if not coloured:
@@ -126,14 +148,14 @@ def stored_values(words: Pixels, dataset: Dataset, *, lossy: bool = False) -> St
         elif bounds is None and values.dtype.kind == "i" and (padded := _unnamed(values, bits)) is not None:
             remarks += ("the least value there is, far below all others, was taken for padding",)
         _require_sign(values, padded, dataset, bits)
-    return Stored(values, padded, layout, remarks)
+    return Stored(values, padded, place, remarks)
 
 
 # --- the bits of a word ---
 
 
 def _without_unused(
-    words: Pixels, padded: Mask | None, dataset: Dataset, bits: int, high: int | None, lossy: bool
+    words: Pixels, padded: Mask | None, dataset: Dataset, bits: int, high: int, lossy: bool
 ) -> tuple[Pixels, tuple[int, int] | None, tuple[str, ...]]:
     """Values, layout and remarks as in `Stored`."""
     width = 8 * words.itemsize
@@ -144,7 +166,7 @@ def _without_unused(
         return words, None, ()
     signed = words.dtype.kind == "i"
     unused = ((1 << width) - 1) ^ ((1 << bits) - 1)
-    shift = 0 if high is None else high - bits + 1
+    shift = high - bits + 1
     if 0 < shift <= width - bits:
         below = used & ((1 << shift) - 1)
         if not below or used & unused:
@@ -473,15 +495,23 @@ def is_reversed(dataset: Dataset) -> bool:
     Raises:
         GreyFault: GREY_VALUES_UNDEFINED.
     """
-    photometric = _text(dataset, "PhotometricInterpretation")
+    require_shape(dataset)
+    return (_text(dataset, "PhotometricInterpretation") == "MONOCHROME1") != _voi_falls(dataset)
+
+
+def require_shape(dataset: Dataset) -> None:
+    """Refuse a Presentation LUT Shape that is unknown or contradicts the photometric interpretation.
+
+    Raises:
+        GreyFault: GREY_VALUES_UNDEFINED.
+    """
     shape = _text(dataset, "PresentationLUTShape")
     if shape not in ("", "IDENTITY", "INVERSE"):
         raise GreyFault(UNDEFINED, "PresentationLUTShape is neither IDENTITY nor INVERSE")
-    if shape == "INVERSE" and photometric == "MONOCHROME2":
+    if shape == "INVERSE" and _text(dataset, "PhotometricInterpretation") == "MONOCHROME2":
         raise GreyFault(
             UNDEFINED, "PresentationLUTShape INVERSE contradicts PhotometricInterpretation MONOCHROME2"
         )
-    return (photometric == "MONOCHROME1") != _voi_falls(dataset)
 
 
 def shape_ignored(dataset: Dataset) -> str:
@@ -507,14 +537,29 @@ def _voi_falls(dataset: Dataset) -> bool:
 
 # --- attributes ---
 
+_TAGS: Final = {
+    keyword: Tag(keyword)
+    for keyword in (
+        "BitsAllocated BitsStored HighBit PixelRepresentation SamplesPerPixel PhotometricInterpretation"
+        " PixelPaddingValue PixelPaddingRangeLimit LargestImagePixelValue RescaleSlope RescaleIntercept"
+        " ModalityLUTSequence VOILUTSequence WindowCenter PresentationLUTShape"
+    ).split()
+}
+
 
 def _value(dataset: Dataset, keyword: str) -> Any:
     """The value of an attribute as pydicom has it, None where it is absent or empty."""
+    # Not by `get`: for what is absent, and most is, that takes ten times as long.
+    tag = _TAGS[keyword]
+    if tag not in dataset.keys():  # noqa: SIM118 (`in dataset` makes a tag of it each time)
+        return None
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
     # pydicom decodes a value when it is first looked at, and raises many types on malformed ones.
     except Exception as error:
         raise GreyFault(UNDEFINED, f"{keyword} cannot be read ({type(error).__name__})") from None
+    if type(value) is int:
+        return value
     if isinstance(value, (MultiValue, list, tuple)):
         if len(value) > 1:
             raise GreyFault(UNDEFINED, f"{keyword} has {len(value)} values, 1 is defined")
@@ -566,8 +611,11 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _only_item(dataset: Dataset, keyword: str) -> Dataset | None:
+    tag = _TAGS[keyword]
+    if tag not in dataset.keys():  # noqa: SIM118 (as in `_value`)
+        return None
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
     except Exception as error:  # as in `_value`
         raise GreyFault(UNDEFINED, f"{keyword} cannot be read ({type(error).__name__})") from None
     if value is None or (isinstance(value, (Sequence, list, bytes, str)) and not len(value)):

@@ -58,8 +58,8 @@ def reduce_mask(mask: NDArray[np.bool_], largest: int = LARGEST) -> NDArray[np.b
 
 
 def without_border(
-    fine: NDArray[np.float32], padded: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    fine: NDArray[Any], padded: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The least rectangle with all that is not padding, and what of it is padding still; all where all is padding."""
     rows, columns = (np.flatnonzero(~padded.all(axis=axis)) for axis in (1, 0))
     if not rows.size:

@@ -26,7 +26,7 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
-from outpost.dicom.grey import GreyFault, Mask, Stored, require_layout, stored_values
+from outpost.dicom.grey import GreyFault, Layout, Mask, Stored, layout, stored_values
 from outpost.dicom.stream import first_fragment, rows_columns_bits
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.header import ImageHeader
@@ -141,8 +141,9 @@ def _pixels(image: ImageHeader) -> DataElement | RawDataElement:
 
 def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
     """Decode and remove the Pixel Data of a data set; raises as `decode_file` does."""
-    syntax, decoders = _decoders_for(path, dataset)
-    _require_size(path, dataset, syntax)
+    said = _described(path, dataset)
+    _require_size(path, dataset, said)
+    syntax, decoders = said.syntax, said.decoders
     failures: list[str] = []
     zeros = 0
     for number, decoder in enumerate(decoders):
@@ -159,7 +160,7 @@ def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
         if number:
             log.warning("pixels decoded by %s after %s", decoder, "; ".join(failures))
         try:
-            stored = stored_values(pixels, dataset, lossy=syntax in _LOSSY)
+            stored = stored_values(pixels, dataset, said.layout, lossy=syntax in _LOSSY)
         except GreyFault as fault:
             if not trusting:
                 raise _rejection(path, fault) from None
@@ -204,30 +205,48 @@ def _describing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _decoders_for(path: Path, dataset: Dataset) -> tuple[str, Sequence[str]]:
-    """The transfer syntax, and the decoders to try in order."""
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What the header says of the pixels."""
+
+    syntax: str
+    decoders: Sequence[str]
+    rows: int
+    columns: int
+    frames: int
+    layout: Layout
+
+    @property
+    def bytes(self) -> int:
+        """Of all pixels, uncompressed."""
+        samples = self.rows * self.columns * self.frames * self.layout.samples
+        return samples * (self.layout.allocated // 8) if self.layout.allocated > 1 else -(-samples // 8)
+
+
+def _described(path: Path, dataset: Dataset) -> _Described:
+    """What is to be decoded, and by which decoders in order."""
     with refusing(path), _describing(path):
-        syntax = str(dataset.file_meta.TransferSyntaxUID)
-        require_layout(dataset)
-        size = (
-            int(dataset.Rows)
-            * int(dataset.Columns)
-            * int(dataset.get("SamplesPerPixel") or 1)
-            * int(dataset.get("NumberOfFrames") or 1)
-            * max(1, int(dataset.BitsAllocated) // 8)
+        said = _Described(
+            syntax=(syntax := str(dataset.file_meta.TransferSyntaxUID)),
+            decoders=DECODERS.get(syntax, ()),
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            frames=int(dataset.get("NumberOfFrames") or 1),
+            layout=layout(dataset),
         )
-    if not 0 < size <= _LARGEST_BYTES:
+    if not 0 < said.bytes <= _LARGEST_BYTES:
         raise InputRejected(
-            Code.PIXELS_UNREADABLE, f"{path.name} says its pixels are {size} bytes, not 1 to {_LARGEST_BYTES}"
+            Code.PIXELS_UNREADABLE,
+            f"{path.name} says its pixels are {said.bytes} bytes, not 1 to {_LARGEST_BYTES}",
         )
-    if syntax not in DECODERS:
+    if not said.decoders:
         raise InputRejected(
             Code.PIXELS_UNREADABLE, f"{path.name} has the transfer syntax {syntax}, which has no decoder here"
         )
-    return syntax, DECODERS[syntax]
+    return said
 
 
-def _require_size(path: Path, dataset: Dataset, syntax: str) -> None:
+def _require_size(path: Path, dataset: Dataset, said: _Described) -> None:
     """Refuse pixels that are of another size than the header says, where decoders would not notice.
 
     Bytes beyond the last pixel are padding when they hold one value, or are fewer than the shortest line: more would
@@ -235,30 +254,28 @@ def _require_size(path: Path, dataset: Dataset, syntax: str) -> None:
     """
     with _describing(path):
         data = dataset.PixelData
-        rows, columns, frames = (
-            int(dataset.Rows),
-            int(dataset.Columns),
-            int(dataset.get("NumberOfFrames") or 1),
-        )
-        samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.BitsAllocated)
-        halved = str(dataset.get("PhotometricInterpretation", "")).endswith("_422")
-    if DECODERS[syntax] == (NATIVE,):
-        pixel = bits * samples // 8
-        expected = rows * columns * frames * pixel if bits > 1 else -(-rows * columns * frames * samples // 8)
-        rest = len(data) - expected
-        if rest > 1 and not halved and rest >= min(rows, columns) * max(pixel, 1):
-            tail = np.frombuffer(data, np.uint8, offset=expected)
-            if (tail != tail[0]).any():
-                raise InputRejected(
-                    Code.PIXELS_UNREADABLE,
-                    f"{path.name} has {len(data)} bytes of pixels, {rows} rows and {columns} columns of {bits} bits "
-                    f"take {expected}, and the rest is not padding",
-                )
-    elif (head := rows_columns_bits(first_fragment(data))) and head[:2] != (rows, columns):
+    if said.decoders == (NATIVE,):
+        line = min(said.rows, said.columns) * max(said.layout.allocated * said.layout.samples // 8, 1)
+        if len(data) - said.bytes < line or _is_halved(dataset):
+            return
+        tail = np.frombuffer(data, np.uint8, offset=said.bytes)
+        if (tail != tail[0]).any():
+            raise InputRejected(
+                Code.PIXELS_UNREADABLE,
+                f"{path.name} has {len(data)} bytes of pixels, {said.rows} rows and {said.columns} columns of "
+                f"{said.layout.allocated} bits take {said.bytes}, and the rest is not padding",
+            )
+    elif (head := rows_columns_bits(first_fragment(data))) and head[:2] != (said.rows, said.columns):
         raise InputRejected(
             Code.PIXELS_UNREADABLE,
-            f"{path.name} has a stream of {head[0]} rows and {head[1]} columns, its header says {rows} and {columns}",
+            f"{path.name} has a stream of {head[0]} rows and {head[1]} columns, "
+            f"its header says {said.rows} and {said.columns}",
         )
+
+
+def _is_halved(dataset: Dataset) -> bool:
+    """Whether two pixels share their colours, and so take two thirds of the bytes."""
+    return str(dataset.get("PhotometricInterpretation", "")).endswith("_422")
 
 
 def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:

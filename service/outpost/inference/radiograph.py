@@ -24,6 +24,7 @@ from outpost.dicom.grey import MOST_PADDED, is_reversed, modality, shape_ignored
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
+from outpost.filter.thumbnail import without_border
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.decode import decode_image, refusing
@@ -308,7 +309,7 @@ class Picture:
     """One image as displayed.
 
     Attributes:
-        pixels: (512, 512), more is brighter; padding is dark.
+        pixels: (512, 512), more is brighter; a border of padding is cut off, other padding is dark.
         padded: of the same shape, true where there is nothing but padding; None without.
         notes: what was applied.
     """
@@ -351,9 +352,9 @@ def read_picture(image: ImageHeader) -> Picture:
                 Code.GREY_VALUES_UNDEFINED,
                 f"by PixelPaddingValue {share:.1%} of {name} is padding, at most {MOST_PADDED:.0%} can be",
             )
-        notes.append(
-            Note(NoteCode.PIXELS_PADDED, f"{name}: PixelPaddingValue: {share:.1%} set to background")
-        )
+        notes.append(Note(NoteCode.PIXELS_PADDED, f"{name}: PixelPaddingValue: {share:.1%} left out"))
+        # A border goes whole: the rest is what the image was before it was put on a canvas.
+        stored, padded = without_border(stored, padded)
     real = stored if padded is None else stored[~padded]
     if real.min() == real.max():
         raise InputRejected(Code.PIXELS_CONSTANT, f"every pixel of {name} is {real.flat[0]:g}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outpost.codes.notes import Note, NoteCode, merged
-from outpost.dicom.grey import MOST_PADDED, background, is_reversed, modality
+from outpost.dicom.grey import MOST_PADDED, background, modality, require_shape
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.decode import Decoded, decode_image, refusing
 from outpost.inference.header import ImageHeader
@@ -74,10 +74,7 @@ def _read_slice(image: ImageHeader, target: NDArray[np.float32], notes: list[Not
     name, decoded = image.path.name, decode_image(image)
     with refusing(image.path):
         mapping = modality(image.dataset)
-        if "PresentationLUTShape" in image.dataset:
-            is_reversed(
-                image.dataset
-            )  # refuses what contradicts: values of a slice are not shown but computed with
+        require_shape(image.dataset)
     if decoded.pixels.shape != target.shape:
         raise InputRejected(
             Code.PIXELS_UNREADABLE,
