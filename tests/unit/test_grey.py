@@ -510,6 +510,23 @@ def test_a_rescale_that_is_no_number_is_refused_by_name(tmp_path: Path, slope: A
     assert caught.value.code == Code.GREY_VALUES_UNDEFINED
 
 
+@pytest.mark.parametrize("lost", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_that_some_slices_lack_is_refused_and_one_that_changes_nothing_is_not(
+    tmp_path: Path, lost: str
+) -> None:
+    def edit(image: Dataset, index: int, slope: float = 2.5, intercept: float = -1024) -> None:
+        image.RescaleSlope, image.RescaleIntercept = slope, intercept
+        if index == 2:
+            delattr(image, lost)
+
+    volume = TISSUE.astype(np.uint16)
+    with pytest.raises(InputRejected, match="come by their grey values differently") as caught:
+        read_volume(stack_slices(read_headers(write_mr_series(tmp_path / "1", volume, edit=edit))))
+    assert caught.value.code == Code.GREY_VALUES_UNDEFINED
+    files = write_mr_series(tmp_path / "2", volume, edit=lambda i, n: edit(i, n, 1, 0))
+    assert np.array_equal(read_volume(stack_slices(read_headers(files))).values, volume.transpose(2, 1, 0))
+
+
 def test_a_rescale_may_be_missing_empty_or_fall(tmp_path: Path) -> None:
     image = Dataset()
     assert modality(image).apply(np.array([3])) == [3]

@@ -229,17 +229,21 @@ def test_pixels_that_are_not_square_give_the_answer_of_square_ones(
 # --- the verdict, and what a person sees ---
 
 
-@pytest.mark.parametrize("value", [0, 32767])
-def test_padding_is_not_photometry(tmp_path: Path, value: int) -> None:
-    """A border of 64 % of one value and a marker in it: refused before, however it was named."""
-    pixels = 32767 - stored_chest()
-    canvas = framed(pixels, value, 320)
-    canvas[10:14, 10:14] = 32767 - value  # a marker keeps the border from being cut off
-    header = pydicom.dcmread(radiograph(tmp_path, canvas, edit=padding(value)))
-    policy = PixelPolicy(photometric="reject", saturated="reject", clipped="reject")
-    _, decoded = decode_file(tmp_path / "1.dcm")
-    assert judge_frame(decoded.pixels, header, policy, decoded.padded).findings == ()
-    assert judge_file(tmp_path / "1.dcm", policy) == []
+@pytest.mark.parametrize(("photometric", "value"), [("MONOCHROME2", 4000), ("MONOCHROME1", 0)])
+def test_padding_is_not_photometry(tmp_path: Path, photometric: str, value: int) -> None:
+    """The air around a slice is dark; a bright border of padding, with a marker in it, is no air."""
+    head = template("ch2.nii.gz")[45]
+    canvas = framed(head if photometric == "MONOCHROME2" else 300 - head, value, 20)
+    canvas[2:4, 2:4] = 150  # keeps the border from being cut off
+    file = radiograph(tmp_path, canvas, "1", photometric, padding(value))
+    header, policy = pydicom.dcmread(file), PixelPolicy()
+    header.Modality = "MR"
+    _, decoded = decode_file(file)
+    unnamed = judge_frame(decoded.pixels, header, policy).against
+    assert unnamed is not None
+    assert unnamed.code == PixelCode.PIXELS_PHOTOMETRIC
+    assert judge_frame(decoded.pixels, header, policy, decoded.padded).accepted
+    assert all(finding["action"] == "accept" for finding in judge_file(file, policy))
 
 
 def test_of_a_nearly_saturated_canvas_only_the_image_counts() -> None:

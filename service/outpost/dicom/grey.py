@@ -388,12 +388,18 @@ class Modality:
         slope, intercept: where there is no table.
         first: stored value of the first entry; what lies below has the first entry, what lies above the last.
         table: entries.
+        named: the attributes it was made of.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     first: int = 0
     table: NDArray[np.uint16] | None = None
+    named: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        return self.table is not None or self.slope != 1 or self.intercept != 0
 
     @property
     def falls(self) -> bool:
@@ -408,7 +414,7 @@ class Modality:
             places = values.astype(np.int64) - self.first
             entries: Pixels = self.table[np.clip(places, 0, len(self.table) - 1)]
             return entries
-        if self.slope == 1 and self.intercept == 0:
+        if not self.changes:
             return values
         scaled: Pixels = values * self.slope
         scaled += self.intercept
@@ -426,7 +432,9 @@ def modality(dataset: Dataset) -> Modality:
         raise GreyFault(UNDEFINED, "RescaleSlope is 0, which makes every pixel alike")
     item = _only_item(dataset, "ModalityLUTSequence")
     if item is None:
-        return Modality(1.0 if slope is None else slope, intercept or 0.0)
+        both = (("RescaleSlope", slope), ("RescaleIntercept", intercept))
+        named = tuple(keyword for keyword, value in both if value is not None)
+        return Modality(1.0 if slope is None else slope, intercept or 0.0, named=named)
     if slope not in (None, 1.0) or intercept not in (None, 0.0):
         raise GreyFault(
             UNDEFINED,
@@ -434,7 +442,7 @@ def modality(dataset: Dataset) -> Modality:
         )
     signed = (_integer(dataset, "PixelRepresentation") or 0) == 1
     first, table = _table(item, "ModalityLUTSequence", dataset, signed=signed)
-    return Modality(first=first, table=table)
+    return Modality(first=first, table=table, named=("ModalityLUTSequence",))
 
 
 def _table(item: Dataset, name: str, dataset: Dataset, *, signed: bool) -> tuple[int, NDArray[np.uint16]]:

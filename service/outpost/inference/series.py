@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outpost.codes.notes import Note, NoteCode, merged
-from outpost.dicom.grey import MOST_PADDED, background, modality, require_shape
+from outpost.dicom.grey import MOST_PADDED, Modality, background, modality, require_shape
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.decode import Decoded, decode_image, refusing
 from outpost.inference.header import ImageHeader
@@ -48,8 +48,12 @@ def read_volume(stack: Stack) -> Volume:
     padded: NDArray[np.bool_] | None = None
     notes: list[Note] = []
     layouts: dict[tuple[int, int], str] = {}
+    mappings: dict[tuple[str, ...], str] = {}
+    mapped = False
     for index, image in enumerate(stack.images):
-        decoded = _read_slice(image, volume[index], notes)
+        decoded, mapping = _read_slice(image, volume[index], notes)
+        mappings.setdefault(mapping.named, image.path.name)
+        mapped |= mapping.changes
         if decoded.padded is not None:
             padded = np.zeros(volume.shape, dtype=np.bool_) if padded is None else padded
             padded[index] = decoded.padded
@@ -61,6 +65,11 @@ def read_volume(stack: Stack) -> Volume:
             f"slices of one series use other bits of their words than BitsStored and HighBit say: "
             f"{', '.join(layouts.values())}",
         )
+    if len(mappings) > 1 and mapped:
+        told = " but ".join(f"{' and '.join(named) or 'none'} in {name}" for named, name in mappings.items())
+        raise InputRejected(
+            Code.GREY_VALUES_UNDEFINED, f"slices of one series come by their grey values differently: {told}"
+        )
     if padded is not None:
         notes.append(_take_out(volume, padded))
         padded = padded.transpose(2, 1, 0)
@@ -69,7 +78,9 @@ def read_volume(stack: Stack) -> Volume:
     return Volume(volume.transpose(2, 1, 0), padded, merged(notes))
 
 
-def _read_slice(image: ImageHeader, target: NDArray[np.float32], notes: list[Note]) -> Decoded:
+def _read_slice(
+    image: ImageHeader, target: NDArray[np.float32], notes: list[Note]
+) -> tuple[Decoded, Modality]:
     """Decode one slice, its real values into their place."""
     name, decoded = image.path.name, decode_image(image)
     with refusing(image.path):
@@ -89,7 +100,7 @@ def _read_slice(image: ImageHeader, target: NDArray[np.float32], notes: list[Not
     notes += (Note(NoteCode.GREY_VALUES_MAPPED, remark) for remark in decoded.remarks)
     if mapping.table is not None:
         notes.append(Note(NoteCode.GREY_VALUES_MAPPED, "ModalityLUTSequence was applied"))
-    return decoded
+    return decoded, mapping
 
 
 def _take_out(volume: NDArray[np.float32], padded: NDArray[np.bool_]) -> Note:
