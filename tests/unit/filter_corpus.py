@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import PixelVerdict, judge_frame, judge_volume, slices_to_judge
 from outpost.filter.thumbnail import render
-from outpost.inference.codes import InputRejected
+from outpost.inference.codes import Code, InputRejected
 from outpost.inference.decode import decode_image
 from outpost.inference.header import read_header
 
@@ -604,8 +604,16 @@ def _screens() -> Iterator[Case]:
                 policy,
                 right,
             )
-    for name in ("vlut_04.dcm", "mlut_18.dcm"):
-        yield Case("screen capture", f"{name} (test pattern)", frame("pydicom-data", name), CHEST, right)
+    yield Case(
+        "screen capture", "vlut_04.dcm (test pattern)", frame("pydicom-data", "vlut_04.dcm"), CHEST, right
+    )
+    yield Case(
+        "values that do not fit",
+        "mlut_18.dcm (test pattern), signed 12 bits and values to 4095",
+        frame("pydicom-data", "mlut_18.dcm"),
+        CHEST,
+        (str(Code.PIXELS_OUT_OF_RANGE),),
+    )
     yield Case(
         "photograph",
         "chest film on a light box, photographed",

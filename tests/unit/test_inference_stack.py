@@ -36,7 +36,7 @@ def test_slices_are_ordered_by_place_whatever_their_names_and_numbers(tmp_path: 
     files = write_mr_series(tmp_path, SMALL)
     stack = stacked(sorted(files))
     assert list(stack.files) == files
-    assert np.array_equal(read_volume(stack), SMALL.transpose(2, 1, 0))
+    assert np.array_equal(read_volume(stack).values, SMALL.transpose(2, 1, 0))
 
 
 def test_the_affine_of_an_oblique_series_is_exact(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_each_slice_is_rescaled_by_its_own_factors(tmp_path: Path) -> None:
     def scale(image: Dataset, index: int) -> None:
         image.RescaleSlope, image.RescaleIntercept = index + 1, -index
 
-    volume = read_volume(stacked(write_mr_series(tmp_path, SMALL, edit=scale)))
+    volume = read_volume(stacked(write_mr_series(tmp_path, SMALL, edit=scale))).values
     factors = np.arange(8).reshape(8, 1, 1)
     assert np.array_equal(volume, (SMALL * (factors + 1) - factors).transpose(2, 1, 0))
 
@@ -185,6 +185,7 @@ def test_a_compressed_slice_gives_the_same_voxels(tmp_path: Path, name: str) -> 
     named = get_testdata_file(f"MR_small_{name}.dcm", download=False)
     file = Path(named) if named else jpeg_lossless(tmp_path)
     one, other = (
-        read_volume(Stack((read_header(Path(path)),), np.eye(4), (64, 64, 1))) for path in (MR_SMALL, file)
+        read_volume(Stack((read_header(Path(path)),), np.eye(4), (64, 64, 1))).values
+        for path in (MR_SMALL, file)
     )
     assert np.array_equal(one, other)

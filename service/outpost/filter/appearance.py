@@ -137,26 +137,42 @@ class Appearance:
         return self.lines >= _LINES
 
 
-def look(grey: Grey, fine: Grey, colours: Grey | None = None) -> Appearance:
+def look(
+    grey: Grey, fine: Grey, colours: Grey | None = None, padded: NDArray[np.bool_] | None = None
+) -> Appearance:
     """Measure a frame.
 
     Args:
         grey: the thumbnail, brighter = more, of (row, column).
         fine: the same twice as fine, for writing; or the thumbnail where the frame has no more pixels.
         colours: the thumbnail with its samples, where it has several.
+        padded: of the shape of `grey`, true where a pixel is padding, which counts for nothing; None without.
     """
     side = min(grey.shape)
-    least, greatest = float(grey.min()), float(grey.max())
+    real = grey if padded is None else grey[~padded]
+    if not real.size:
+        return Appearance(side, 0.0)
+    least, greatest = float(real.min()), float(real.max())
     if not greatest > least:
         return Appearance(side, least)
     share = (grey - least) / (greatest - least)
     at_least, at_greatest = share <= _AT, share >= 1 - _AT
     # Every second pixel tells the hundredths as well, in a quarter of the time.
-    low, high = (float(value) for value in np.percentile(share[::2, ::2], (_DARKEST, _BRIGHTEST)))
+    some = share[::2, ::2] if padded is None else share[~padded]
+    low, high = (float(value) for value in np.percentile(some, (_DARKEST, _BRIGHTEST)))
     seen = np.clip((share - low) / max(high - low, 1e-6), 0, 1)
-    correlation, residual = _structure(seen)
+    if padded is None:
+        correlation, residual = _structure(seen)
+        border = np.concatenate((seen[0], seen[-1], seen[:, 0], seen[:, -1]))
+    else:
+        at_least, at_greatest = at_least[~padded], at_greatest[~padded]
+        # Padding becomes the mean, of which nothing is left: it has no part in the correlation.
+        correlation, residual = _structure(np.where(padded, seen[~padded].mean(), seen))
+        residual *= float(np.sqrt(padded.size / real.size))
+        border = seen[~padded & ~ndimage.binary_erosion(~padded)]
+        share[padded] = 0
+        seen[padded] = 0
     panels, panel_share, paints = _panels(share, seen)
-    border = np.concatenate((seen[0], seen[-1], seen[:, 0], seen[:, -1]))
     return Appearance(
         side=side,
         constant=None,

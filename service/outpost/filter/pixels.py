@@ -20,12 +20,21 @@ from outpost.filter.anatomy import Shown, classify
 from outpost.filter.appearance import Appearance, look
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
-from outpost.filter.thumbnail import LARGEST, as_displayed, reduce_frame, with_palette
+from outpost.filter.thumbnail import (
+    LARGEST,
+    as_displayed,
+    displayed_without,
+    reduce_frame,
+    reduce_mask,
+    with_palette,
+    without_border,
+)
 from outpost.inference.codes import InputRejected
 from outpost.inference.decode import decode_image
 from outpost.inference.header import read_header
 
 Grey = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 # Modalities whose images have no colours; elsewhere (ultrasound, endoscopy) colour says nothing.
 _COLOURLESS: Final = frozenset("CR DX MG RG PX IO XA RF CT MR PT".split())
@@ -79,18 +88,24 @@ class PixelVerdict:
         return self.against is None
 
 
-def judge_frame(frame: NDArray[Any], dataset: Dataset, policy: PixelPolicy) -> PixelVerdict:
+def judge_frame(
+    frame: NDArray[Any], dataset: Dataset, policy: PixelPolicy, padded: Mask | None = None
+) -> PixelVerdict:
     """Judge one decoded frame.
 
     Args:
         frame: stored values of (rows, columns) or (rows, columns, samples).
         dataset: attributes of the image; malformed ones count as absent.
         policy: of the rule set.
+        padded: of (rows, columns), true where a pixel is padding: it is not looked at.
     """
     if not frame.any() and policy.zeros != "off":
         return _verdict(_Seen(((PixelCode.PIXELS_ZEROS, "every pixel is 0"),), None, ""), policy)
     if frame.dtype.kind == "f":
         frame = np.nan_to_num(frame)
+    if padded is not None and not padded.all():
+        fine, out = displayed_without(frame, dataset, padded, _FINE)
+        return _verdict(_seen(fine, _modality(dataset), policy, out), policy)
     fine = as_displayed(reduce_frame(with_palette(frame, dataset), _FINE), dataset)
     return _verdict(_seen(fine, _modality(dataset), policy), policy)
 
@@ -102,37 +117,53 @@ def judge_file(path: Path, policy: PixelPolicy) -> list[dict[str, str]]:
     """
     try:
         header = read_header(path)
-        pixels = decode_image(header).pixels
+        decoded = decode_image(header)
     except InputRejected as rejection:
         return [{"action": "reject", "code": rejection.code, "detail": rejection.message}]
-    frame = pixels[header.frames // 2] if header.frames > 1 else pixels
+    frame, padded = decoded.pixels, decoded.padded
+    if header.frames > 1:
+        middle = header.frames // 2
+        frame, padded = frame[middle], None if padded is None else padded[middle]
     return [
         {"action": finding.action, "code": str(finding.code), "detail": finding.detail}
-        for finding in judge_frame(frame, header.dataset, policy).findings
+        for finding in judge_frame(frame, header.dataset, policy, padded).findings
     ]
 
 
-def judge_displayed(fine: Grey, modality: str, policy: PixelPolicy) -> PixelVerdict:
+def judge_displayed(
+    fine: Grey, modality: str, policy: PixelPolicy, padded: Mask | None = None
+) -> PixelVerdict:
     """Judge one image that is reduced already.
 
     Args:
         fine: grey values in which more is brighter, (row, column), at most 512 pixels a side.
         modality: of the image, for example DX.
         policy: of the rule set.
+        padded: of the same shape, true where a pixel is padding, which is dark in `fine`: it is not looked at.
     """
-    return _verdict(_seen(fine, modality, policy), policy)
+    return _verdict(_seen(fine, modality, policy, padded), policy)
 
 
-def judge_volume(slices: Sequence[NDArray[Any]], dataset: Dataset, policy: PixelPolicy) -> PixelVerdict:
+def judge_volume(
+    slices: Sequence[NDArray[Any]],
+    dataset: Dataset,
+    policy: PixelPolicy,
+    padded: Sequence[Mask] | None = None,
+) -> PixelVerdict:
     """Judge slices of one volume: a finding counts when most of them show it, anatomy by the middle one of them.
 
     Args:
         slices: those of `slices_to_judge`, as values of (row, column) after their rescale.
         dataset: attributes of any slice.
         policy: of the rule set.
+        padded: of each slice, true where a pixel is padding, which is background in it: it is not looked at.
     """
     sign = -1 if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1" else 1
-    seen = [_seen(sign * reduce_frame(one, _FINE), _modality(dataset), policy) for one in slices]
+    out = [None] * len(slices) if padded is None else [reduce_mask(one, _FINE) for one in padded]
+    seen = [
+        _seen(sign * reduce_frame(one, _FINE), _modality(dataset), policy, outside)
+        for one, outside in zip(slices, out, strict=True)
+    ]
     most = [
         finding
         for finding in (finding for one in seen for finding in one.plain)
@@ -162,13 +193,15 @@ class _Seen:
     modality: str
 
 
-def _seen(fine: Grey, modality: str, policy: PixelPolicy) -> _Seen:
+def _seen(fine: Grey, modality: str, policy: PixelPolicy, padded: Mask | None = None) -> _Seen:
     colours = None
+    if padded is not None:
+        fine, padded = without_border(fine, padded)
     if fine.ndim == 3:
         colours = reduce_frame(fine, LARGEST) if modality in _COLOURLESS or not modality else None
         fine = fine.mean(axis=2)
     grey = reduce_frame(fine, LARGEST)
-    appearance = look(grey, fine, colours)
+    appearance = look(grey, fine, colours, None if padded is None else reduce_mask(padded, LARGEST))
     plain = tuple(_plain(appearance, modality, policy))
     ended = any(getattr(policy, _FIELD[code]) != "accept" for code, _ in plain)
     shown = classify(grey) if not ended and _asks_anatomy(modality, policy) else None

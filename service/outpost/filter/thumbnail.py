@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
+from outpost.dicom.grey import GreyFault, Modality, is_reversed, modality
+
 LARGEST = 256  # pixels a side of what is looked at
 
 
@@ -50,6 +52,41 @@ def reduce_frame(frame: NDArray[Any], largest: int = LARGEST) -> NDArray[np.floa
     return small
 
 
+def reduce_mask(mask: NDArray[np.bool_], largest: int = LARGEST) -> NDArray[np.bool_]:
+    """Where any pixel of a square of `reduce_frame` is true; (rows, columns) as there."""
+    return reduce_frame(mask.view(np.uint8), largest) > 0
+
+
+def without_border(
+    fine: NDArray[Any], padded: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The least rectangle with all that is not padding, and what of it is padding still; all where all is padding."""
+    rows, columns = (np.flatnonzero(~padded.all(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return fine, None
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left = padded[box]
+    return fine[box], left if left.any() else None
+
+
+def displayed_without(
+    frame: NDArray[Any], dataset: Dataset, padded: NDArray[np.bool_], largest: int = LARGEST
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A frame with padding as `as_displayed` gives it, reduced: padding takes no part in a mean, and is dark.
+
+    Returns:
+        Grey values, and where there is nothing but padding.
+    """
+    sums = reduce_frame(np.where(padded, frame.dtype.type(0), frame), largest)
+    share = reduce_frame(padded.view(np.uint8), largest)
+    out = share > 1 - 1e-4
+    means: NDArray[np.float32] = np.divide(sums, np.maximum(1 - share, 1e-4), dtype=np.float32)
+    values = as_displayed(means, dataset)
+    if not out.all():
+        values[out] = np.percentile(values[~out], 0.5)
+    return values, out
+
+
 def with_palette(frame: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     """A frame of palette indices as the colours they stand for; any other frame as it is."""
     if frame.ndim != 2 or str(dataset.get("PhotometricInterpretation", "")) != "PALETTE COLOR":
@@ -71,18 +108,27 @@ def as_displayed(small: NDArray[np.float32], dataset: Dataset) -> NDArray[np.flo
     """
     if small.ndim != 2:
         return small
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    values = small * np.float32(slope or 1.0) + np.float32(intercept)
-    return -values if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1" else values
+    try:
+        mapping = modality(dataset)
+    except GreyFault:
+        mapping = Modality()
+    # Of a reduced frame, a table is as good as of a full one where it is smooth, as tables are.
+    whole = small if mapping.table is None else np.rint(small)
+    values: NDArray[np.float32] = np.asarray(mapping.apply(whole), dtype=np.float32)
+    return -values if _is_reversed(dataset) else values
 
 
-def render(frame: NDArray[Any], dataset: Dataset, largest: int = LARGEST) -> NDArray[np.uint8]:
+def render(
+    frame: NDArray[Any], dataset: Dataset, largest: int = LARGEST, padded: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """A frame as a person would see it: window and photometric interpretation applied, 0 black to 255 white.
 
     Args:
         frame: stored values of (rows, columns) or (rows, columns, samples).
         dataset: of the image. Where it has no usable window, grey values between the 1st and the 99th hundredth
             are stretched.
+        largest: pixels a side.
+        padded: of (rows, columns), true where a pixel is padding: it is shown black.
 
     Returns:
         (rows, columns) or, for colours, (rows, columns, 3), at most `largest` pixels a side.
@@ -96,8 +142,11 @@ def render(frame: NDArray[Any], dataset: Dataset, largest: int = LARGEST) -> NDA
             small[..., :3] * np.float32(255 / ((1 << min(depth, 32)) - 1)), 0, 255
         ).astype(np.uint8)
         return colours
-    values = as_displayed(small, dataset)
-    low, high = _window(dataset) or tuple(float(value) for value in np.percentile(values, (1, 99)))
+    values, out = as_displayed(small, dataset), None
+    if padded is not None and not padded.all():
+        values, out = displayed_without(frame, dataset, padded, largest)
+    real = values if out is None else values[~out]
+    low, high = _window(dataset) or tuple(float(value) for value in np.percentile(real, (1, 99)))
     if not high > low:
         return np.zeros(values.shape, dtype=np.uint8)
     scaled: NDArray[np.uint8] = (np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
@@ -110,9 +159,15 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
     if not (np.isfinite(centre) and np.isfinite(width) and width >= 1):
         return None
     low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-    if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1":
-        low, high = -high, -low
-    return low, high
+    return (-high, -low) if _is_reversed(dataset) else (low, high)
+
+
+def _is_reversed(dataset: Dataset) -> bool:
+    """As `outpost.dicom.grey` says; where attributes contradict each other, by the photometric interpretation."""
+    try:
+        return is_reversed(dataset)
+    except GreyFault:
+        return str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1"
 
 
 def _number(dataset: Dataset, keyword: str, default: float) -> float:

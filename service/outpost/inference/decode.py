@@ -26,6 +26,8 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
+from outpost.dicom.grey import GreyFault, Layout, Mask, Stored, layout, stored_values
+from outpost.dicom.stream import first_fragment, rows_columns_bits
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.header import ImageHeader
 
@@ -63,6 +65,9 @@ _EMPTY_SHARE: Final[dict[str, float]] = {
     uid.JPEGLosslessSV1: 0.25,
     uid.RLELossless: 0.04,
 }
+_LOSSY: Final = frozenset(
+    (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
+)
 _EMPTY_SHARE_ELSE: Final = 0.01
 _EMPTY_BYTES: Final = 1024  # tables and markers, whatever the size
 _LARGEST_BYTES: Final = 2 << 30  # decoded; a mammography tomosynthesis stack is about 1 GiB
@@ -74,24 +79,33 @@ class Decoded:
 
     `pixels` is (rows, columns), (rows, columns, samples), or either behind (frames, ...); signed where Pixel
     Representation says so, unused bits cleared or sign-extended; YBR is turned to RGB. `decoder` is the one
-    that gave them, `tried` those before it that did not.
+    that gave them, `tried` those before it that did not. `padded`, `layout` and `remarks` are those of
+    `outpost.dicom.grey.Stored`: what of the image is padding, where its values lay, what was applied.
     """
 
     pixels: NDArray[Any]
     decoder: str
     tried: tuple[str, ...] = ()
+    padded: Mask | None = None
+    layout: tuple[int, int] | None = (0, 0)
+    remarks: tuple[str, ...] = ()
 
 
-def decode_file(path: Path) -> tuple[Dataset, Decoded]:
+def decode_file(path: Path, *, trusting: bool = False) -> tuple[Dataset, Decoded]:
     """Read one file and decode its pixels; the data set comes without Pixel Data, which it no longer needs.
+
+    Args:
+        path: of the file.
+        trusting: take words for values where the header contradicts them, so that a person sees what was refused.
 
     Raises:
         InputRejected: PIXELS_UNREADABLE where no decoder can, PIXELS_ALL_ZERO where each gives only zeros for
-            encoded bytes that hold more.
+            encoded bytes that hold more, PIXELS_OUT_OF_RANGE and GREY_VALUES_UNDEFINED where the header
+            contradicts the values.
     """
     with _describing(path):
         dataset = pydicom.dcmread(path)
-    return dataset, _decode(path, dataset)
+    return dataset, _decode(path, dataset, trusting)
 
 
 def decode_image(image: ImageHeader) -> Decoded:
@@ -125,9 +139,11 @@ def _pixels(image: ImageHeader) -> DataElement | RawDataElement:
         return next(data_element_generator(file, implicit, little))
 
 
-def _decode(path: Path, dataset: Dataset) -> Decoded:
+def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
     """Decode and remove the Pixel Data of a data set; raises as `decode_file` does."""
-    syntax, decoders = _decoders_for(path, dataset)
+    said = _described(path, dataset)
+    _require_size(path, dataset, said)
+    syntax, decoders = said.syntax, said.decoders
     failures: list[str] = []
     zeros = 0
     for number, decoder in enumerate(decoders):
@@ -143,8 +159,16 @@ def _decode(path: Path, dataset: Dataset) -> Decoded:
             continue
         if number:
             log.warning("pixels decoded by %s after %s", decoder, "; ".join(failures))
+        try:
+            stored = stored_values(pixels, dataset, said.layout, lossy=syntax in _LOSSY)
+        except GreyFault as fault:
+            if not trusting:
+                raise _rejection(path, fault) from None
+            stored = Stored(pixels)
         del dataset.PixelData
-        return Decoded(pixels, decoder, tuple(decoders[:number]))
+        return Decoded(
+            stored.values, decoder, tuple(decoders[:number]), stored.padded, stored.layout, stored.remarks
+        )
     reasons = "; ".join(failures)
     if zeros:
         raise InputRejected(
@@ -155,10 +179,25 @@ def _decode(path: Path, dataset: Dataset) -> Decoded:
 
 
 @contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turns a fault of grey values into a rejection that names the file."""
+    try:
+        yield
+    except GreyFault as fault:
+        raise _rejection(path, fault) from None
+
+
+def _rejection(path: Path, fault: GreyFault) -> InputRejected:
+    return InputRejected(Code(fault.code), f"{path.name}: {fault.message}")
+
+
+@contextmanager
 def _describing(path: Path) -> Iterator[None]:
     """Turns whatever pydicom raises while a file's description of its pixels is read into a rejection."""
     try:
         yield
+    except GreyFault:
+        raise
     # pydicom raises many types on broken files, also when an attribute is first looked at.
     except Exception as error:
         raise InputRejected(
@@ -166,32 +205,98 @@ def _describing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _decoders_for(path: Path, dataset: Dataset) -> tuple[str, Sequence[str]]:
-    """The transfer syntax, and the decoders to try in order."""
-    with _describing(path):
-        syntax = str(dataset.file_meta.TransferSyntaxUID)
-        size = (
-            int(dataset.Rows)
-            * int(dataset.Columns)
-            * int(dataset.get("SamplesPerPixel") or 1)
-            * int(dataset.get("NumberOfFrames") or 1)
-            * max(1, int(dataset.BitsAllocated) // 8)
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What the header says of the pixels."""
+
+    syntax: str
+    decoders: Sequence[str]
+    rows: int
+    columns: int
+    frames: int
+    layout: Layout
+
+    @property
+    def bytes(self) -> int:
+        """Of all pixels, uncompressed."""
+        samples = self.rows * self.columns * self.frames * self.layout.samples
+        return samples * (self.layout.allocated // 8) if self.layout.allocated > 1 else -(-samples // 8)
+
+
+def _described(path: Path, dataset: Dataset) -> _Described:
+    """What is to be decoded, and by which decoders in order."""
+    with refusing(path), _describing(path):
+        said = _Described(
+            syntax=(syntax := str(dataset.file_meta.TransferSyntaxUID)),
+            decoders=DECODERS.get(syntax, ()),
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            frames=int(dataset.get("NumberOfFrames") or 1),
+            layout=layout(dataset),
         )
-    if not 0 < size <= _LARGEST_BYTES:
+    if not 0 < said.bytes <= _LARGEST_BYTES:
         raise InputRejected(
-            Code.PIXELS_UNREADABLE, f"{path.name} says its pixels are {size} bytes, not 1 to {_LARGEST_BYTES}"
+            Code.PIXELS_UNREADABLE,
+            f"{path.name} says its pixels are {said.bytes} bytes, not 1 to {_LARGEST_BYTES}",
         )
-    if syntax not in DECODERS:
+    if not said.decoders:
         raise InputRejected(
             Code.PIXELS_UNREADABLE, f"{path.name} has the transfer syntax {syntax}, which has no decoder here"
         )
-    return syntax, DECODERS[syntax]
+    return said
+
+
+def _require_size(path: Path, dataset: Dataset, said: _Described) -> None:
+    """Refuse pixels that are of another size than the header says, where decoders would not notice.
+
+    Bytes beyond the last pixel are padding when they hold one value, or are fewer than the shortest line: more would
+    be pixels that the header does not know, and those before them in the wrong place.
+    """
+    with _describing(path):
+        data = dataset.PixelData
+    if said.decoders == (NATIVE,):
+        line = min(said.rows, said.columns) * max(said.layout.allocated * said.layout.samples // 8, 1)
+        if len(data) - said.bytes < line or _is_halved(dataset):
+            return
+        tail = np.frombuffer(data, np.uint8, offset=said.bytes)
+        if (tail != tail[0]).any():
+            raise InputRejected(
+                Code.PIXELS_UNREADABLE,
+                f"{path.name} has {len(data)} bytes of pixels, {said.rows} rows and {said.columns} columns of "
+                f"{said.layout.allocated} bits take {said.bytes}, and the rest is not padding",
+            )
+    elif (head := rows_columns_bits(first_fragment(data))) and head[:2] != (said.rows, said.columns):
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE,
+            f"{path.name} has a stream of {head[0]} rows and {head[1]} columns, "
+            f"its header says {said.rows} and {said.columns}",
+        )
+
+
+def _is_halved(dataset: Dataset) -> bool:
+    """Whether two pixels share their colours, and so take two thirds of the bytes."""
+    return str(dataset.get("PhotometricInterpretation", "")).endswith("_422")
 
 
 def _decoded(dataset: Dataset, decoder: str) -> NDArray[Any]:
     if decoder == "gdcm-direct":
         return _by_gdcm(dataset)
-    pixels: NDArray[Any] = pixel_array(dataset, decoding_plugin="" if decoder == NATIVE else decoder)
+    options: dict[str, Any] = {}
+    if decoder != NATIVE:
+        head = rows_columns_bits(first_fragment(dataset.PixelData))
+        if head and head[2] > int(dataset.BitsStored):
+            options["bits_stored"] = head[2]  # gdcm clears what is above
+        if int(dataset.get("NumberOfFrames") or 1) == 1:
+            options["extended_offsets"] = None  # of one frame, it is all there is, whatever a table says
+    pixels: NDArray[Any] = pixel_array(
+        dataset,
+        decoding_plugin="" if decoder == NATIVE else decoder,
+        # What unused bits mean is `stored_values`'s to say: pydicom clears them, and with them what is out of range.
+        correct_unused_bits=False,
+        # Signed streams of unsigned values keep their sign here, so that it is seen.
+        apply_j2k_sign_correction=bool(dataset.get("PixelRepresentation")),
+        **options,
+    )
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big endian ones are not torch's
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from torch.nn import functional
 
-from outpost.codes.notes import Note, merged
+from outpost.codes.notes import Note, NoteCode, merged
 from outpost.delivery.report import ImageReport, Probability, write_report
+from outpost.dicom.grey import MOST_PADDED, is_reversed, modality, shape_ignored
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
+from outpost.filter.thumbnail import without_border
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
-from outpost.inference.decode import decode_image
+from outpost.inference.decode import decode_image, refusing
 from outpost.inference.header import ImageHeader
 from outpost.inference.result import Written
 from outpost.results.provenance import Provenance
@@ -53,12 +55,14 @@ class RadiographCase:
         images: attributes of each without its pixels; none for the golden case.
         unread: attributes of those whose pixels could not be read or were refused, and why.
         notes: what was seen in reading that the result must say.
+        padded: of each image where it is padding, (512, 512), or None; empty for the golden case.
     """
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
     unread: tuple[tuple[Dataset, str], ...] = ()
     notes: tuple[Note, ...] = ()
+    padded: tuple[NDArray[np.bool_] | None, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,7 +103,7 @@ class RadiographClassification:
         pixels: PixelPolicy | None = None,
         left_out: Sequence[ImageHeader] = (),
     ) -> RadiographCase:
-        pictures: list[torch.Tensor] = []
+        pictures: list[Picture] = []
         images: list[Dataset] = []
         notes: list[Note] = []
         unread: list[tuple[Dataset, str]] = []
@@ -112,9 +116,10 @@ class RadiographClassification:
                 refused.append(f"{header.path.name}: {lack}")
                 continue
             try:
-                picture = _read_pixels(header)
+                picture = read_picture(header)
                 if pixels is not None:
                     notes += _judged(picture, header, pixels)
+                notes += picture.notes
                 pictures.append(picture)
                 images.append(header.dataset)
             except InputRejected as rejection:
@@ -125,7 +130,13 @@ class RadiographClassification:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
-        return RadiographCase(torch.stack(pictures), tuple(images), tuple(unread), merged(notes))
+        return RadiographCase(
+            torch.stack([picture.pixels for picture in pictures]),
+            tuple(images),
+            tuple(unread),
+            merged(notes),
+            tuple(picture.padded for picture in pictures),
+        )
 
     def golden_case(self) -> RadiographCase:
         if self._manifest.golden.case != "chest_phantom":
@@ -178,7 +189,11 @@ class RadiographClassification:
         return ()
 
     def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
-        return [image.numpy() for image in case.pixels]
+        masks = case.padded or (None,) * len(case.pixels)
+        return [
+            image.numpy() if padded is None else image.numpy()[~padded]
+            for image, padded in zip(case.pixels, masks, strict=True)
+        ]
 
     def numbers(self, case: RadiographCase, output: NDArray[np.float32]) -> list[dict[str, Value]]:
         """Probabilities; that of being mirrored is not reported, and not watched."""
@@ -289,41 +304,89 @@ def _lacks(header: ImageHeader, rules: RadiographRules) -> str | None:
     return None
 
 
-def _read_pixels(image: ImageHeader) -> torch.Tensor:
-    """The pixels of an image as displayed, (512, 512).
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image as displayed.
+
+    Attributes:
+        pixels: (512, 512), more is brighter; a border of padding is cut off, other padding is dark.
+        padded: of the same shape, true where there is nothing but padding; None without.
+        notes: what was applied.
+    """
+
+    pixels: torch.Tensor
+    padded: NDArray[np.bool_] | None = None
+    notes: tuple[Note, ...] = ()
+
+
+def read_picture(image: ImageHeader) -> Picture:
+    """The pixels of an image as displayed.
 
     Neither rescale nor window changes what is seen but for its contrast, which `standardise` takes away; a
-    rescale that falls reverses it, and is applied.
+    rescale or VOI LUT that falls reverses it, and is applied, and so is a modality LUT. Pixels that are not
+    square change nothing: every image is brought to a square.
+
+    Raises:
+        InputRejected: as `decode_image` does; PIXELS_CONSTANT, GREY_VALUES_UNDEFINED.
     """
-    stored = decode_image(image).pixels
-    name = image.path.name
+    decoded = decode_image(image)
+    stored, padded, name = decoded.pixels, decoded.padded, image.path.name
     if stored.ndim != 2:
         raise InputRejected(
             Code.PIXELS_UNREADABLE, f"{name} decodes to {stored.shape}, not to rows and columns"
         )
-    if stored.min() == stored.max():
-        raise InputRejected(Code.PIXELS_CONSTANT, f"every pixel of {name} is {stored.flat[0]:g}")
-    pixels = torch.from_numpy(np.ascontiguousarray(stored, dtype=np.float32))
-    small = functional.adaptive_avg_pool2d(pixels[None, None], _KEPT)[0, 0]
-    falls = _slope(image.dataset) < 0
-    return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
+    with refusing(image.path):
+        mapping, reverse = modality(image.dataset), is_reversed(image.dataset)
+    told = list(decoded.remarks)
+    if mapping.table is not None:
+        stored = mapping.apply(stored)
+        told.append("ModalityLUTSequence was applied")
+    elif mapping.falls:
+        reverse = not reverse
+    if disagreement := shape_ignored(image.dataset):
+        told.append(disagreement)
+    notes = [Note(NoteCode.GREY_VALUES_MAPPED, f"{name}: {one}") for one in told]
+    if padded is not None:
+        if (share := float(padded.mean())) > MOST_PADDED:
+            raise InputRejected(
+                Code.GREY_VALUES_UNDEFINED,
+                f"by PixelPaddingValue {share:.1%} of {name} is padding, at most {MOST_PADDED:.0%} can be",
+            )
+        notes.append(Note(NoteCode.PIXELS_PADDED, f"{name}: PixelPaddingValue: {share:.1%} left out"))
+        # A border goes whole: the rest is what the image was before it was put on a canvas.
+        stored, padded = without_border(stored, padded)
+    real = stored if padded is None else stored[~padded]
+    if real.min() == real.max():
+        raise InputRejected(Code.PIXELS_CONSTANT, f"every pixel of {name} is {real.flat[0]:g}")
+    small, out = _small(stored, padded)
+    small = -small if reverse else small
+    if out is not None:
+        small[torch.from_numpy(out)] = float(np.percentile(small.numpy()[~out], 0.5))
+    return Picture(small, out, tuple(notes))
 
 
-def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[Note]:
+def _small(
+    stored: NDArray[Any], padded: NDArray[np.bool_] | None
+) -> tuple[torch.Tensor, NDArray[np.bool_] | None]:
+    """Means of what is not padding, (512, 512), and where there is none of it."""
+    pixels = torch.from_numpy(np.ascontiguousarray(stored, dtype=np.float32))[None, None]
+    if padded is None:
+        return functional.adaptive_avg_pool2d(pixels, _KEPT)[0, 0], None
+    counts = torch.from_numpy(np.ascontiguousarray(~padded, dtype=np.float32))[None, None]
+    share = functional.adaptive_avg_pool2d(counts, _KEPT)[0, 0]
+    sums = functional.adaptive_avg_pool2d(pixels * counts, _KEPT)[0, 0]
+    out: NDArray[np.bool_] = (share <= 0).numpy()
+    return sums / share.clamp_min(1e-6), out
+
+
+def _judged(picture: Picture, header: ImageHeader, policy: PixelPolicy) -> list[Note]:
     """What the pixel verdict found in an image and the policy accepts."""
-    verdict = judge_displayed(picture.numpy(), header.modality, policy)
+    verdict = judge_displayed(picture.pixels.numpy(), header.modality, policy, picture.padded)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
         )
     return [Note(finding.code, f"{header.path.name}: {finding.detail}") for finding in verdict.findings]
-
-
-def _slope(dataset: Dataset) -> float:
-    try:
-        return float(dataset.get("RescaleSlope") or 1)
-    except (TypeError, ValueError):
-        return 1.0
 
 
 def _not_finite(logits: torch.Tensor) -> str:

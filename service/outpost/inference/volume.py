@@ -24,7 +24,7 @@ from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
 from outpost.inference.result import Written
 from outpost.inference.selection import choose_stack
-from outpost.inference.series import read_volume
+from outpost.inference.series import Volume, read_volume
 from outpost.inference.stack import require_whole
 from outpost.results.provenance import Provenance
 
@@ -42,6 +42,7 @@ class VolumeCase:
             golden case.
         notes: what was seen in reading that the result must say.
         voxel_ml: volume of a voxel, millilitres.
+        padded: of the shape of the volume, true where a voxel is padding, which is background in it; None without.
     """
 
     volume: NDArray[np.float32]
@@ -49,6 +50,7 @@ class VolumeCase:
     images: tuple[Dataset, ...]
     notes: tuple[Note, ...] = ()
     voxel_ml: float = 0.001
+    padded: NDArray[np.bool_] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,9 +75,10 @@ class VolumeSegmentation:
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
-        notes = _judged(volume, images[0], pixels) if pixels is not None else ()
+        notes = volume.notes + (_judged(volume, images[0], pixels) if pixels is not None else ())
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml)
+        padded = None if volume.padded is None else view.apply(volume.padded)
+        return VolumeCase(view.apply(volume.values), view, images, notes, voxel_ml, padded)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -103,7 +106,7 @@ class VolumeSegmentation:
         return ()
 
     def pixels(self, case: VolumeCase) -> list[NDArray[np.float32]]:
-        return [case.volume]
+        return [case.volume if case.padded is None else case.volume[~case.padded]]
 
     def numbers(self, case: VolumeCase, output: NDArray[np.bool_]) -> list[dict[str, Value]]:
         return [{"output.mask_ml": np.count_nonzero(output) * case.voxel_ml}]
@@ -116,10 +119,12 @@ class VolumeSegmentation:
         write_golden(output, expected)
 
 
-def _judged(volume: NDArray[np.float32], image: Dataset, policy: PixelPolicy) -> tuple[Note, ...]:
-    """What the pixel verdict found and the policy accepts. `volume` is (column, row, slice)."""
-    slices = [volume[:, :, index].T for index in slices_to_judge(volume.shape[2], policy)]
-    verdict = judge_volume(slices, image, policy)
+def _judged(volume: Volume, image: Dataset, policy: PixelPolicy) -> tuple[Note, ...]:
+    """What the pixel verdict found and the policy accepts."""
+    judged = slices_to_judge(volume.values.shape[2], policy)
+    slices = [volume.values[:, :, index].T for index in judged]
+    padded = None if volume.padded is None else [volume.padded[:, :, index].T for index in judged]
+    verdict = judge_volume(slices, image, policy, padded)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"slices of the series: {against.detail}", hold=against.action == "hold"

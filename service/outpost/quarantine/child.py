@@ -60,13 +60,16 @@ def main(arguments: Sequence[str]) -> int:
         if what == "picture":
             from PIL import Image
 
-            dataset, decoded = decode_file(file)
-            frame = decoded.pixels
+            dataset, decoded = decode_file(file, trusting=True)
+            frame, padded = decoded.pixels, decoded.padded
             if frame.ndim == 4 or (frame.ndim == 3 and int(dataset.get("SamplesPerPixel", 1)) == 1):
-                frame = frame[len(frame) // 2]
+                middle = len(frame) // 2
+                frame, padded = frame[middle], None if padded is None else padded[middle]
             stream = io.BytesIO()
+            if padded is not None:
+                padded, _ = _widened(padded, int(arguments[2]), int(arguments[3]))
             frame, largest = _widened(frame, int(arguments[2]), int(arguments[3]))
-            Image.fromarray(render(frame, dataset, largest)).save(stream, "PNG")
+            Image.fromarray(render(frame, dataset, largest, padded)).save(stream, "PNG")
             answer.write(stream.getvalue())
         else:
             answer.write(json.dumps(_header(file, identity=what == "identity")).encode())

@@ -16,9 +16,9 @@ from outpost.inference.radiograph import (
     HEADS,
     VIEWS,
     RadiographNetwork,
-    _read_pixels,
     chest_phantoms,
     probabilities,
+    read_picture,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def real_images(network: torch.nn.Module, side: int) -> dict[str, Any]:
     inferer = RadiographNetwork(network, side, "cpu")
     told: dict[str, Any] = {}
     for name, (package, file, view) in REAL.items():
-        pixels = _read_pixels(read_header(Path(str(distribution(package).locate_file(file)))))
+        pixels = read_picture(read_header(Path(str(distribution(package).locate_file(file))))).pixels
         shown, wanted = [], []
         for turns in range(4):
             for mirrored in (False, True):
