@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from outpost.delivery.seg import write_segmentation
+from outpost.results.seg import write_segmentation
 from outpost.demo import TEMPLATES, dice, series
 from outpost.demo.dice import LEAST, dice_in_space
 from outpost.inference import InferenceWorker, load_bundle

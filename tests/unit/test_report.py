@@ -12,7 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, DigitalXRayImageStorageForPresentation
 
-from outpost.delivery.report import ImageReport, Probability, write_report
+from outpost.results.sr import ImageReport, Probability, write_report
 from outpost.inference.bundle import ReportTexts
 from outpost.results.provenance import Provenance
 

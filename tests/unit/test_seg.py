@@ -11,7 +11,7 @@ import pytest
 from mr_series import AXIAL, SAGITTAL, ball, write_mr_series
 from pydicom.dataset import Dataset
 
-from outpost.delivery.seg import write_segmentation
+from outpost.results.seg import write_segmentation
 from outpost.demo.dice import dice_of_segmentation
 from outpost.inference import load_bundle
 from outpost.inference.header import read_header

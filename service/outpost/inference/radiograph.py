@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from torch.nn import functional
 
 from outpost.codes.notes import Note, merged
-from outpost.delivery.report import ImageReport, Probability, write_report
+from outpost.results.sr import ImageReport, Probability, write_report
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed

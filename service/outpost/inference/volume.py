@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from outpost.codes.notes import Note
-from outpost.delivery.seg import write_segmentation
+from outpost.results.seg import write_segmentation
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
