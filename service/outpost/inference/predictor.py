@@ -114,7 +114,7 @@ class Predictor:
         taken = verdict.require()
         kept = {id(header) for header in taken}
         left_out = [header for header in headers if id(header) not in kept]
-        case = self._task.read(taken, judge.file.rules.pixels, left_out)
+        case = self._task.read(taken, judge.file.rules.pixels, left_out, self._context)
         self.observed["pixels"] = observe.safely(
             lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
         )
