@@ -50,7 +50,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import correct_ambiguous_vr, write_dataset
 from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
@@ -227,6 +227,8 @@ class Copied:
             maker.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.AcquisitionEquipment)]
             result.ContributingEquipmentSequence = [maker, *result.get("ContributingEquipmentSequence", ())]
 
+        keep_bytes(result)
+
     def now(self) -> datetime:
         """The present as this result writes it: in the zone that it names, else in this host's."""
         return datetime.now().astimezone(self.zone)
@@ -298,6 +300,21 @@ def copied_from(source: Dataset, character_set: str = "") -> Copied:
     else:
         copied = replace(copied, encodings=tuple(encodings or ("ascii",)))
     return replace(copied, notes=tuple(notes))
+
+
+def keep_bytes(dataset: Dataset, implicit_vr: bool = False) -> None:
+    """Have pydicom write elements that nobody decoded byte for byte, in Explicit or Implicit VR Little Endian.
+
+    It takes bytes for those of another encoding otherwise, and decodes and encodes them again. In either syntax the
+    bytes of a value are the same, sequences aside.
+    """
+    correct_ambiguous_vr(dataset, is_little_endian=True)  # as it would do beside
+    for element in list(dataset.elements()):
+        if element.VR == "SQ":
+            for item in dataset[element.tag].value:
+                keep_bytes(item, implicit_vr)
+    # What it holds against the original character set, and has no public name.
+    dataset.set_original_encoding(implicit_vr, True, dataset._character_set)
 
 
 # --- elements ---
