@@ -96,9 +96,15 @@ def in_short_text(parts: Iterable[str]) -> str:
 
 
 def told(provenance: Provenance) -> list[str]:
-    """What a result says of itself, as sentences, the gravest first."""
-    first = list(remarks(provenance))
-    rest = [note_text(note) for note in provenance.notes if note.detail or meaning(note.code) not in first]
+    """What a result says of itself, as sentences, the gravest first; what it replaces stands before mere remarks."""
+    notes = [note for note in provenance.notes if note.detail]
+    grave = remarks(provenance)
+    first = [
+        sentence
+        for remark in grave
+        for sentence in [note_text(note) for note in notes if meaning(note.code) == remark] or [remark]
+    ]
+    rest = [note_text(note) for note in provenance.notes if meaning(note.code) not in grave]
     return [sentence for sentence in (*first, replaces_text(provenance), *rest) if sentence]
 
 

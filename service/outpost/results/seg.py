@@ -181,7 +181,7 @@ def _says(image: Dataset, keyword: str) -> str:
 
 def _say_notes(dataset: Dataset, provenance: Provenance) -> None:
     dataset.DerivationCodeSequence = [
-        code_item(codes.DCM.Segmentation),
+        code_item(codes.cid7203.SegmentationImageDerivation),
         *({note.code: note_code(note) for note in provenance.notes}).values(),
     ]
     if said := in_short_text(told(provenance)):
