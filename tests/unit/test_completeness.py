@@ -86,6 +86,7 @@ WHOLE = range(1, 61)
         (HEAD, {"ImagesInAcquisition": 181}, "holds 126 images, ImagesInAcquisition says 181"),  # G4b
         (range(56, 182), {"ImagesInAcquisition": 181}, "ImagesInAcquisition says 181"),
         (range(1, 91), {"ImagesInAcquisition": 180}, "ImagesInAcquisition says 180"),  # just a half
+        (HEAD, {"ImagesInAcquisition": 181, "ImageType": ["DERIVED", "PRIMARY", "OTHER"]}, "says 181"),
         (range(1, 181), {"ImagesInAcquisition": 181}, "holds 180 images"),
         (HEAD, {"NumberOfSeriesRelatedInstances": 181}, "NumberOfSeriesRelatedInstances says 181"),
         (HEAD, {"ImagesInSeries": "181"}, "ImagesInSeries says 181"),
@@ -142,7 +143,8 @@ def test_echoes_of_unlike_length_are_known() -> None:
         (WHOLE, {"ImagesInAcquisition": 60, "NumberOfSeriesRelatedInstances": 60, "NumberOfSlices": 60}),
         (WHOLE, {"ImagesInAcquisition": 30, "NumberOfStudyRelatedInstances": 900}),
         (WHOLE, {"ImagesInAcquisition": 0, "NumberOfSeriesRelatedInstances": -1}),
-        (WHOLE, {"ImageType": ["DERIVED", "SECONDARY", "MPR"], "ImagesInAcquisition": 181}),
+        (WHOLE, {"ImageType": ["DERIVED", "SECONDARY", "OTHER"], "ImagesInAcquisition": 181}),
+        (WHOLE, {"ImageType": ["DERIVED", "PRIMARY", "MPR"], "NumberOfSlices": 181}),
         (WHOLE, {"EchoNumbers": 2, "ImagesInAcquisition": 120}),  # the other echo has a series of its own
         (WHOLE, {"SpacingBetweenSlices": 0.1, "SliceThickness": 5}),  # G6
         (WHOLE, {"SpacingBetweenSlices": -1}),  # G7

@@ -2,9 +2,9 @@
 
 Signs that tell of a part, each alone:
     - NumberOfSeriesRelatedInstances or ImagesInSeries above the images of the series.
-    - ImagesInAcquisition above the images of the series; unless they are derived, or series of the same acquisition
+    - ImagesInAcquisition above the images of the series; unless they are reformatted, or series of the same acquisition
       make up the number, or the series is of one later echo and the number a multiple of its images.
-    - NumberOfSlices (PET, NM) or Philips' number of slices above the slices; unless they are derived.
+    - NumberOfSlices (PET, NM) or Philips' number of slices above the slices; unless they are reformatted.
     - Echoes or temporal positions of a series of unlike length.
     - Fewer temporal positions in the study than NumberOfTemporalPositions.
     - A transfer that broke off or a refused context (`StudyContext.broken_off`); unless a count says that the series
@@ -44,6 +44,10 @@ Policy = Literal["refuse", "compute"]
 
 _OF_SERIES: Final = ("NumberOfSeriesRelatedInstances", "ImagesInSeries")
 _OF_STUDY: Final = ("NumberOfStudyRelatedInstances", "ImagesInStudy")
+# In ImageType, of volumes cut anew.
+_REFORMATTED: Final = frozenset(
+    {"MPR", "CSA MPR", "CSAPARALLEL", "REFORMATTED", "RESAMPLED", "MIP", "PROJECTION IMAGE", "AVERAGE"}
+)
 # Of the distance between slices: senders round to three decimals.
 _TOLERANCE: Final = 0.02
 
@@ -307,8 +311,14 @@ def _announced_by_philips(images: Sequence[ImageHeader]) -> tuple[str, int] | No
 
 
 def _derived(images: Sequence[ImageHeader]) -> bool:
-    """Reconstructed from other images: counts in them are those of their source."""
-    return any({"DERIVED", "SECONDARY"}.intersection(image.image_type[:2]) for image in images)
+    """Reformatted from other images: counts in them are those of their source.
+
+    DERIVED alone does not say so: corrected images, as many as there were, call themselves that too.
+    """
+    return any(
+        "SECONDARY" in image.image_type[:2] or not _REFORMATTED.isdisjoint(image.image_type)
+        for image in images
+    )
 
 
 def _instance_numbers(images: Sequence[ImageHeader]) -> set[int]:
