@@ -93,7 +93,7 @@ class VolumeSegmentation:
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
         judged = _judged(volume, images[0], pixels) if pixels is not None else ()
-        notes = (*partial, *judged, *copied.notes, *contradictions(images, grid))
+        notes = (*partial, *judged, *copied.notes, *contradictions((images[0], images[-1]), grid))
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
         return VolumeCase(view.apply(volume), view, images, notes, voxel_ml, grid, copied)
 
