@@ -19,6 +19,8 @@ from running import BUNDLE, ROOT, Orthanc
 from outpost.codes.notes import NoteCode, merged
 from outpost.demo import TEMPLATES
 from outpost.demo.series import write_series
+from outpost.filter.rulefile import open_rules
+from outpost.filter.verdict import Judge
 from outpost.inference.bundle import Bundle, VolumeManifest, full_rung, load_bundle
 from outpost.inference.codes import InputRejected, StudyIncomplete
 from outpost.inference.context import StudyContext
@@ -228,6 +230,9 @@ def test_missing_radiographs_are_waited_for_then_told_and_made_up_for(
     rung = full_rung(radiographs._bundle)
     with pytest.raises(StudyIncomplete, match="holds 2 images, NumberOfSeriesRelatedInstances says 3"):
         radiographs.read(chests[:2], context=StudyContext(forced=False))
+    answered = Judge(open_rules())
+    case = radiographs.read(chests[:2], answered, StudyContext(forced=False))
+    assert [note.code for note in case.notes] == [NoteCode.STUDY_PARTIAL]
     part = radiographs.run(radiographs.read(chests[:2], context=StudyContext()), rung, tmp_path, 1)
     assert [note.code for note in part.notes] == [NoteCode.STUDY_PARTIAL]
     old = pydicom.dcmread(part.files[0])

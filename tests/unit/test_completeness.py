@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -227,6 +228,9 @@ def test_a_part_waits_then_ends_as_the_bundle_says() -> None:
     (note,) = require_whole_volume(stack, headers, context(True), "compute")
     assert note.code == NoteCode.STUDY_PARTIAL
     assert "126 images" in note.detail
+    overruled = StudyContext(forced=False, overruled=True)
+    assert require_whole_volume(stack, headers, overruled, "refuse") == (note,)
+    assert StudyContext.of_json(json.loads(json.dumps(overruled.as_json()))) == overruled
     whole = series(WHOLE)
     assert require_whole_volume(stack_slices(whole), whole, context(False), "refuse") == ()
 

@@ -88,10 +88,15 @@ def hold_if_more_may_come(
     Raises:
         StudyIncomplete: images may still come.
     """
-    if context.forced or rejection.code not in (
-        Code.SLICES_MISSING,
-        Code.SLICES_UNEVEN,
-        Code.NO_SERIES_FOR_BUNDLE,
+    if (
+        context.forced
+        or context.overruled
+        or rejection.code
+        not in (
+            Code.SLICES_MISSING,
+            Code.SLICES_UNEVEN,
+            Code.NO_SERIES_FOR_BUNDLE,
+        )
     ):
         return
     signs = list(context.broken_off)
@@ -136,9 +141,9 @@ def lacks_of_radiographs(
 def _decide(lacks: tuple[str, ...], context: StudyContext, policy: Policy) -> tuple[Note, ...]:
     if not lacks:
         return ()
-    if not context.forced:
+    if not context.forced and not context.overruled:
         raise StudyIncomplete(lacks)
-    if policy == "refuse":
+    if policy == "refuse" and not context.overruled:
         raise InputRejected(Code.STUDY_INCOMPLETE, "; ".join(lacks), hold=True)
     return (Note(NoteCode.STUDY_PARTIAL, "; ".join(lacks)),)
 
