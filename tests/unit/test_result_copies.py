@@ -229,8 +229,13 @@ def test_a_value_longer_than_its_field_is_left_out() -> None:
     source["StudyDescription"] = RawDataElement(
         Tag("StudyDescription"), None, len(value), value, 0, True, True
     )
+    source["SpecificCharacterSet"] = RawDataElement(
+        Tag("SpecificCharacterSet"), None, len(value), value, 0, True, True
+    )
     copied = copied_from(source)
-    assert [note.detail for note in copied.notes] == ["not allowed by DICOM: StudyDescription (LO)"]
+    named = "not allowed by DICOM: SpecificCharacterSet (CS), StudyDescription (LO)"
+    assert [note.detail for note in copied.notes] == [named]
+    assert copied.label is None
 
 
 def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) -> None:
@@ -240,7 +245,9 @@ def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) ->
     item.add_new(0x00990010, "LO", "CREATOR")
 
     def edit(image: Dataset, _: int) -> None:
-        image.OtherPatientIDsSequence = [item]
+        labelled = Dataset()
+        labelled.SpecificCharacterSet, labelled.PatientID = "ISO_IR 100", "1"
+        image.OtherPatientIDsSequence = [item, labelled]
         keep_bytes(image)
         image.IssuerOfAccessionNumberSequence = []
         image["IssuerOfPatientIDQualifiersSequence"] = DataElement(
@@ -249,6 +256,7 @@ def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) ->
 
     files, copied = both(tmp_path, edit)
     assert "OtherPatientIDsSequence.TypeOfPatientID (CS)" in copied.notes[0].detail
+    assert "OtherPatientIDsSequence (SQ)" in copied.notes[0].detail
     for file in files:
         made = pydicom.dcmread(file)
         (kept,) = made.OtherPatientIDsSequence
@@ -317,6 +325,13 @@ def test_the_sites_word_on_a_sender_decodes_its_texts(tmp_path: Path, label: byt
         assert (str(made.PatientName), made.PatientID) == (name, number)
         assert made.OtherPatientIDsSequence[0].PatientID == number
         assert made.ContributingEquipmentSequence[0].Manufacturer == "Электрон"
+
+
+def test_a_label_of_utf8_that_all_texts_obey_is_believed_before_the_sites_word(tmp_path: Path) -> None:
+    name = "Иванов^Иван".encode()
+    files, copied = both(tmp_path, saying(SpecificCharacterSet=b"ISO_IR 192", PatientName=name), "cp1251")
+    assert copied.notes == ()
+    assert all(bytes_in(file, "PatientName") == raw("PatientName", name).value for file in files)
 
 
 @pytest.mark.parametrize("character_set", ["utf-8", "shift_jis", "no-such-codec"])
