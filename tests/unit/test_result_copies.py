@@ -265,6 +265,24 @@ def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) ->
         assert "IssuerOfAccessionNumberSequence" not in made
 
 
+def test_what_was_decoded_or_made_in_memory_is_encoded_again_or_left_out() -> None:
+    other = Dataset()
+    other.PatientID = "ИБ-1"
+    source = Dataset()
+    source.PatientName, source.StudyDate, source.OtherPatientIDsSequence = "Иванов^Иван", "20260101", [other]
+    source["PatientWeight"] = DataElement("PatientWeight", "DS", "70")
+    source["StudyID"] = DataElement(Tag("StudyID"), "US", "no number", already_converted=True)
+    copied = copied_from(source)
+    assert copied.label == b"ISO_IR 192"
+    assert [note.detail for note in copied.notes] == ["not allowed by DICOM: StudyID (US)"]
+    result = Dataset()
+    copied.put_into(result)
+    assert result.PatientName == "Иванов^Иван"
+    kept = result.OtherPatientIDsSequence[0].get_item("PatientID")
+    assert kept.value.rstrip() == "ИБ-1".encode()
+    assert (result.StudyDate, result.PatientWeight, result.StudyID) == ("20260101", 70, "")
+
+
 # --- character sets ---
 
 

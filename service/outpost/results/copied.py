@@ -39,7 +39,7 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from io import BytesIO
@@ -262,8 +262,8 @@ def copied_from(source: Dataset, character_set: str = "") -> Copied:
         character_set: what the site says its texts are really encoded in, as a name that Python's codecs know; empty
             where it says nothing.
     """
-    source = _encoded(source)
     left_out: dict[str, str] = {}
+    source = _encoded(source, left_out)
     elements = [
         element
         for keyword in (*ALWAYS, *IF_THERE)
@@ -330,32 +330,22 @@ def _keep_bytes(dataset: Dataset, implicit_vr: bool) -> None:
 # --- elements ---
 
 
-def _encoded(source: Dataset) -> Dataset:
-    """The attributes that are copied, each as the bytes of Explicit VR Little Endian or a sequence."""
+def _encoded(source: Dataset, left_out: dict[str, str]) -> Dataset:
+    """The attributes that are copied, each as the bytes of Explicit VR Little Endian or a sequence of such."""
     wanted = Dataset()
-    decoded = Dataset()
+    decoded: list[DataElement] = []
     for keyword in (*KEYWORDS, *EQUIPMENT):
         tag = Tag(keyword)
         if tag not in source:
             continue
         element = source.get_item(tag)
-        if isinstance(element, RawDataElement) or element.VR == "SQ":
+        if _is_raw(element) or tag == _CHARACTER_SET:
             wanted[tag] = element
         else:
-            decoded[tag] = element
+            decoded.append(element)
     if decoded:
-        character_set = decoded.get("SpecificCharacterSet") or wanted.get("SpecificCharacterSet")
-        if character_set:
-            decoded.SpecificCharacterSet = character_set
-        elif not all(text.isascii() for text in _own_texts(decoded)):
-            decoded.SpecificCharacterSet = "ISO_IR 192"
-        stream = DicomBytesIO()
-        stream.is_little_endian, stream.is_implicit_VR = True, False
-        write_dataset(stream, decoded)
-        again = read_dataset(BytesIO(stream.getvalue()), is_implicit_VR=False, is_little_endian=True)
-        for encoded in again.elements():
-            if encoded.tag not in wanted or encoded.tag == _CHARACTER_SET:
-                wanted[encoded.tag] = encoded
+        for encoded in _encoded_again(decoded, _bytes_of(wanted, _CHARACTER_SET), left_out):
+            wanted[encoded.tag] = encoded
     return wanted
 
 
@@ -364,6 +354,31 @@ def _is_raw(element: Element) -> bool:
     if isinstance(element, RawDataElement):
         return True
     return element.VR == "SQ" and all(_is_raw(inner) for item in element.value for inner in item.elements())
+
+
+def _encoded_again(
+    decoded: Sequence[DataElement], label: bytes, left_out: dict[str, str]
+) -> Iterator[Element]:
+    """Elements that somebody decoded, or made, as bytes again; in UTF-8 where no label says otherwise."""
+    character_set = label.decode("latin-1").split("\\") if label else "ISO_IR 192"
+    unlabelled = not label
+    for element in decoded:
+        one = Dataset()
+        one[element.tag] = element
+        plain = all(text.isascii() for text in _own_texts(one))
+        one.SpecificCharacterSet = character_set
+        stream = DicomBytesIO()
+        stream.is_little_endian, stream.is_implicit_VR = True, False
+        try:
+            write_dataset(stream, one)
+        except Exception:  # pydicom raises many types on values that are none of their VR
+            left_out[element.keyword] = str(element.VR)
+            continue
+        again = read_dataset(BytesIO(stream.getvalue()), is_implicit_VR=False, is_little_endian=True)
+        yield again.get_item(element.tag)
+        if unlabelled and not plain:
+            unlabelled = False
+            yield _raw(_CHARACTER_SET, "CS", _UTF8)
 
 
 def _element(source: Dataset, tag: BaseTag, always: bool, left_out: dict[str, str]) -> Element | None:
@@ -431,9 +446,10 @@ def _bytes_of(source: Dataset, tag: BaseTag) -> bytes:
     if tag not in source:
         return b""
     element = source.get_item(tag)
+    if tag == _CHARACTER_SET and isinstance(element, DataElement):  # pydicom looks at it for its own purposes
+        terms = [element.value] if isinstance(element.value, str) else list(element.value or ())
+        return "\\".join(map(str, terms)).encode("latin-1", "replace")
     value = element.value if isinstance(element, RawDataElement) else None
-    if isinstance(value, str):
-        value = value.encode()  # as pydicom gives SpecificCharacterSet that it has looked at
     return value.rstrip(b"\0") if isinstance(value, bytes) else b""
 
 
