@@ -463,7 +463,8 @@ class Pipeline:
         now = time.monotonic()
         if now < self._next_housekeeping:
             return
-        self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+        kept_seconds = self._config.storage.keep_delivered_hours * 3600
+        self._next_housekeeping = now + min(_HOUSEKEEPING_SECONDS, max(kept_seconds, 1.0))
         self._take_back_interrupted()
         if adopted := self._assembly.adopt():
             log.warning("%d studies were being received and watched by nobody: watched again", adopted)

@@ -206,7 +206,13 @@ class StoreScp:
 class Orthanc:
     """Debian's Orthanc, also as a sender."""
 
-    def __init__(self, folder: Path, modalities: dict[str, list[Any]], plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        modalities: dict[str, list[Any]],
+        plugins: Sequence[str] = (),
+        lua: Sequence[Path] = (),
+    ) -> None:
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "orthanc.json"
@@ -223,6 +229,7 @@ class Orthanc:
                     "AuthenticationEnabled": False,
                     "DicomModalities": modalities,
                     "Plugins": list(plugins),
+                    "LuaScripts": [str(script) for script in lua],
                 }
             )
         )
