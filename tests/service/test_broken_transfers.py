@@ -349,3 +349,21 @@ def test_dcmtk_senders_leave_no_sign(receiver: Receiver, tmp_path: Path) -> None
         receiver.ended()
         assert receiver.study(f"1.2.{number}").broken_off == ()
     assert receiver.journal.rows("SELECT * FROM transfers") == []
+
+
+def test_over_a_bad_line_the_newest_break_stands_for_all_and_one_release_makes_up_for_them(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    for number in range(1, 5):
+        opened = receiver.associate()
+        for known in range(1, number + 1):
+            assert opened.send_c_store(image("1.2.3", known, tmp_path)).Status == 0
+        opened.abort()
+        receiver.ended()
+    [told] = receiver.study("1.2.3").broken_off
+    assert told.endswith("after 4 of this study")
+    opened = receiver.associate()
+    assert opened.send_c_store(image("1.2.3", 5, tmp_path)).Status == 0
+    opened.release()
+    receiver.ended()
+    assert receiver.study("1.2.3").broken_off == ()

@@ -427,6 +427,15 @@ def test_a_new_image_alone_finds_the_others_missing_and_all_others_complete_it(i
     assert intake.compute().revision == 2
 
 
+def test_files_that_came_again_and_were_removed_again_are_no_sign_of_more_to_come(intake: Intake) -> None:
+    intake.sent(1)
+    intake.compute()
+    intake.sweep()
+    intake.send(1)
+    intake.sweep()
+    assert intake.sent(2).restored_at is None, "the image alone is quarantined at once"
+
+
 def test_an_object_that_is_no_image_is_not_wanted_again(intake: Intake) -> None:
     intake.sent(1)
     intake.send(2, PR)

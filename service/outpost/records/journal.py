@@ -275,6 +275,8 @@ _RECORD_COLUMNS = (
 
 # A sender whose studies proved whole this many times in a row although no transfer ended as it should does that always.
 _KNOWN_HABIT = 3
+# Nobody makes up for a transfer of a study that ended so long ago.
+_TRANSFERS_KEPT = timedelta(days=7)
 
 
 class JournalError(Exception):
@@ -763,8 +765,8 @@ class Journal:
     def transfer_released(self, transfer: str, lacks: Sequence[tuple[str, str]] = ()) -> list[int]:
         """A transfer ended as it should: it makes up for those of its studies that broke off before it began.
 
-        `lacks` are (kind, sentence) of what it could not hand over all the same. Returns the journal rows of studies
-        that waited for this and may be looked at again.
+        `lacks` are (kind, sentence) of what it could not hand over all the same, one of each kind. Returns the
+        journal rows of studies that waited for this and may be looked at again.
         """
         with self._write() as db:
             rows = db.execute("SELECT * FROM transfers WHERE transfer = ?", (transfer,)).fetchall()
@@ -805,7 +807,13 @@ class Journal:
 
     def transfers_cut(self) -> int:
         """Transfers that were open when the service ended broke off with it; returns of how many studies."""
+        long_ago = _text(utc_now() - _TRANSFERS_KEPT)
         with self._write() as db:
+            db.execute(
+                "DELETE FROM transfers WHERE broken_after IS NOT NULL AND NOT EXISTS (SELECT 1 FROM studies s"
+                " WHERE s.study_uid = transfers.study_uid AND (s.finished_at IS NULL OR s.finished_at > ?))",
+                (long_ago,),
+            )
             open_ = db.execute("SELECT * FROM transfers WHERE broken_after IS NULL").fetchall()
             cut = 0
             for row in open_:
@@ -821,6 +829,12 @@ class Journal:
     def _broke(
         self, db: sqlite3.Connection, study_uid: str, transfer: str, source: str, kind: str, sentence: str
     ) -> None:
+        # What makes up for this one makes up for those before it: over a bad line there may be many.
+        db.execute(
+            "DELETE FROM transfers WHERE study_uid = ? AND source = ? AND kind = ? AND broken_after IS NOT NULL"
+            " AND transfer <> ?",
+            (study_uid, source, kind, transfer),
+        )
         db.execute(
             "INSERT INTO transfers (study_uid, transfer, source, kind, broken_after, sentence)"
             " VALUES (?, ?, ?, ?, coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = 'transfers'), 0) + 1, ?)"
@@ -1396,7 +1410,7 @@ class Journal:
         """
         with self._write() as db:
             db.execute(
-                "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ? AND revision <= ?",
+                "UPDATE studies SET spool_removed_at = ?, restored_at = NULL WHERE study_uid = ? AND revision <= ?",
                 (_text(utc_now()), study.study_uid, study.revision),
             )
 
