@@ -251,14 +251,20 @@ class Spool:
         Where they have left quarantine, or were delivered, it stays in the spool until housekeeping (`removable`).
         """
         latest = self._journal.revisions(study.study_uid)[-1]
-        if latest.state not in ("rejected", "quarantined") or self._journal.left_quarantine(latest.row):
-            return
+        if self._in_quarantine(latest):
+            self._quarantine_late(latest)
+            shutil.rmtree(self.folder(latest.study_uid), ignore_errors=True)
+            sync_folder(self.studies)
+
+    def _in_quarantine(self, study: StudyRecord) -> bool:
+        return study.state in ("rejected", "quarantined") and not self._journal.left_quarantine(study.row)
+
+    def _quarantine_late(self, latest: StudyRecord) -> None:
+        """Link what the spool has of a study in quarantine, and quarantine has not, there too."""
         folder, kept = self.folder(latest.study_uid), self.quarantine_folder(latest, latest.reason)
         here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
-        shutil.rmtree(folder, ignore_errors=True)
-        sync_folder(self.studies)
 
     def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
@@ -398,12 +404,12 @@ class Spool:
             latest = self._journal.revisions(study.study_uid)[-1]
             if latest.row != study.row or latest.restored_at != study.restored_at:
                 return False
-            if latest.state in ("rejected", "quarantined") and not self._journal.left_quarantine(latest.row):
-                self._keep_with_ended(latest)
-                return True
+            in_quarantine = self._in_quarantine(latest)
+            if in_quarantine:
+                self._quarantine_late(latest)
             shutil.rmtree(self.folder(study.study_uid), ignore_errors=True)
             sync_folder(self.studies)
-            if latest.state in OUTCOMES:
+            if latest.state in OUTCOMES and not in_quarantine:
                 self._journal.note_spool_removed(latest)
             return True
 
