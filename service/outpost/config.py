@@ -6,11 +6,12 @@ the value found, the reason and a remedy. An unknown key is a fault, answered wi
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -89,11 +90,37 @@ class Tls(Section):
     require_client_certificate: bool = True
 
 
+def _character_set(name: str) -> str:
+    """A defined term of Specific Character Set (PS3.3 C.12.1.1.2), or a name that Python knows an encoding by."""
+    from pydicom.charset import python_encoding  # here: what reads a configuration elsewhere has no pydicom
+
+    try:
+        codecs.lookup(python_encoding.get(name, name))
+    except LookupError:
+        near = difflib.get_close_matches(name, python_encoding, n=1)
+        raise ValueError(
+            "this is no character set; write a defined term of DICOM such as ISO_IR 144, or a codec such as cp1251"
+            + (f"; did you mean {near[0]}?" if near else "")
+        ) from None
+    return name
+
+
+class Sender(Section):
+    """What the site knows of a sender: `ae_title` is its AE title, `stow` for what comes by STOW-RS, or `*` for all
+    that have no entry of their own. `character_set` is what its texts are really encoded in, where its images do not
+    say or say it wrong: a defined term of DICOM (ISO_IR 144) or a codec (cp1251).
+    """
+
+    ae_title: AeTitle
+    character_set: Annotated[str, AfterValidator(_character_set)]
+
+
 class Intake(Section):
     """The C-STORE listener, and when it stops taking.
 
     `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
     which nothing more is taken. `tls`: only TLS is spoken where it is given.
+    `senders`: what single senders write wrong.
     """
 
     ae_title: AeTitle = "OUTPOST"
@@ -104,17 +131,39 @@ class Intake(Section):
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
     disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
+    senders: tuple[Sender, ...] = ()
+
+    @model_validator(mode="after")
+    def _senders_differ(self) -> Intake:
+        names = [sender.ae_title for sender in self.senders]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"senders names {', '.join(twice)} twice: keep one")
+        return self
+
+    def character_set_of(self, senders: Sequence[str]) -> str:
+        """The encoding of texts from these senders, as Python names it: the first that has an entry; else of `*`."""
+        from pydicom.charset import python_encoding
+
+        known = {sender.ae_title: sender.character_set for sender in self.senders}
+        name = next((known[sender] for sender in (*senders, "*") if sender in known), "")
+        return python_encoding.get(name, name)
 
 
 class Study(Section):
     """When a study is complete: after `quiet_seconds` without a new instance; when every series that the
     bundle names is there and quiet for `series_quiet_seconds`; at the latest `forced_seconds` after its first
-    instance, even while more arrive.
+    instance, even while more arrive. A study of which images are missing waits as long for them.
+
+    An image that comes later makes a new revision. After `revisions` of one study within `revisions_hours` the next
+    one waits, collecting what comes, until the first of them is so old.
     """
 
     quiet_seconds: Seconds = 5
     series_quiet_seconds: Seconds = 2
     forced_seconds: Seconds = 5400
+    revisions: Annotated[int, Field(ge=1, le=1000)] = 10
+    revisions_hours: Annotated[float, Field(gt=0, le=720)] = 6
 
 
 class Storage(Section):

@@ -23,6 +23,7 @@ from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import open_rules
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceResult, InputRejected
+from outpost.inference.codes import StudyIncomplete
 from outpost.inference.context import StudyContext
 from outpost.inference.gate import Gate
 from outpost.inference.ladder import Cause, Ladder, cause_of
@@ -31,7 +32,7 @@ from outpost.inference.state import Assertion, Golden, LaneState, Work
 from outpost.inference.worker import InferenceWorker
 from outpost.intake.spool import FilesMissing, Spool
 from outpost.reasons import PipelineCode
-from outpost.records.journal import Journal, JournalError, StudyRecord
+from outpost.records.journal import Journal, JournalError, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,12 @@ class Floor(Protocol):
 
     def put_down(self, study: StudyRecord, hold_seconds: float = 0.0) -> None:
         """The lane is done with the study, one way or the other."""
+
+    def hold(self, study: StudyRecord, lacks: Sequence[str]) -> bool:
+        """Have a study wait for what it lacks; False where a later revision has that already."""
+
+    def character_set(self, study: StudyRecord) -> str:
+        """In what the site says the texts of this study's sender are encoded; empty where it says nothing."""
 
     def asked_golden(self) -> list[Future[Golden]]:
         """Those who want the golden case computed now; the caller answers them."""
@@ -336,13 +343,27 @@ class Lane(threading.Thread):
                 self._end(study, "rejected", PipelineCode.STUDY_EMPTY, "the study has no instances")
                 return 0.0
             with self._outbox.work_folder(study) as work:
-                result = self._compute(study, files, work)
+                context = self._context(study)
+                result = self._compute(study, files, work, context)
                 if result is None:  # every rung is known to fail for it: until one has rested
                     self._journal.return_to_queue(study.row, forget_attempt=True)
                     return 60.0
+                if set(self._journal.study(study.row).broken_off) - set(context.broken_off):
+                    # A transfer of it broke off meanwhile: the worker has not judged by that yet.
+                    self._journal.return_to_queue(study.row, forget_attempt=True)
+                    return 0.0
                 self._outbox.publish(study, work)
         except FilesMissing as missing:
-            self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
+            # Where some of the files were sent again, the others may be on their way.
+            if study.restored_at is None or self._forced(study):
+                self._end(study, "quarantined", PipelineCode.INSTANCES_REMOVED, str(missing))
+            else:
+                self._hold(study, (str(missing),))
+        except StudyIncomplete as incomplete:
+            if self._forced(study):
+                self._end(study, "quarantined", Code.STUDY_INCOMPLETE, "; ".join(incomplete.lacks))
+            else:
+                self._hold(study, incomplete.lacks)
         except InputRejected as rejection:
             outcome = "quarantined" if rejection.hold else "rejected"
             self._end(study, outcome, rejection.code, rejection.message)
@@ -358,11 +379,12 @@ class Lane(threading.Thread):
             self._finish(study, result)
         return 0.0
 
-    def _compute(self, study: StudyRecord, files: Sequence[Path], work: Path) -> InferenceResult | None:
+    def _compute(
+        self, study: StudyRecord, files: Sequence[Path], work: Path, context: StudyContext
+    ) -> InferenceResult | None:
         ladder = self._floor.ladder
         with self._at_work("study"):
             rules = open_rules() if study.skip_filter else self._floor.rules.file
-            context = self._context(study)
             reading = self._worker.read(files, rules, context)
             shape = reading.shape
             if reading.left_out:
@@ -392,7 +414,28 @@ class Lane(threading.Thread):
                 return self._worker.compute(rung, work, study.revision)
 
     def _context(self, study: StudyRecord) -> StudyContext:
-        return StudyContext(senders=study.senders, replaces=self._journal.replaced_by(study))
+        return StudyContext(
+            senders=study.senders,
+            character_set=self._floor.character_set(study),
+            broken_off=self._journal.study(study.row).broken_off,  # as it is now, not as it was in the queue
+            forced=self._forced(study),
+            replaces=self._journal.replaced_by(study),
+        )
+
+    @staticmethod
+    def _forced(study: StudyRecord) -> bool:
+        """Whether no more is waited for: its time is over, or an administrator wants it computed as it is."""
+        return study.completed_by in ("forced", "resubmitted") or (
+            study.held_until is not None and study.held_until <= utc_now()
+        )
+
+    def _hold(self, study: StudyRecord, lacks: Sequence[str]) -> None:
+        """Back to waiting, as if it had not been begun; where a later revision has more, this one is at its end."""
+        if self._floor.hold(study, lacks):
+            log.info("study %d waits for images: %s", study.row, "; ".join(lacks))
+        else:
+            told = f"{'; '.join(lacks)}; a later revision has what came since"
+            self._end(study, "rejected", Code.STUDY_INCOMPLETE, told)
 
     def _choose(self, study: StudyRecord, shape: tuple[int, ...]) -> Rung | None:
         """The rung for a study: the ladder's, or another one where that has failed on this very study."""

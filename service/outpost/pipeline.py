@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any
@@ -283,6 +283,18 @@ class Pipeline:
                 self._claimed.pop(study.row, None)
                 self._condition.notify()
 
+    def hold(self, study: StudyRecord, lacks: Sequence[str]) -> bool:
+        """Have a study wait for what it lacks; False where a later revision has that already."""
+        until = utc_now() + timedelta(seconds=self._assembly.forced_after(study))
+        if not self._journal.hold(study.row, until, lacks):
+            return False
+        self._assembly.hold(study.row)
+        return True
+
+    def character_set(self, study: StudyRecord) -> str:
+        """In what the site says the texts of this study's sender are encoded; empty where it says nothing."""
+        return self._config.intake.character_set_of(study.senders)
+
     def asked_golden(self) -> list[Future[Golden]]:
         """Those who want the golden case computed now."""
         with self._condition:
@@ -398,7 +410,7 @@ class Pipeline:
         """While nothing waits, find out which engine is the fastest here; the lanes change to it by themselves."""
         idle = (
             not self._only_receiving
-            and not (self.queue.keys() & {"receiving", "complete", "inferring"})
+            and not (self.queue.keys() & {"complete", "inferring"})
             and not self._assembly.receiving()
             and self.golden is not None
             and self.golden.ok
@@ -451,7 +463,8 @@ class Pipeline:
         now = time.monotonic()
         if now < self._next_housekeeping:
             return
-        self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+        kept_seconds = self._config.storage.keep_delivered_hours * 3600
+        self._next_housekeeping = now + min(_HOUSEKEEPING_SECONDS, max(kept_seconds, 1.0))
         self._take_back_interrupted()
         if adopted := self._assembly.adopt():
             log.warning("%d studies were being received and watched by nobody: watched again", adopted)
@@ -460,5 +473,4 @@ class Pipeline:
             hours=0 if self._spool.below_reserve() else self._config.storage.keep_delivered_hours
         )
         for study in self._journal.removable(utc_now() - keep):
-            if self._spool.remove_study(study):
-                self._journal.note_spool_removed(study)
+            self._spool.remove_study(study)

@@ -38,7 +38,7 @@ from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
 from outpost.quarantine.quota import QuotaKeeper
-from outpost.records.journal import Journal
+from outpost.records.journal import Budget, Journal
 from outpost.records.recorder import Recorder
 from outpost.tls import TlsUnusable, server_context
 
@@ -65,18 +65,27 @@ def serve(config: Config, config_file: Path) -> int:
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as ending:
         ending.enter_context(_only_one(config))
-        journal = Journal(config.storage.root / "journal.sqlite3", config.system)
+        budget = Budget(config.study.revisions, config.study.revisions_hours)
+        journal = Journal(config.storage.root / "journal.sqlite3", config.system, budget)
         ending.callback(journal.close)
+        plan = make_plan(config, journal)
         spool = Spool(
-            config.storage.root, journal, config.intake.disk_reserve_mib, config.intake.disk_used_percent
+            config.storage.root,
+            journal,
+            config.intake.disk_reserve_mib,
+            config.intake.disk_used_percent,
+            plan.bundle.sop_class_uids if plan.bundle is not None else None,
         )
         outbox = Outbox(config.storage.root)
-        adopted, lost = spool.reconcile(), outbox.reconcile(journal)
-        if adopted or lost:
+        adopted, lost, cut = spool.reconcile(), outbox.reconcile(journal), journal.transfers_cut()
+        if adopted or lost or cut:
             log.warning(
-                "after the last end: %d instances adopted, %d results to compute again", adopted, lost
+                "after the last end: %d instances adopted, %d results to compute again, %d studies whose transfer"
+                " was cut off",
+                adopted,
+                lost,
+                cut,
             )
-        plan = make_plan(config, journal)
         try:
             rules = ActiveRules(
                 source_of(config.inference.bundle, config.filter.rules),

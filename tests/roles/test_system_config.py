@@ -27,6 +27,8 @@ GIVEN = {
     "inference_api_tokens": [{"name": "duty", "role": "read", "sha256": "0" * 64}],
     "inference_quarantine": {"max_items": 7, "reasons": [{"reason": "NO_PIXELS", "max_mib": 1, "max_items": 2}]},
     "inference_drift": {"enabled": True, "window_days": 14, "min_sample": 50, "effect": 0.3},
+    "inference_study": {"forced_seconds": 1800, "revisions": 3, "revisions_hours": 0.5},
+    "inference_senders": [{"ae_title": "*", "character_set": "cp1251"}],
     "inference_rule_files": {"brain": "/etc/outpost/filter/brain.yaml"},
 }  # fmt: skip
 
@@ -61,6 +63,10 @@ def test_every_option_arrives() -> None:
     assert config.api.tls is not None
     assert config.api.tokens[0].name == "duty"
     assert list(config.intake.known_ae_titles) == ["CT1"]
+    study = config.study
+    assert (study.quiet_seconds, study.forced_seconds) == (10, 1800)
+    assert (study.revisions, study.revisions_hours) == (3, 0.5)
+    assert config.intake.character_set_of(["CT1"]) == "cp1251"
 
 
 def test_the_roles_options_are_those_of_the_service() -> None:
@@ -69,6 +75,8 @@ def test_the_roles_options_are_those_of_the_service() -> None:
     ]
     drift = options["inference_drift"]["options"]
     assert set(drift) == set(type(written({}).drift).model_fields)
+    study = options["inference_study"]["options"]
+    assert {*study, "quiet_seconds"} == set(type(written({}).study).model_fields)
 
 
 def test_a_setting_that_the_service_does_not_know_is_refused() -> None:

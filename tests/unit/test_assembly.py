@@ -235,3 +235,70 @@ def test_a_study_that_nobody_watches_is_watched_again(tmp_path: Path) -> None:
     assert intake.assembly.adopt() == 0
     assert intake.assembly.complete_due_studies() == 1
     assert intake.journal.study(study.row).state == "complete"
+
+
+def held(intake: Intake, row: int, seconds: float = 60.0) -> None:
+    """The worker found images missing: the study waits, as the pipeline has it."""
+    intake.journal.begin_inference(row)
+    assert intake.journal.hold(row, utc_now() + timedelta(seconds=seconds), ("an image is missing",))
+    intake.assembly.hold(row)
+
+
+def test_a_study_that_lacks_images_waits_for_the_next_one_and_its_quiet_time(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "root", quiet_seconds=0.05)
+    row = intake.send().row
+    time.sleep(0.1)
+    assert intake.assembly.complete_due_studies() == 1
+    held(intake, row)
+    time.sleep(0.1)
+    assert intake.assembly.complete_due_studies() == 0
+    intake.restart()
+    time.sleep(0.1)
+    assert intake.assembly.complete_due_studies() == 0, "nor after a restart"
+    waiting = intake.journal.study(row)
+    assert (waiting.state, waiting.held_for, waiting.attempts) == ("receiving", "STUDY_INCOMPLETE", 0)
+    assert waiting.detail == "an image is missing"
+    assert intake.send().row == row
+    assert intake.assembly.complete_due_studies() == 0, "quiet first"
+    time.sleep(0.1)
+    assert intake.assembly.complete_due_studies() == 1
+    again = intake.journal.study(row)
+    assert (again.completed_by, again.held_for, again.detail) == ("quiet", "", "")
+    assert again.held_until is not None, "that it was held once stays on record"
+    held(intake, row)
+    assert [event.code for event in intake.journal.events()] == ["STUDY_HELD"], "told once"
+
+
+def test_a_study_that_lacks_images_is_forced_when_its_time_is_over(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "root", quiet_seconds=0.05, forced_seconds=0.6)
+    row = intake.send().row
+    time.sleep(0.1)
+    assert intake.assembly.complete_due_studies() == 1
+    held(intake, row)
+    assert intake.assembly.complete_due_studies() == 0
+    time.sleep(0.6)
+    assert intake.assembly.complete_due_studies() == 1
+    assert intake.journal.study(row).completed_by == "forced"
+
+
+def test_the_forced_time_of_a_study_in_work_does_not_jump_with_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(tmp_path / "root", quiet_seconds=0.0, forced_seconds=60)
+    row = intake.send().row
+    assert intake.assembly.complete_due_studies() == 1
+    monkeypatch.setattr(assembly_module, "utc_now", lambda: utc_now() + timedelta(days=3))
+    left = intake.assembly.forced_after(intake.journal.study(row))
+    assert 50 < left <= 60
+
+
+def test_a_study_is_not_held_where_a_later_revision_has_what_came_since(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "root", quiet_seconds=0.0)
+    row = intake.send().row
+    assert intake.assembly.complete_due_studies() == 1
+    intake.journal.begin_inference(row)
+    later = intake.send()
+    assert later.revision == 2
+    assert not intake.journal.hold(row, utc_now(), ("an image is missing",))
+    assert intake.journal.study(row).state == "inferring"
+    assert intake.journal.events() == []

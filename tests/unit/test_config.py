@@ -113,3 +113,40 @@ def test_destinations_have_names_of_their_own_and_sensible_pauses(tmp_path: Path
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: 1 fault\n  - cannot be read"):
         load(tmp_path / "none.yaml", Config)
+
+
+def test_the_character_set_of_a_sender_is_its_own_entrys_or_that_of_all_and_python_knows_it(
+    tmp_path: Path,
+) -> None:
+    senders = (
+        "intake: {senders: [{ae_title: CT1, character_set: ISO_IR 144}, {ae_title: stow, character_set: cp866},"
+        " {ae_title: '*', character_set: windows-1251}]}\n"
+    )
+    (tmp_path / "brain.yaml").write_text(MINIMAL + senders, encoding="utf-8")
+    intake = load(tmp_path / "brain.yaml", Config).intake
+    found = [intake.character_set_of(names) for names in (["CT1"], ["MR1", "CT1"], ["stow"], ["MR1"], [])]
+    assert found == ["iso_ir_144", "iso_ir_144", "cp866", "windows-1251", "windows-1251"]
+    for name in found:
+        assert "И".encode(name).decode(name) == "И"
+
+
+@pytest.mark.parametrize(
+    ("senders", "told"),
+    [
+        ("{ae_title: CT1, character_set: ISO_IR 1444}", "did you mean ISO_IR 144?"),
+        ("{ae_title: CT1, character_set: koi9}", "this is no character set"),
+        (
+            "{ae_title: CT1, character_set: cp1251}, {ae_title: CT1, character_set: cp866}",
+            "senders names CT1 twice",
+        ),
+        ("{ae_title: CT1}", "intake.senders[0].character_set: missing"),
+    ],
+)
+def test_a_sender_that_is_configured_wrong_is_named(tmp_path: Path, senders: str, told: str) -> None:
+    [fault] = faults(tmp_path, MINIMAL + f"intake: {{senders: [{senders}]}}\n")
+    assert told in fault
+
+
+def test_the_budget_of_revisions_has_bounds(tmp_path: Path) -> None:
+    found = faults(tmp_path, MINIMAL + "study: {revisions: 0, revisions_hours: 0}\n")
+    assert [fault.partition(":")[0] for fault in found] == ["study.revisions", "study.revisions_hours"]

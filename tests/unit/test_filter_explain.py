@@ -49,7 +49,7 @@ def test_each_rule_is_shown_with_the_value_found_and_the_value_wanted(
     assert "Modality: found MR, wanted equals MR: holds" in told
     assert "modality (series 9): excluded MODALITY_UNWANTED\n" in told  # would have, too; another decided
     assert "body-part (series 2): met" in told
-    assert "series 2 is none of: phantom, dose-report" in told
+    assert "series 2 is none of: own-result, phantom, dose-report" in told
 
 
 def test_the_same_is_told_to_machines(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,11 +151,21 @@ def concept(code: str) -> list[Dataset]:
     return [item]
 
 
+def equipment(manufacturer: str) -> list[Dataset]:
+    item = Dataset()
+    item.Manufacturer = manufacturer
+    return [item]
+
+
 SR = "1.2.840.10008.5.1.4.1.1.88.22"  # Enhanced SR
 SC = "1.2.840.10008.5.1.4.1.1.7"
 
 # Kind, and attributes that make an instance one; None stands for a missing attribute.
 MADE: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("own-result", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Manufacturer": "Outpost"}),
+    ("own-result", {"SOPClassUID": SR, "Modality": "SR", "Manufacturer": "Outpost"}),
+    # What another system made of a result of ours.
+    ("own-result", {"SOPClassUID": SC, "ContributingEquipmentSequence": equipment("Outpost")}),
     ("phantom", {"PatientName": "PHANTOM"}),
     ("phantom", {"PatientName": "ACR Phantom^MR 2"}),
     ("phantom", {"PatientName": "QA^^^"}),
@@ -182,6 +192,7 @@ MADE: Final[list[tuple[str, dict[str, Any]]]] = [
     ("radiotherapy", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}),
     ("waveform", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.9.1.1", "Modality": "ECG"}),
     ("processed-result", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}),
+    ("processed-result", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Manufacturer": "Outpost demo"}),
     ("processed-result", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.1", "Modality": "REG"}),
     ("raw-data", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66"}),
     ("raw-data", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2"}),

@@ -396,7 +396,9 @@ def test_files_that_came_together_share_one_transaction_and_each_has_its_answer(
     batches: list[int] = []
     add_all = journal.add_all
     monkeypatch.setattr(
-        journal, "add_all", lambda batch, missing: (batches.append(len(batch)), add_all(batch, missing))[1]
+        journal,
+        "add_all",
+        lambda batch, *more: (batches.append(len(batch)), add_all(batch, *more))[1],
     )
     taken(spool, "1.2.3", 9)
     torn = spool.incoming / "torn.dcm"

@@ -12,8 +12,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from outpost.drift.keeper import Keeper
+from outpost.events import EventCode
 from outpost.filter.pixel_codes import PixelCode
 from outpost.health.verdict import Health
+from outpost.inference.codes import Code
 from outpost.inference.result import InferenceResult
 from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
@@ -49,6 +51,23 @@ class _Journalled(Collector):
         yield CounterMetricFamily(
             "outpost_instances_received", "Instances taken", value=self._journal.instances_received()
         )
+        roles = CounterMetricFamily(
+            "outpost_instances_by_role",
+            "Instances taken: images that a model may read, other objects, results of ours that came back",
+            labels=["role"],
+        )
+        for role, count in sorted(self._journal.instances_by_role().items()):
+            roles.add_metric([role], count)
+        yield roles
+        held = GaugeMetricFamily(
+            "outpost_studies_held",
+            "Studies that wait although their timers ran out, by code",
+            labels=["code"],
+        )
+        waiting = self._journal.held()
+        for why in (str(Code.STUDY_INCOMPLETE), str(EventCode.REVISIONS_HELD)):
+            held.add_metric([why], waiting.get(why, 0))
+        yield held
         refused = CounterMetricFamily("outpost_instances_refused", "Instances not taken", labels=["reason"])
         for reason, count in sorted(self._journal.instances_refused().items()):
             refused.add_metric([reason], count)

@@ -300,6 +300,13 @@ class Bundle:
         """One of the weights files, checked. Raises as `weights` does."""
         return _locate(self.path, name, self.manifest.weights[name])
 
+    @property
+    def sop_class_uids(self) -> frozenset[str] | None:
+        """SOP classes of the images that the model reads; None where its task does not say."""
+        if isinstance(self.manifest, VolumeManifest | RadiographManifest):
+            return frozenset(self.manifest.input.sop_class_uids)
+        return None
+
     def size(self, name: str) -> Size:
         """An entry of `sizes`.
 

@@ -7,8 +7,12 @@ Three timers, whichever comes first:
   sender still has to send;
 - forced: `forced_seconds` after the first instance, even while more arrive: a study must not wait for ever.
 
-All run on the monotonic clock, as on a train the wall clock may jump. Quiet begins anew at a restart; the
+All run on the monotonic clock, as on a train the wall clock may jump. Quiet begins again at a restart; the
 forced time goes on by the study's age. What comes afterwards makes a new revision.
+
+Three things keep a study although a timer ran out: an image of it that is half here (until its transfer ends, or is
+silent for too long); a revision beyond the study's budget (REVISIONS_HELD, until its time); and images that the worker
+found missing (STUDY_INCOMPLETE, until another one comes or the forced time is over).
 """
 
 from __future__ import annotations
@@ -20,10 +24,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from outpost.events import EventCode
+from outpost.inference.codes import Code
 from outpost.intake.header import Header
+from outpost.intake.transfer import Transfer
 from outpost.records.journal import Instance, Journal, JournalError, StudyRecord, utc_now
 
 log = logging.getLogger(__name__)
+
+_MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class _Series:
 class _Study:
     last_sign: float
     forced_at: float
+    held_for: str = ""  # a code, as in the journal
+    held_until: float = 0.0
     series: dict[str, _Series] = field(default_factory=dict)
 
 
@@ -85,6 +96,9 @@ class Assembly:
         self._required = tuple(required_series)
         self._header_of = header_of
         self._lock = threading.Lock()
+        self._transfers: set[Transfer] = set()
+        # When the forced time of studies that are in work is over: the wall clock may jump meanwhile.
+        self._forced_at: dict[int, float] = {}
         self._receiving = {study.row: self._from_journal(study) for study in journal.in_state("receiving")}
 
     def instance_taken(self, row: int, header: Header) -> None:
@@ -96,7 +110,54 @@ class Assembly:
                 # The first, or a late one, of a study whose earlier revisions have instances too.
                 study = self._receiving[row] = self._from_journal(self._journal.study(row))
             study.last_sign = now
+            if study.held_for == Code.STUDY_INCOMPLETE:
+                study.held_for = ""
             self._add(study, header.series_uid, header.modality, header.series_description, header.sop_uid)
+
+    def transfer(
+        self,
+        source: str,
+        address: str = "",
+        *,
+        what: str = "association",
+        half: Callable[[], bool] = lambda: False,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> Transfer:
+        """A transfer that begins; see `Transfer`."""
+        return Transfer(self._journal, self, source, address, what=what, half=half, alive=alive)
+
+    def transfer_began(self, transfer: Transfer) -> None:
+        """It has brought its first instance."""
+        with self._lock:
+            self._transfers.add(transfer)
+
+    def transfer_ended(self, transfer: Transfer) -> None:
+        """It brings no more."""
+        with self._lock:
+            self._transfers.discard(transfer)
+
+    def wake(self, row: int) -> None:
+        """What this study waited for may have come: quiet begins again."""
+        with self._lock:
+            if study := self._receiving.get(row):
+                study.last_sign, study.held_for = time.monotonic(), ""
+
+    def forced_after(self, record: StudyRecord) -> float:
+        """Seconds until the forced time of a study in work is over; it may be so already."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._forced_at.get(record.row)
+        return (known if known is not None else self._forced_from(record, now)) - now
+
+    def hold(self, row: int) -> None:
+        """The journal says that this study, which was in work, waits for images."""
+        record = self._journal.study(row)
+        if record.state != "receiving":
+            return
+        study = self._from_journal(record)
+        with self._lock:
+            study.forced_at = self._forced_at.get(row, study.forced_at)
+            self._receiving.setdefault(row, study)
 
     def still_arriving(self, row: int, series_uid: str) -> None:
         """The sender of this series is transmitting; over a slow link one instance can take minutes."""
@@ -114,8 +175,21 @@ class Assembly:
         """
         now = time.monotonic()
         with self._lock:
-            due = {row: by for row, study in self._receiving.items() if (by := self._due(study, now))}
+            transfers = list(self._transfers)
+        for transfer in transfers:
+            transfer.check(now)
+        half = {transfer.row for transfer in transfers if transfer.in_instance()}
+        with self._lock:
+            due = {
+                row: by
+                for row, study in self._receiving.items()
+                if (by := self._due(study, now, row in half))
+            }
             taken = {row: self._receiving.pop(row) for row in due}
+            for row, study in taken.items():
+                self._forced_at[row] = study.forced_at
+            while len(self._forced_at) > _MOST_REMEMBERED:
+                self._forced_at.pop(next(iter(self._forced_at)))
         completed = 0
         try:
             for row, by in due.items():
@@ -147,17 +221,27 @@ class Assembly:
         return len(strays)
 
     def receiving(self) -> int:
-        """How many studies are being received."""
+        """How many studies are being received; not those that are held."""
         with self._lock:
-            return len(self._receiving)
+            return sum(not study.held_for for study in self._receiving.values())
 
-    def _due(self, study: _Study, now: float) -> str | None:
+    def _due(self, study: _Study, now: float, half: bool) -> str | None:
         """The timer that has run out, if any; named as the journal names it."""
+        if study.held_for == EventCode.REVISIONS_HELD:
+            if now < study.held_until:
+                return None
+            study.held_for = ""
+        if study.forced_at <= now:
+            # Quiet all the same: then nothing was cut short.
+            quiet = not half and not study.held_for and study.last_sign <= now - self._quiet
+            return "quiet" if quiet else "forced"
+        if half or study.held_for:
+            return None
         if study.last_sign <= now - self._quiet:
             return "quiet"
         if self._required and self._all_there_and_quiet(study, now - self._series_quiet):
             return "series"
-        return "forced" if study.forced_at <= now else None
+        return None
 
     def _all_there_and_quiet(self, study: _Study, since: float) -> bool:
         for number, rule in enumerate(self._required):
@@ -170,9 +254,10 @@ class Assembly:
 
     def _from_journal(self, record: StudyRecord) -> _Study:
         now = time.monotonic()
-        # Where the wall clock was set back meanwhile, the age would be negative: then it is new.
-        age = max(0.0, (utc_now() - record.received_at).total_seconds())
-        study = _Study(last_sign=now, forced_at=now + self._forced - age)
+        study = _Study(last_sign=now, forced_at=self._forced_from(record, now), held_for=record.held_for)
+        if study.held_for == EventCode.REVISIONS_HELD and record.held_until is not None:
+            study.held_until = now + (record.held_until - utc_now()).total_seconds()
+            study.forced_at = study.held_until + self._forced
         if self._required:
             described: dict[str, str] = {}
             for instance in self._journal.instances(record.study_uid, record.revision):
@@ -182,6 +267,10 @@ class Assembly:
                 description = described[instance.series_uid]
                 self._add(study, instance.series_uid, instance.modality, description, instance.sop_uid)
         return study
+
+    def _forced_from(self, record: StudyRecord, now: float) -> float:
+        # Where the wall clock was set back meanwhile, the age would be negative: then it is new.
+        return now + self._forced - max(0.0, (utc_now() - record.received_at).total_seconds())
 
     def _add(self, study: _Study, series_uid: str, modality: str, description: str, sop_uid: str) -> None:
         if not self._required:

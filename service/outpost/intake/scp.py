@@ -35,6 +35,7 @@ from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB
 from outpost.intake.spool import Spool
+from outpost.intake.transfer import Transfer
 from outpost.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ _IDLE_SECONDS = 120
 _HANDSHAKE_SECONDS = 10
 _LOOK_AT_DISK_EVERY = 16 * MIB
 _VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
+_STANDARD, _STORAGE = "1.2.840.10008.", "1.2.840.10008.5.1.4.1.1."
 
 # A-ASSOCIATE-RJ (PS3.8 9.3.4): rejected transient, by the presentation service, local limit exceeded.
 _REJECT_TRANSIENT_LOCAL_LIMIT = (0x02, 0x03, 0x02)
@@ -85,6 +87,7 @@ class _Server(ThreadedAssociationServer):
 class _Sender:
     """What is known of an open association: which series it sent last, how large its instances are."""
 
+    transfer: Transfer
     study: int | None = None
     series_uid: str = ""
     largest: int = 0  # bytes of one instance with all that surrounds it
@@ -135,6 +138,8 @@ class StorageScp:
                 (evt.EVT_REQUESTED, self._on_request),
                 (evt.EVT_REJECTED, self._on_rejected),
                 (evt.EVT_CONN_CLOSE, self._on_closed),
+                (evt.EVT_RELEASED, self._on_released),
+                (evt.EVT_ABORTED, self._on_aborted),
                 (evt.EVT_DATA_RECV, self._on_data),
                 (evt.EVT_C_STORE, self._on_store),
                 *handlers,
@@ -176,9 +181,35 @@ class StorageScp:
             self._max_associations,
         )
 
+    def _sender(self, association: Association) -> _Sender:
+        sender = self._senders.get(association)
+        if sender is None:
+            still = weakref.ref(association)  # what the dictionary holds must not hold its own key
+            sender = _Sender(
+                self._assembly.transfer(
+                    str(association.requestor.ae_title),
+                    _address(association),
+                    half=lambda: (known := still()) is not None and known.dimse.message is not None,
+                    alive=lambda: (known := still()) is not None and known.is_alive(),
+                )
+            )
+            if association.requestor.primitive is None:
+                return sender  # it has not said yet who it is
+            self._senders[association] = sender
+        return sender
+
+    def _on_released(self, event: evt.Event) -> None:
+        if (sender := self._senders.get(event.assoc)) is not None:
+            sender.transfer.released(_storage_refused(event.assoc))
+
+    def _on_aborted(self, event: evt.Event) -> None:
+        if (sender := self._senders.get(event.assoc)) is not None:
+            sender.transfer.broke_off()
+
     def _on_data(self, event: evt.Event) -> None:
-        sender = self._senders.setdefault(event.assoc, _Sender())
+        sender = self._sender(event.assoc)
         size = len(event.data)
+        sender.transfer.moved()
         sender.arrived += size
         self._spool.room.expect(event.assoc, sender.largest - sender.arrived)
         if sender.study is not None:
@@ -205,7 +236,7 @@ class StorageScp:
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request
         assert isinstance(request, C_STORE)
-        sender = self._senders.setdefault(event.assoc, _Sender())
+        sender = self._sender(event.assoc)
         sender.largest, sender.arrived = max(sender.largest, sender.arrived), 0
         self._spool.room.expect(event.assoc, 0)
         try:
@@ -213,8 +244,12 @@ class StorageScp:
                 event.dataset_path,
                 source=str(event.assoc.requestor.ae_title),
                 announced_uid=str(request.AffectedSOPInstanceUID),
+                transfer=sender.transfer.name,
+                address=_address(event.assoc),
             )
         except InstanceRefused as refused:
+            if self._spool.may_be_image(str(request.AffectedSOPClassUID)):
+                sender.transfer.refused(str(request.AffectedSOPInstanceUID), refused.refusal)
             if refused.__cause__ is not None:
                 log.exception("C-STORE: %s", refused.refusal.name, exc_info=refused.__cause__)
             else:
@@ -223,10 +258,27 @@ class StorageScp:
         except Exception:
             log.exception("C-STORE: %s", Refusal.INTERNAL.comment)
             return _failure(Refusal.INTERNAL)
+        sender.transfer.took(header, study)
         if study is not None:
             sender.study, sender.series_uid = study.row, header.series_uid
             self._assembly.instance_taken(study.row, header)
         return 0x0000
+
+
+def _address(association: Association) -> str:
+    known = association.requestor.address_info
+    return known.address if known is not None else ""
+
+
+def _storage_refused(association: Association) -> list[str]:
+    """Storage classes, of DICOM's or a vendor's own, that were asked for and are in no accepted context."""
+    accepted = {context.abstract_syntax for context in association.accepted_contexts}
+    asked = {context.abstract_syntax for context in association.rejected_contexts} - accepted
+    return sorted(
+        str(uid)
+        for uid in asked
+        if uid is not None and (uid.startswith(_STORAGE) or not uid.startswith(_STANDARD))
+    )
 
 
 def _failure(refusal: Refusal) -> Dataset:

@@ -19,7 +19,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +30,9 @@ from outpost.durable import sync_file, sync_folder
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
+from outpost.intake.role import reads, role_of
 from outpost.intake.room import MIB, Room, disk_of
-from outpost.records.journal import Added, Instance, Journal, StudyRecord
+from outpost.records.journal import OUTCOMES, Added, Instance, Journal, StudyRecord
 
 __all__ = ["MIB", "FilesMissing", "Spool"]
 
@@ -58,11 +59,20 @@ class FilesMissing(Exception):
 class Spool:
     """Takes instances in, hands out the files of a revision, and puts aside what ended without a result.
 
-    `reserve_mib` and `used_percent`: the two marks of `Room` beyond which nothing is taken.
+    `reserve_mib` and `used_percent`: the two marks of `Room` beyond which nothing is taken. `model_reads`: the SOP
+    classes of images that the model here reads; None where no model says (`outpost.intake.role`).
     """
 
-    def __init__(self, root: Path, journal: Journal, reserve_mib: int, used_percent: float = 100) -> None:
+    def __init__(
+        self,
+        root: Path,
+        journal: Journal,
+        reserve_mib: int,
+        used_percent: float = 100,
+        model_reads: Collection[str] | None = None,
+    ) -> None:
         self.root = root
+        self._model_reads = frozenset(model_reads) if model_reads is not None else None
         self.studies = root / "spool"
         self.incoming = self.studies / ".incoming"
         self.quarantine = root / "quarantine"
@@ -84,6 +94,10 @@ class Spool:
 
     # --- taking instances in ---
 
+    def may_be_image(self, sop_class: str) -> bool:
+        """Whether the model here may read objects of this class."""
+        return reads(sop_class, self._model_reads)
+
     @contextmanager
     def receiving_file(self) -> Iterator[IO[bytes]]:
         """A file for arriving bytes, gone afterwards unless `take` or `put_aside` linked it elsewhere."""
@@ -91,21 +105,34 @@ class Spool:
             yield file
 
     def take(
-        self, arrived: Path, source: str, announced_uid: str | None = None
+        self,
+        arrived: Path,
+        source: str,
+        announced_uid: str | None = None,
+        *,
+        transfer: str = "",
+        address: str = "",
     ) -> tuple[Header, StudyRecord | None]:
         """Take a whole received Part 10 file; when this returns it is durable and in the journal.
 
-        `announced_uid` is the instance UID of the C-STORE command, where there is one. The study is None when
-        nothing changed (a duplicate). Raises `InstanceRefused`; the bytes are then in quarantine, except when
-        there is no room for them.
+        `announced_uid` is the instance UID of the C-STORE command, where there is one; `transfer` names the
+        association or request it came by, `address` the host. The study is None when no study waits for more
+        because of it: a duplicate, or no image (those are kept with their study). Raises `InstanceRefused`; the
+        bytes are then in quarantine, except when there is no room for them.
         """
-        [taken] = self.take_all([arrived], source, announced_uid)
+        [taken] = self.take_all([arrived], source, announced_uid, transfer=transfer, address=address)
         if isinstance(taken, InstanceRefused):
             raise taken
         return taken
 
     def take_all(
-        self, arrived: Sequence[Path], source: str, announced_uid: str | None = None
+        self,
+        arrived: Sequence[Path],
+        source: str,
+        announced_uid: str | None = None,
+        *,
+        transfer: str = "",
+        address: str = "",
     ) -> list[tuple[Header, StudyRecord | None] | InstanceRefused]:
         """`take` for each file, in order, with one sync of a folder and one transaction for all of them.
 
@@ -115,20 +142,22 @@ class Spool:
         ready: dict[str, _Ready] = {}
         for number, path in enumerate(arrived):
             try:
-                one = self._examined(number, path, source, announced_uid)
+                one = self._examined(number, path, source, announced_uid, address)
             except Exception as error:
-                taken[number] = self._refusal(error, path, source)
+                taken[number] = self._refusal(error, path, source, address)
                 continue
             if (
                 one.instance.sop_uid in ready
             ):  # the same instance twice: the second meets the first in the journal
-                taken |= self._admit(list(ready.values()))
+                taken |= self._admit(list(ready.values()), transfer)
                 ready.clear()
             ready[one.instance.sop_uid] = one
-        taken |= self._admit(list(ready.values()))
+        taken |= self._admit(list(ready.values()), transfer)
         return [taken[number] for number in range(len(arrived))]
 
-    def _examined(self, number: int, path: Path, source: str, announced_uid: str | None) -> _Ready:
+    def _examined(
+        self, number: int, path: Path, source: str, announced_uid: str | None, address: str
+    ) -> _Ready:
         """A file whose bytes are on the disk and which says what it is. Raises `InstanceRefused`, or anything."""
         if self.below_reserve():
             raise InstanceRefused(Refusal.OUT_OF_SPACE)
@@ -136,9 +165,24 @@ class Spool:
         if announced_uid is not None and announced_uid != header.sop_uid:
             raise InstanceRefused(Refusal.UID_MISMATCH)
         sync_file(path)
-        return _Ready(number, path, header, _instance(path, header, digest, source))
+        return _Ready(number, path, header, self._instance(path, header, digest, source, address))
 
-    def _refusal(self, error: Exception, path: Path, source: str) -> InstanceRefused:
+    def _instance(self, path: Path, header: Header, digest: str, source: str, address: str = "") -> Instance:
+        return Instance(
+            sop_uid=header.sop_uid,
+            study_uid=header.study_uid,
+            series_uid=header.series_uid,
+            sop_class=header.sop_class,
+            transfer_syntax=header.transfer_syntax,
+            modality=header.modality,
+            digest=digest,
+            bytes=path.stat().st_size,
+            source=source,
+            role=role_of(path, header, self._model_reads, self._journal.is_result),
+            address=address,
+        )
+
+    def _refusal(self, error: Exception, path: Path, source: str, address: str = "") -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
         if isinstance(error, InstanceRefused):
             refused = error
@@ -146,11 +190,11 @@ class Spool:
             refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
             refused.__cause__ = error
         if refused.refusal is not Refusal.OUT_OF_SPACE:
-            self._put_aside_if_possible(path, refused.refusal, source)
+            self._put_aside_if_possible(path, refused.refusal, source, address)
         return refused
 
     def _admit(
-        self, ready: Sequence[_Ready]
+        self, ready: Sequence[_Ready], transfer: str
     ) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
         """Place and journal files of different instances; by their numbers what became of them."""
         if not ready:
@@ -164,31 +208,63 @@ class Spool:
                     self._path(one.instance).unlink(missing_ok=True)
                 self._place(unknown)
                 missing = {one.instance.sop_uid for one in ready if not self._path(one.instance).exists()}
-                results = self._journal.add_all([one.instance for one in ready], missing)
+                results = self._journal.add_all([one.instance for one in ready], missing, transfer)
+                beside: dict[int, StudyRecord] = {}
                 for one, (added, study) in zip(ready, results, strict=True):
                     if added is Added.CONFLICT:
                         continue
-                    # A known instance whose file had been removed, sent again because its study needs it.
+                    # A known instance whose file had been removed, sent again: its study needs, or may need, it.
                     placed = False
                     if (
-                        added is not Added.NEW
+                        added in (Added.DUPLICATE, Added.RESTORED, Added.KEPT)
+                        and one.instance.sop_uid in missing
                         and study is not None
-                        and study.state in ("receiving", "complete")
+                        and (study.state in ("receiving", "complete") or added is Added.KEPT)
                     ):
                         with suppress(FileExistsError):
                             self._place([one])
                             placed = True
-                    news = placed or added in (Added.NEW, Added.RESTORED)
+                    if added is Added.BESIDE and study is not None:
+                        beside[study.row] = study
+                    news = added in (Added.NEW, Added.RESTORED) or (placed and added is Added.DUPLICATE)
                     found[one.number] = (one.header, study if news else None)
+                for study in beside.values():
+                    self._keep_with_ended(study)
         except Exception as error:
             if len(ready) > 1:  # what one of them does not bear shall not be refused to the others
-                return {number: one for each in ready for number, one in self._admit([each]).items()}
-            return {ready[0].number: self._refusal(error, ready[0].path, ready[0].instance.source)}
+                return {
+                    number: one for each in ready for number, one in self._admit([each], transfer).items()
+                }
+            one = ready[0]
+            return {one.number: self._refusal(error, one.path, one.instance.source, one.instance.address)}
         for one in ready:
             if one.number not in found:
                 conflict = InstanceRefused(Refusal.CONTENT_CONFLICT)
-                found[one.number] = self._refusal(conflict, one.path, one.instance.source)
+                found[one.number] = self._refusal(
+                    conflict, one.path, one.instance.source, one.instance.address
+                )
         return found
+
+    def _keep_with_ended(self, study: StudyRecord) -> None:
+        """What came late to a study that lies in quarantine joins its files there, and the spool is free again.
+
+        Where they have left quarantine, or were delivered, it stays in the spool until housekeeping (`removable`).
+        """
+        latest = self._journal.revisions(study.study_uid)[-1]
+        if self._in_quarantine(latest):
+            self._quarantine_late(latest)
+            shutil.rmtree(self.folder(latest.study_uid), ignore_errors=True)
+            sync_folder(self.studies)
+
+    def _in_quarantine(self, study: StudyRecord) -> bool:
+        return study.state in ("rejected", "quarantined") and not self._journal.left_quarantine(study.row)
+
+    def _quarantine_late(self, latest: StudyRecord) -> None:
+        """Link what the spool has of a study in quarantine, and quarantine has not, there too."""
+        folder, kept = self.folder(latest.study_uid), self.quarantine_folder(latest, latest.reason)
+        here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
+            self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
 
     def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
@@ -206,13 +282,13 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
-    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str) -> None:
+    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
         try:
-            self.put_aside(arrived, refusal, source)
+            self.put_aside(arrived, refusal, source, address)
         except (OSError, sqlite3.Error):
             log.exception("refused bytes (%s) could not be kept", refusal.name)
 
-    def put_aside(self, arrived: Path, refusal: Refusal, source: str) -> None:
+    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
         """Keep refused bytes where a person can look at them."""
         folder = self.quarantine / refusal.name
         folder.mkdir(exist_ok=True)
@@ -220,7 +296,8 @@ class Spool:
         os.link(arrived, kept)
         sync_file(kept)
         sync_folder(folder)
-        self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source)
+        size = kept.stat().st_size
+        self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), size, source, address)
 
     # --- files of a study ---
 
@@ -245,7 +322,8 @@ class Spool:
     def files(self, study: StudyRecord) -> list[Path]:
         """All files of a revision, fetching those that an earlier revision took into quarantine.
 
-        Raises `FilesMissing` when one is gone: half a study must not be computed as if it were whole.
+        Raises `FilesMissing` when an image is gone: half a study must not be computed as if it were whole. What is
+        no image is handed out where it is still here.
         """
         folder = self.folder(study.study_uid)
         folder.mkdir(exist_ok=True)
@@ -254,18 +332,25 @@ class Spool:
             for revision in self._journal.revisions(study.study_uid)
             if revision.revision < study.revision and revision.reason
         ]
-        files = []
+        files, missing, images = [], 0, 0
         for instance in self._journal.instances(study.study_uid, study.revision):
             path = self._path(instance)
+            images += instance.role == "image"
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
-                if kept is None:
-                    raise FilesMissing(f"{path.name} was removed after an earlier end of the study")
                 try:
-                    os.link(kept, path)
+                    if kept is not None:
+                        os.link(kept, path)
                 except FileNotFoundError:  # evicted at this very moment
-                    raise FilesMissing(f"{path.name} has just left quarantine") from None
+                    kept = None
+                if kept is None:
+                    missing += instance.role == "image"
+                    continue
             files.append(path)
+        if missing:
+            raise FilesMissing(
+                f"{missing} of {images} images were removed after an earlier end of the study and not sent again"
+            )
         sync_folder(folder)
         return files
 
@@ -312,13 +397,20 @@ class Spool:
     def remove_study(self, study: StudyRecord) -> bool:
         """Free the spool of an ended study; its journal rows and what quarantine links stay.
 
-        Returns False, doing nothing, when a later revision has opened meanwhile: it needs the files.
+        Returns False, doing nothing, when a later revision has opened meanwhile, or files were sent again: they are
+        needed. What is no image and came while the study ended is in quarantine, too, before the spool is freed.
         """
         with self._lock:
-            if self._journal.revisions(study.study_uid)[-1].row != study.row:
+            latest = self._journal.revisions(study.study_uid)[-1]
+            if latest.row != study.row or latest.restored_at != study.restored_at:
                 return False
+            in_quarantine = self._in_quarantine(latest)
+            if in_quarantine:
+                self._quarantine_late(latest)
             shutil.rmtree(self.folder(study.study_uid), ignore_errors=True)
             sync_folder(self.studies)
+            if latest.state in OUTCOMES and not in_quarantine:
+                self._journal.note_spool_removed(latest)
             return True
 
     def drop_abandoned(self) -> None:
@@ -345,7 +437,7 @@ class Spool:
             if self._journal.lookup(path.stem) is not None:
                 continue
             try:
-                instance = _instance(path, *examine(path), "reconciled")
+                instance = self._instance(path, *examine(path), "reconciled")
                 if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
                     raise InstanceRefused(Refusal.UID_MISMATCH)
                 self._journal.add(instance)
@@ -355,23 +447,13 @@ class Spool:
                 path.unlink()
         for folder in self.studies.glob("[0-9]*"):
             revisions = self._journal.revisions(folder.name)
-            if revisions and revisions[-1].state in ("rejected", "quarantined"):
+            if (
+                revisions
+                and revisions[-1].state in ("rejected", "quarantined")
+                and not self._journal.left_quarantine(revisions[-1].row)
+            ):
                 self.remove_study(revisions[-1])  # the crash came between its end and this
         return adopted
-
-
-def _instance(path: Path, header: Header, digest: str, source: str) -> Instance:
-    return Instance(
-        sop_uid=header.sop_uid,
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        sop_class=header.sop_class,
-        transfer_syntax=header.transfer_syntax,
-        modality=header.modality,
-        digest=digest,
-        bytes=path.stat().st_size,
-        source=source,
-    )
 
 
 def _means_full(error: Exception) -> bool:

@@ -61,6 +61,7 @@ class StowRequest:
     def __init__(self, spool: Spool, assembly: Assembly) -> None:
         self._spool = spool
         self._assembly = assembly
+        self._transfer = assembly.transfer("stow", what="request", half=lambda: self._file is not None)
         self._stored: list[tuple[str, str]] = []
         self._failed: list[Refusal] = []
         self._part = ExitStack()  # the file of the part that is arriving
@@ -78,12 +79,13 @@ class StowRequest:
         """
         reader = MultipartReader(boundary)
         unseen = _LOOK_AT_DISK_EVERY
-        ended = asyncio.Event()
+        ended, whole = asyncio.Event(), False
         stalled = asyncio.create_task(self._take_when_stalled(ended))
         with self._part:
             try:
                 async for chunk in body:
                     unseen += len(chunk)
+                    self._transfer.moved()
                     if unseen >= _LOOK_AT_DISK_EVERY:
                         unseen = 0
                         if self._spool.below_reserve():
@@ -95,14 +97,18 @@ class StowRequest:
                         break
                 else:
                     reader.close()
+                    whole = True
             finally:
                 ended.set()
                 # Also of a body that broke off what is whole: a sender over a bad link comes further each time.
                 with CancelScope(shield=True):
                     await stalled
                     await run_in_threadpool(self._take_batch)
+                    if not whole:
+                        await run_in_threadpool(self._transfer.broke_off)
         if self._full is not None:
             raise self._full
+        await run_in_threadpool(self._transfer.released)
 
     async def _take_when_stalled(self, ended: asyncio.Event) -> None:
         """Over a slow link each part by itself: it is the sign that its study is still arriving."""
@@ -160,7 +166,9 @@ class StowRequest:
             batch, self._batch = self._batch, []
             for _, file in batch:
                 files.push(file)
-            for taken in self._spool.take_all([path for path, _ in batch], source="stow"):
+            for taken in self._spool.take_all(
+                [path for path, _ in batch], source="stow", transfer=self._transfer.name
+            ):
                 if isinstance(taken, InstanceRefused):
                     if taken.refusal is Refusal.OUT_OF_SPACE:
                         self._full = taken
@@ -169,6 +177,7 @@ class StowRequest:
                     self._failed.append(taken.refusal)
                     continue
                 header, study = taken
+                self._transfer.took(header, study)
                 self._stored.append((header.sop_class, header.sop_uid))
                 if study is not None:
                     self._assembly.instance_taken(study.row, header)

@@ -58,7 +58,7 @@ def resubmit(
         return _offer_again(journal, spool, assembly, shelf.find(journal, name), told)
     study = shelf.study_of(journal, name)
     with shelf.MOVING, spool.unchanging():
-        gone = sum(path is None for _, path in spool.located(study))
+        gone = sum(path is None and instance.role == "image" for instance, path in spool.located(study))
         try:
             if gone:
                 journal.want(study.row)  # else what comes again unchanged would be known, and be left at that

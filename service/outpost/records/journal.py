@@ -18,16 +18,17 @@ import enum
 import json
 import sqlite3
 import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from outpost.codes.notes import Note
+from outpost.codes.notes import Note, NoteCode
 from outpost.codes.notes import as_text as notes_as_text
 from outpost.codes.notes import of_text as notes_of_text
 from outpost.events import EventCode
+from outpost.inference.codes import Code
 from outpost.reasons import PipelineCode
 from outpost.results.provenance import Replaced, ResultObject
 
@@ -234,6 +235,24 @@ ALTER TABLE refused ADD COLUMN address TEXT NOT NULL DEFAULT '';
 ALTER TABLE deliveries ADD COLUMN remark TEXT NOT NULL DEFAULT '';
 ALTER TABLE deliveries ADD COLUMN refused_for TEXT NOT NULL DEFAULT '';
 
+CREATE INDEX instances_no_images ON instances (role) WHERE role <> 'image';
+CREATE INDEX studies_waiting ON studies (held_for) WHERE held_for <> '';
+
+-- Associations and requests that sent images of a study: open (broken_after NULL), or broken off and not made up for.
+-- broken_after: the highest id at that moment, so a later transfer has a greater one. kind: what the sender may turn
+-- out to do always ('unreleased', 'contexts'); empty where the sign is sure.
+CREATE TABLE transfers (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    study_uid    TEXT NOT NULL,
+    transfer     TEXT NOT NULL,
+    source       TEXT NOT NULL,
+    kind         TEXT NOT NULL DEFAULT '',
+    broken_after INTEGER,
+    sentence     TEXT NOT NULL DEFAULT '',
+    UNIQUE (study_uid, transfer)
+);
+CREATE INDEX transfers_by_transfer ON transfers (transfer);
+
 -- Results of ours, by which they are known when they come back and named when they are replaced.
 CREATE TABLE results (
     sop_uid    TEXT PRIMARY KEY,
@@ -243,14 +262,21 @@ CREATE TABLE results (
     made_at    TEXT NOT NULL
 );
 CREATE INDEX results_by_study ON results (study);
+CREATE INDEX results_by_series ON results (series_uid);
 """,
 }
 
 _RECORD_COLUMNS = (
     "id, study_uid, revision, modality, received_at, completed_at, finished_at, state, reason, detail, "
     "instances, bytes, model, model_version, engine, precision, rung, device, inference_seconds, attempts, "
-    "change, senders, skip_filter, notes, held_for, held_until, broken_off"
+    "change, senders, skip_filter, notes, held_for, held_until, broken_off, completed_by, restored_at"
 )
+
+
+# A sender whose studies proved whole this many times in a row although no transfer ended as it should does that always.
+_KNOWN_HABIT = 3
+# Nobody makes up for a transfer of a study that ended so long ago.
+_TRANSFERS_KEPT = timedelta(days=7)
 
 
 class JournalError(Exception):
@@ -264,6 +290,8 @@ class Added(enum.Enum):
     DUPLICATE = "duplicate"  # same UID, same content: nothing changed
     CONFLICT = "conflict"  # same UID, other content: not taken
     RESTORED = "restored"  # known content, wanted again: a late instance found the files removed
+    KEPT = "kept"  # known content of a delivered study whose files were removed: its file is kept again
+    BESIDE = "beside"  # first sight, but no image: it is kept with its study and sets nothing going
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +307,16 @@ class Instance:
     digest: str
     bytes: int
     source: str = ""  # who sent it: calling AE title or "stow"; stays in the journal
+    role: str = "image"  # image: a model may read it; other: none does; own: a result of ours that came back
+    address: str = ""  # from where it was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many revisions of one study may open within so many hours before the next one waits."""
+
+    revisions: int
+    hours: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +351,8 @@ class StudyRecord:
     held_for: str = ""  # the code for which it waits although its timers ran out
     held_until: datetime | None = None  # at the latest
     broken_off: tuple[str, ...] = ()  # transfers that broke off and were not made up for
+    completed_by: str = field(default="", compare=False)  # quiet, series, forced or resubmitted
+    restored_at: datetime | None = field(default=None, compare=False)  # removed files were last sent again
 
     @property
     def outcome(self) -> str:
@@ -373,15 +413,26 @@ def _senders(text: str) -> tuple[str, ...]:
     return tuple(text.split("\\")) if text else ()
 
 
+def _has_images(db: sqlite3.Connection, study_uid: str) -> bool:
+    return (
+        db.execute(
+            "SELECT 1 FROM instances WHERE study_uid = ? AND role = 'image' LIMIT 1", (study_uid,)
+        ).fetchone()
+        is not None
+    )
+
+
 class Journal:
     """Opens the journal, creating it where there is none. Safe to use from any thread.
 
-    Raises `JournalError` when the file was written by a newer version: downgrading would lose what it says.
+    `budget` holds revisions back that open too often; without one none is. Raises `JournalError` when the file was
+    written by a newer version: downgrading would lose what it says.
     """
 
-    def __init__(self, path: Path, system: str) -> None:
+    def __init__(self, path: Path, system: str, budget: Budget | None = None) -> None:
         self.path = path
         self.system = system
+        self._budget = budget
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         self._db.row_factory = sqlite3.Row
@@ -468,6 +519,8 @@ class Journal:
             held_for=row["held_for"],
             held_until=_moment(row["held_until"]),
             broken_off=tuple(json.loads(row["broken_off"])) if row["broken_off"] else (),
+            completed_by=row["completed_by"],
+            restored_at=_moment(row["restored_at"]),
         )
 
     # --- intake ---
@@ -489,6 +542,8 @@ class Journal:
             digest=row["digest"],
             bytes=row["bytes"],
             source=row["source"],
+            role=row["role"],
+            address=row["address"],
         )
 
     def add(self, instance: Instance) -> tuple[Added, StudyRecord | None]:
@@ -500,50 +555,58 @@ class Journal:
         return self.add_all([instance])[0]
 
     def add_all(
-        self, instances: Sequence[Instance], missing: Container[str] = ()
+        self, instances: Sequence[Instance], missing: Container[str] = (), transfer: str = ""
     ) -> list[tuple[Added, StudyRecord | None]]:
         """`add` for each, in order and in one transaction: all of them are journalled, or none.
 
         `missing` are the instance UIDs whose files are not in the spool. Of a study in work that is one which is
-        about to end for that very reason: the image is wanted again.
+        about to end for that very reason: the image is wanted again. `transfer` names the association or request
+        that brought them: until `transfer_released` it is one that may break off.
         """
         now = _text(utc_now())
         with self._write() as db:
-            return [self._add(db, instance, now, missing) for instance in instances]
+            return [self._add(db, instance, now, missing, transfer) for instance in instances]
 
     def _add(
-        self, db: sqlite3.Connection, instance: Instance, now: str, missing: Container[str]
+        self, db: sqlite3.Connection, instance: Instance, now: str, missing: Container[str], transfer: str
     ) -> tuple[Added, StudyRecord | None]:
         held = db.execute("SELECT * FROM instances WHERE sop_uid = ?", (instance.sop_uid,)).fetchone()
         latest = db.execute(
             "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1",
             (instance.study_uid,),
         ).fetchone()
-        if held is not None:
-            same = held["digest"] == instance.digest and held["study_uid"] == instance.study_uid
-            if not same:
-                return Added.CONFLICT, None
-            # Its files are here no more, and it is, or may yet be, to be computed again.
-            wanted_again = latest is not None and (
-                latest["reason"] == PipelineCode.INSTANCES_REMOVED
-                or latest["evicted_at"] is not None
-                or latest["wanted"]
-                or (latest["state"] == "inferring" and instance.sop_uid in missing)
+        if held is not None and (
+            held["digest"] != instance.digest or held["study_uid"] != instance.study_uid
+        ):
+            return Added.CONFLICT, None
+        if transfer and instance.role != "own":
+            db.execute(
+                "INSERT INTO transfers (study_uid, transfer, source) VALUES (?, ?, ?)"
+                " ON CONFLICT (study_uid, transfer) DO NOTHING",
+                (instance.study_uid, transfer, instance.source),
             )
-            if not wanted_again:
-                return Added.DUPLICATE, self._record(latest) if latest is not None else None
-            study = self._open_revision(db, instance, latest, now)
-            return Added.RESTORED, self.study(study)
-        if latest is not None and latest["state"] in ("receiving", "complete"):
+        if held is not None:
+            return self._known(db, instance, held["role"], latest, now, instance.sop_uid in missing)
+        added = Added.NEW
+        if instance.role != "image" and latest is not None:
             study, revision = int(latest["id"]), int(latest["revision"])
-            if latest["state"] == "complete":
-                self._move(db, study, ("complete",), "receiving", completed_at=None)
+            if instance.role == "own" or latest["state"] != "receiving":
+                added = Added.BESIDE
+            self._beside(db, instance, latest, now)
+        elif latest is not None and latest["state"] in ("receiving", "complete"):
+            study, revision = int(latest["id"]), int(latest["revision"])
+            self._goes_on(db, latest)
+            if latest["modality"] != instance.modality and not _has_images(db, instance.study_uid):
+                db.execute("UPDATE studies SET modality = ? WHERE id = ?", (instance.modality, study))
         else:
             study = self._open_revision(db, instance, latest, now)
             revision = int(latest["revision"]) + 1 if latest is not None else 1
+        if instance.role == "own":
+            self._note_returned(db, instance, study, now)
         db.execute(
             "INSERT INTO instances (sop_uid, study_uid, series_uid, sop_class, transfer_syntax, modality,"
-            " digest, bytes, revision, source, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " digest, bytes, revision, source, received_at, role, address)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 instance.sop_uid,
                 instance.study_uid,
@@ -556,37 +619,308 @@ class Journal:
                 revision,
                 instance.source,
                 now,
+                instance.role,
+                instance.address,
             ),
         )
         db.execute(
             "UPDATE studies SET instances = instances + 1, bytes = bytes + ? WHERE id = ?",
             (instance.bytes, study),
         )
-        return Added.NEW, self.study(study)
+        return added, self.study(study)
+
+    def _known(
+        self,
+        db: sqlite3.Connection,
+        instance: Instance,
+        role: str,
+        latest: sqlite3.Row | None,
+        now: str,
+        gone: bool,
+    ) -> tuple[Added, StudyRecord | None]:
+        """An instance that the journal knows was sent again; `gone` says that its file is not in the spool."""
+        if latest is None:
+            return Added.DUPLICATE, None
+        # Its files are here no more, and it is, or may yet be, to be computed again.
+        wanted_again = latest["wanted"] or (
+            role == "image"
+            and (
+                latest["reason"] == PipelineCode.INSTANCES_REMOVED
+                or latest["evicted_at"] is not None
+                or (latest["state"] == "inferring" and gone)
+            )
+        )
+        if wanted_again:
+            opened = self._open_revision(db, instance, latest, now)
+            db.execute("UPDATE studies SET restored_at = ? WHERE id = ?", (now, opened))
+            return Added.RESTORED, self.study(opened)
+        if gone and role != "own" and latest["state"] in ("delivered", "receiving", "complete"):
+            # The sender may be sending the whole study again, of which a new image is yet to come.
+            db.execute(
+                "UPDATE studies SET restored_at = ?, spool_removed_at = NULL WHERE id = ?",
+                (now, latest["id"]),
+            )
+            if latest["state"] == "delivered":
+                return Added.KEPT, self.study(latest["id"])
+            if role == "image":
+                self._goes_on(db, latest)
+                return Added.DUPLICATE, self.study(latest["id"])
+        return Added.DUPLICATE, self._record(latest)
+
+    def _goes_on(self, db: sqlite3.Connection, latest: sqlite3.Row) -> None:
+        """An image came to a study that is not in work yet: it waits for its quiet time again."""
+        if latest["state"] == "complete":
+            self._move(db, latest["id"], ("complete",), "receiving", completed_at=None)
+        elif latest["held_for"] == Code.STUDY_INCOMPLETE:
+            db.execute("UPDATE studies SET held_for = '', detail = '' WHERE id = ?", (latest["id"],))
+
+    def _beside(self, db: sqlite3.Connection, instance: Instance, latest: sqlite3.Row, now: str) -> None:
+        """An object that is no image comes to a study: it is counted, and its file goes when the study's go."""
+        if latest["state"] not in OUTCOMES:
+            return
+        gone = latest["spool_removed_at"] if latest["state"] == "delivered" else latest["evicted_at"]
+        db.execute(
+            "UPDATE studies SET change = ?, restored_at = CASE WHEN ? THEN ? ELSE restored_at END,"
+            " spool_removed_at = NULL WHERE id = ?",
+            (self._next_change(db), gone is not None, now, latest["id"]),
+        )
+
+    @staticmethod
+    def _note_returned(db: sqlite3.Connection, instance: Instance, study: int, now: str) -> None:
+        """Once a study and sender, however many results come back."""
+        before = db.execute(
+            "SELECT 1 FROM instances WHERE study_uid = ? AND source = ? AND role = 'own' LIMIT 1",
+            (instance.study_uid, instance.source),
+        ).fetchone()
+        if before is None:
+            db.execute(
+                "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)",
+                (
+                    now,
+                    EventCode.RESULT_RETURNED,
+                    f"study {study}: {instance.source or 'somebody'} sends results of Outpost back to it; they are"
+                    " kept with the study and computed by nobody: take Outpost out of that route",
+                ),
+            )
 
     def _open_revision(
         self, db: sqlite3.Connection, instance: Instance, latest: sqlite3.Row | None, now: str
     ) -> int:
-        revision, instances, size = (
-            (latest["revision"] + 1, latest["instances"], latest["bytes"])
+        revision, instances, size, restored = (
+            (latest["revision"] + 1, latest["instances"], latest["bytes"], latest["restored_at"])
             if latest is not None
-            else (1, 0, 0)
+            else (1, 0, 0, None)
         )
+        held_until = self._budget_spent_until(db, instance.study_uid, now)
         cursor = db.execute(
             "INSERT INTO studies"
-            " (study_uid, revision, modality, state, received_at, instances, bytes, change)"
-            " VALUES (?, ?, ?, 'receiving', ?, ?, ?, ?)",
-            (instance.study_uid, revision, instance.modality, now, instances, size, self._next_change(db)),
+            " (study_uid, revision, modality, state, received_at, instances, bytes, change, restored_at,"
+            " held_for, held_until) VALUES (?, ?, ?, 'receiving', ?, ?, ?, ?, ?, ?, ?)",
+            (
+                instance.study_uid,
+                revision,
+                instance.modality,
+                now,
+                instances,
+                size,
+                self._next_change(db),
+                restored,
+                EventCode.REVISIONS_HELD if held_until is not None else "",
+                held_until,
+            ),
         )
         assert cursor.lastrowid is not None
+        if held_until is not None:
+            assert self._budget is not None
+            db.execute(
+                "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)",
+                (
+                    now,
+                    EventCode.REVISIONS_HELD,
+                    f"study {cursor.lastrowid}: {self._budget.revisions} revisions within {self._budget.hours:g} h;"
+                    f" the next one collects what comes and is computed at {held_until[:19]} UTC",
+                ),
+            )
+        self._show_broken(db, instance.study_uid)
         return cursor.lastrowid
 
-    def refuse(self, reason: str, file: str, size: int, source: str) -> None:
+    def _budget_spent_until(self, db: sqlite3.Connection, study_uid: str, now: str) -> str | None:
+        """Until when a revision that opens now waits; None where it need not. What an admin asked for is free."""
+        if self._budget is None:
+            return None
+        hours = timedelta(hours=self._budget.hours)
+        nth = db.execute(
+            "SELECT received_at FROM studies WHERE study_uid = ? AND completed_by <> 'resubmitted'"
+            " ORDER BY revision DESC LIMIT 1 OFFSET ?",
+            (study_uid, self._budget.revisions - 1),
+        ).fetchone()
+        if nth is None:
+            return None
+        # A clock that was set back meanwhile makes nobody wait longer than the hours.
+        until = min(datetime.fromisoformat(nth["received_at"]), datetime.fromisoformat(now)) + hours
+        return _text(until) if until > datetime.fromisoformat(now) else None
+
+    # --- transfers that break off ---
+
+    def transfer_released(self, transfer: str, lacks: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """A transfer ended as it should: it makes up for those of its studies that broke off before it began.
+
+        `lacks` are (kind, sentence) of what it could not hand over all the same, one of each kind. Returns the
+        journal rows of studies that waited for this and may be looked at again.
+        """
+        with self._write() as db:
+            rows = db.execute("SELECT * FROM transfers WHERE transfer = ?", (transfer,)).fetchall()
+            woken: list[int] = []
+            for row in rows:
+                if row["source"]:
+                    self._forget_habit(db, "unreleased", row["source"])
+                    if not any(kind == "contexts" for kind, _ in lacks):
+                        self._forget_habit(db, "contexts", row["source"])
+                woken += self._made_up(db, row)
+            for number, (kind, sentence) in enumerate(lacks):
+                for row in rows:
+                    if not (kind and self._habit(db, kind, row["source"]) >= _KNOWN_HABIT):
+                        name = f"{transfer} {number}"
+                        self._broke(db, row["study_uid"], name, row["source"], kind, sentence)
+            return woken
+
+    def transfer_broke(self, transfer: str, sentences: Mapping[str, str], kind: str) -> list[int]:
+        """A transfer broke off; `sentences` says of each study how. Returns rows to look at again, as above.
+
+        A sender that never ends its transfers as it should, whose studies proved whole all the same, is known for
+        it: `kind` names the habit. It is empty where the transfer broke off in the middle of an instance: that
+        is nobody's habit.
+        """
+        with self._write() as db:
+            woken: list[int] = []
+            for row in db.execute("SELECT * FROM transfers WHERE transfer = ?", (transfer,)).fetchall():
+                if kind and self._habit(db, kind, row["source"]) >= _KNOWN_HABIT:
+                    woken += self._made_up(db, row)
+                    continue
+                db.execute("DELETE FROM transfers WHERE id = ?", (row["id"],))
+                latest = self._latest(db, row["study_uid"])
+                if kind and (latest is None or latest["state"] in (*OUTCOMES, "delivering")):
+                    continue  # all that was sent is in the result
+                sentence = sentences.get(row["study_uid"], "a transfer of this study broke off")
+                self._broke(db, row["study_uid"], transfer, row["source"], kind, sentence)
+            return woken
+
+    def transfers_cut(self) -> int:
+        """Transfers that were open when the service ended broke off with it; returns of how many studies."""
+        long_ago = _text(utc_now() - _TRANSFERS_KEPT)
+        with self._write() as db:
+            db.execute(
+                "DELETE FROM transfers WHERE broken_after IS NOT NULL AND NOT EXISTS (SELECT 1 FROM studies s"
+                " WHERE s.study_uid = transfers.study_uid AND (s.finished_at IS NULL OR s.finished_at > ?))",
+                (long_ago,),
+            )
+            open_ = db.execute("SELECT * FROM transfers WHERE broken_after IS NULL").fetchall()
+            cut = 0
+            for row in open_:
+                db.execute("DELETE FROM transfers WHERE id = ?", (row["id"],))
+                latest = self._latest(db, row["study_uid"])
+                if latest is None or latest["state"] in (*OUTCOMES, "delivering"):
+                    continue
+                sentence = f"the service ended in the middle of a transfer from {row['source'] or 'an unknown sender'}"
+                self._broke(db, row["study_uid"], row["transfer"], row["source"], "", sentence)
+                cut += 1
+            return cut
+
+    def _broke(
+        self, db: sqlite3.Connection, study_uid: str, transfer: str, source: str, kind: str, sentence: str
+    ) -> None:
+        # What makes up for this one makes up for those before it: over a bad line there may be many.
+        db.execute(
+            "DELETE FROM transfers WHERE study_uid = ? AND source = ? AND kind = ? AND broken_after IS NOT NULL"
+            " AND transfer <> ?",
+            (study_uid, source, kind, transfer),
+        )
+        db.execute(
+            "INSERT INTO transfers (study_uid, transfer, source, kind, broken_after, sentence)"
+            " VALUES (?, ?, ?, ?, coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = 'transfers'), 0) + 1, ?)"
+            " ON CONFLICT (study_uid, transfer) DO NOTHING",
+            (study_uid, transfer, source, kind, sentence),
+        )
+        self._show_broken(db, study_uid)
+
+    def _made_up(self, db: sqlite3.Connection, released: sqlite3.Row) -> list[int]:
+        db.execute(
+            "DELETE FROM transfers WHERE id = ? OR (study_uid = ? AND broken_after < ?)",
+            (released["id"], released["study_uid"], released["id"]),
+        )
+        return self._show_broken(db, released["study_uid"])
+
+    def _show_broken(self, db: sqlite3.Connection, study_uid: str) -> list[int]:
+        """Keep the newest revision's own list as it is now; returns its row where it waited for nothing else."""
+        latest = self._latest(db, study_uid)
+        if latest is None or latest["state"] in (*OUTCOMES, "delivering"):
+            return []
+        found = db.execute(
+            "SELECT DISTINCT sentence FROM transfers WHERE study_uid = ? AND broken_after IS NOT NULL ORDER BY id",
+            (study_uid,),
+        ).fetchall()
+        sentences = [row["sentence"] for row in found]
+        text = json.dumps(sentences) if sentences else ""
+        if text == latest["broken_off"]:
+            return []
+        db.execute("UPDATE studies SET broken_off = ? WHERE id = ?", (text, latest["id"]))
+        if text or latest["state"] != "receiving" or latest["held_for"] != Code.STUDY_INCOMPLETE:
+            return []
+        db.execute("UPDATE studies SET held_for = '', detail = '' WHERE id = ?", (latest["id"],))
+        return [int(latest["id"])]
+
+    @staticmethod
+    def _latest(db: sqlite3.Connection, study_uid: str) -> sqlite3.Row | None:
+        found = db.execute(
+            "SELECT * FROM studies WHERE study_uid = ? ORDER BY revision DESC LIMIT 1", (study_uid,)
+        ).fetchone()
+        assert found is None or isinstance(found, sqlite3.Row)
+        return found
+
+    @staticmethod
+    def _habit(db: sqlite3.Connection, kind: str, source: str) -> int:
+        """How many studies in a row came so from this sender and proved whole."""
+        found = db.execute("SELECT value FROM facts WHERE name = ?", (f"{kind} {source}",)).fetchone()
+        return int(found["value"]) if found is not None else 0
+
+    @staticmethod
+    def _forget_habit(db: sqlite3.Connection, kind: str, source: str) -> None:
+        db.execute("DELETE FROM facts WHERE name = ?", (f"{kind} {source}",))
+
+    def _learn_habits(self, db: sqlite3.Connection, row: int, notes: Sequence[Note]) -> None:
+        """A study was computed: did it prove whole although its transfers did not end as they should?
+
+        It did where its result is of no part, or of one for no other reason than these very transfers, and nobody
+        made up for them in all the time it waited.
+        """
+        study = db.execute("SELECT * FROM studies WHERE id = ?", (row,)).fetchone()
+        broken = db.execute(
+            "SELECT * FROM transfers WHERE study_uid = ? AND broken_after IS NOT NULL", (study["study_uid"],)
+        ).fetchall()
+        if not broken or any(not one["kind"] for one in broken):
+            return
+        if any(note.code == NoteCode.STUDY_PARTIAL for note in notes):
+            other = study["detail"]
+            for one in broken:
+                other = other.replace(one["sentence"], "")
+            if not study["detail"] or other.strip("; "):
+                return
+        for kind, source in {(one["kind"], one["source"]) for one in broken}:
+            db.execute(
+                "INSERT INTO facts (name, value) VALUES (?, '1')"
+                " ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+                (f"{kind} {source}",),
+            )
+        db.execute(
+            "DELETE FROM transfers WHERE study_uid = ? AND broken_after IS NOT NULL", (study["study_uid"],)
+        )
+
+    def refuse(self, reason: str, file: str, size: int, source: str, address: str = "") -> None:
         """Note that bytes were received but not taken; `file` is where quarantine keeps them."""
         with self._write() as db:
             db.execute(
-                "INSERT INTO refused (at, reason, file, bytes, source) VALUES (?, ?, ?, ?, ?)",
-                (_text(utc_now()), reason, file, size, source),
+                "INSERT INTO refused (at, reason, file, bytes, source, address) VALUES (?, ?, ?, ?, ?, ?)",
+                (_text(utc_now()), reason, file, size, source, address),
             )
 
     # --- the way of a study ---
@@ -595,6 +929,46 @@ class Journal:
         """No more instances are awaited: the study may be processed. `by` names the timer that said so."""
         with self._write() as db:
             self._move(db, row, ("receiving",), "complete", completed_at=_text(utc_now()), completed_by=by)
+            # What it lacked stays on record; that it waited for its budget says nothing of its images.
+            db.execute(
+                "UPDATE studies SET held_until = CASE held_for WHEN ? THEN NULL ELSE held_until END, held_for = ''"
+                " WHERE id = ?",
+                (EventCode.REVISIONS_HELD, row),
+            )
+
+    def hold(self, row: int, until: datetime, lacks: Sequence[str]) -> bool:
+        """Images of a study in work are missing that may still come: it waits, and no attempt was made.
+
+        Returns False, changing nothing, where a later revision has opened: that one has what came since.
+        """
+        with self._write() as db:
+            study = db.execute("SELECT * FROM studies WHERE id = ?", (row,)).fetchone()
+            latest = self._latest(db, study["study_uid"])
+            assert latest is not None
+            if latest["id"] != row:
+                return False
+            self._move(
+                db,
+                row,
+                ("inferring",),
+                "receiving",
+                completed_at=None,
+                completed_by="",
+                held_for=Code.STUDY_INCOMPLETE,
+                held_until=_text(until),
+                detail="; ".join(lacks),
+                attempts=study["attempts"] - 1,
+            )
+            if study["held_until"] is None:
+                db.execute(
+                    "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)",
+                    (
+                        _text(utc_now()),
+                        EventCode.STUDY_HELD,
+                        f"study {row} waits until {_text(until)[:19]} UTC at the latest: {'; '.join(lacks)}",
+                    ),
+                )
+            return True
 
     def begin_inference(self, row: int) -> None:
         """Count one attempt and take the study out of the queue; survives a crash as `inferring`."""
@@ -631,6 +1005,7 @@ class Journal:
         """The results are durable in the outbox; this is what made them, and what they say of themselves."""
         now = _text(utc_now())
         with self._write() as db:
+            self._learn_habits(db, row, notes)
             db.executemany(
                 "INSERT INTO results (sop_uid, study, sop_class, series_uid, made_at) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (sop_uid) DO NOTHING",
@@ -651,9 +1026,14 @@ class Journal:
                 notes=notes_as_text(notes),
             )
 
-    def is_result(self, sop_uid: str) -> bool:
-        """Whether this instance is a result that this system made."""
-        return bool(self._rows("SELECT 1 FROM results WHERE sop_uid = ?", (sop_uid,)))
+    def is_result(self, sop_uid: str, series_uid: str = "") -> bool:
+        """Whether this instance is a result that this system made, or lies in a series it made."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM results WHERE sop_uid = ? UNION ALL SELECT 1 FROM results WHERE series_uid = ? LIMIT 1",
+                (sop_uid, series_uid),
+            )
+        )
 
     def replaced_by(self, study: StudyRecord) -> tuple[Replaced, ...]:
         """Results of earlier revisions that somebody may hold, the newest revision's first."""
@@ -677,6 +1057,8 @@ class Journal:
             raise JournalError(f"outcome {outcome!r} without a reason code: name one")
         before = ("delivering",) if outcome == "delivered" else ("complete", "inferring")
         with self._write() as db:
+            if reason == Code.STUDY_INCOMPLETE:
+                self._learn_habits(db, row, (Note(NoteCode.STUDY_PARTIAL),))
             self._move(
                 db,
                 row,
@@ -868,6 +1250,20 @@ class Journal:
         """Instances ever taken; never falls, also when files are removed after delivery."""
         return int(self._rows("SELECT coalesce(max(id), 0) AS n FROM instances")[0]["n"])
 
+    def instances_by_role(self) -> dict[str, int]:
+        """Instances ever taken, by what they are to a model: image, other, own."""
+        rows = self._rows("SELECT role, count(*) AS n FROM instances WHERE role <> 'image' GROUP BY role")
+        found = {"image": 0, "other": 0, "own": 0} | {r["role"]: r["n"] for r in rows}
+        found["image"] = self.instances_received() - found["other"] - found["own"]
+        return found
+
+    def held(self) -> dict[str, int]:
+        """How many studies wait although their timers ran out, by code."""
+        rows = self._rows(
+            "SELECT held_for, count(*) AS n FROM studies WHERE held_for <> '' GROUP BY held_for"
+        )
+        return {r["held_for"]: r["n"] for r in rows}
+
     def instances_refused(self) -> dict[str, int]:
         """Instances not taken, by reason."""
         return {
@@ -983,14 +1379,29 @@ class Journal:
     # --- keeping the spool small ---
 
     def removable(self, finished_before: datetime, limit: int = 50) -> list[StudyRecord]:
-        """Studies whose files may go: the newest revision was delivered before then, none is on its way."""
+        """Studies whose files may go: the newest revision was delivered before then, none is on its way.
+
+        Files that were sent again stay as long from then. What came late to a study that has left quarantine goes
+        in the same way.
+        """
         sql = (
-            f"SELECT {_RECORD_COLUMNS} FROM studies s WHERE state = 'delivered' AND spool_removed_at IS NULL"
-            " AND finished_at < ? AND NOT EXISTS (SELECT 1 FROM studies o WHERE o.study_uid = s.study_uid"
+            f"SELECT {_RECORD_COLUMNS} FROM studies s WHERE (state = 'delivered' OR (state IN ('rejected',"
+            " 'quarantined') AND evicted_at IS NOT NULL AND restored_at IS NOT NULL)) AND spool_removed_at IS NULL"
+            " AND finished_at < ?1 AND (restored_at IS NULL OR restored_at < ?1)"
+            " AND NOT EXISTS (SELECT 1 FROM studies o WHERE o.study_uid = s.study_uid"
             " AND (o.revision > s.revision OR o.state NOT IN ('delivered', 'rejected', 'quarantined')))"
-            " ORDER BY id LIMIT ?"
+            " ORDER BY id LIMIT ?2"
         )
         return [self._record(r) for r in self._rows(sql, (_text(finished_before), limit))]
+
+    def left_quarantine(self, row: int) -> bool:
+        """Whether it was decided that the files of this revision leave quarantine."""
+        return bool(self._rows("SELECT 1 FROM studies WHERE id = ? AND evicted_at IS NOT NULL", (row,)))
+
+    def note_kept(self, row: int, kept_bytes: int) -> None:
+        """What quarantine holds of an ended revision has changed."""
+        with self._write() as db:
+            db.execute("UPDATE studies SET kept_bytes = ? WHERE id = ?", (kept_bytes, row))
 
     def note_spool_removed(self, study: StudyRecord) -> None:
         """The files of this revision, and so of all before it, have left the spool.
@@ -999,7 +1410,7 @@ class Journal:
         """
         with self._write() as db:
             db.execute(
-                "UPDATE studies SET spool_removed_at = ? WHERE study_uid = ? AND revision <= ?",
+                "UPDATE studies SET spool_removed_at = ?, restored_at = NULL WHERE study_uid = ? AND revision <= ?",
                 (_text(utc_now()), study.study_uid, study.revision),
             )
 
