@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -31,6 +31,7 @@ from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB, Room, disk_of
+from outpost.intake.same import Answer, compare
 from outpost.records.journal import Added, Instance, Journal, StudyRecord
 
 __all__ = ["MIB", "FilesMissing", "Spool"]
@@ -49,6 +50,7 @@ class _Ready:
     path: Path
     header: Header
     instance: Instance
+    address: str  # of who sent it
 
 
 class FilesMissing(Exception):
@@ -91,33 +93,42 @@ class Spool:
             yield file
 
     def take(
-        self, arrived: Path, source: str, announced_uid: str | None = None
+        self, arrived: Path, source: str, announced_uid: str | None = None, *, address: str = ""
     ) -> tuple[Header, StudyRecord | None]:
         """Take a whole received Part 10 file; when this returns it is durable and in the journal.
 
-        `announced_uid` is the instance UID of the C-STORE command, where there is one. The study is None when
-        nothing changed (a duplicate). Raises `InstanceRefused`; the bytes are then in quarantine, except when
-        there is no room for them.
+        `announced_uid` is the instance UID of the C-STORE command, where there is one; `address` is the sender's.
+        The study is None when nothing changed (a duplicate). Raises `InstanceRefused`; the bytes are then in
+        quarantine, except when there is no room for them.
         """
-        [taken] = self.take_all([arrived], source, announced_uid)
+        [taken] = self.take_all([arrived], source, announced_uid, address=address)
         if isinstance(taken, InstanceRefused):
             raise taken
         return taken
 
     def take_all(
-        self, arrived: Sequence[Path], source: str, announced_uid: str | None = None
+        self,
+        arrived: Sequence[Path],
+        source: str,
+        announced_uid: str | None = None,
+        *,
+        address: str = "",
+        study_uid: str | None = None,
     ) -> list[tuple[Header, StudyRecord | None] | InstanceRefused]:
         """`take` for each file, in order, with one sync of a folder and one transaction for all of them.
 
-        What `take` raises stands in the place of the file it is about; this raises nothing of it.
+        What `take` raises stands in the place of the file it is about; this raises nothing of it. Where `study_uid`
+        is given, instances of other studies are refused.
         """
         taken: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused] = {}
         ready: dict[str, _Ready] = {}
         for number, path in enumerate(arrived):
             try:
-                one = self._examined(number, path, source, announced_uid)
+                one = self._examined(number, path, source, announced_uid, address)
+                if study_uid not in (None, one.header.study_uid):
+                    raise InstanceRefused(Refusal.OTHER_STUDY, one.header.sop_class, one.header.sop_uid)
             except Exception as error:
-                taken[number] = self._refusal(error, path, source)
+                taken[number] = self._refusal(error, path, source, address)
                 continue
             if (
                 one.instance.sop_uid in ready
@@ -128,17 +139,19 @@ class Spool:
         taken |= self._admit(list(ready.values()))
         return [taken[number] for number in range(len(arrived))]
 
-    def _examined(self, number: int, path: Path, source: str, announced_uid: str | None) -> _Ready:
+    def _examined(
+        self, number: int, path: Path, source: str, announced_uid: str | None, address: str
+    ) -> _Ready:
         """A file whose bytes are on the disk and which says what it is. Raises `InstanceRefused`, or anything."""
         if self.below_reserve():
             raise InstanceRefused(Refusal.OUT_OF_SPACE)
         header, digest = examine(path)
         if announced_uid is not None and announced_uid != header.sop_uid:
-            raise InstanceRefused(Refusal.UID_MISMATCH)
+            raise InstanceRefused(Refusal.UID_MISMATCH, header.sop_class, header.sop_uid)
         sync_file(path)
-        return _Ready(number, path, header, _instance(path, header, digest, source))
+        return _Ready(number, path, header, _instance(path, header, digest, source), address)
 
-    def _refusal(self, error: Exception, path: Path, source: str) -> InstanceRefused:
+    def _refusal(self, error: Exception, path: Path, source: str, address: str) -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
         if isinstance(error, InstanceRefused):
             refused = error
@@ -146,7 +159,7 @@ class Spool:
             refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
             refused.__cause__ = error
         if refused.refusal is not Refusal.OUT_OF_SPACE:
-            self._put_aside_if_possible(path, refused.refusal, source)
+            refused.kept = self._put_aside_if_possible(path, refused.refusal, source, address)
         return refused
 
     def _admit(
@@ -183,12 +196,46 @@ class Spool:
         except Exception as error:
             if len(ready) > 1:  # what one of them does not bear shall not be refused to the others
                 return {number: one for each in ready for number, one in self._admit([each]).items()}
-            return {ready[0].number: self._refusal(error, ready[0].path, ready[0].instance.source)}
+            refused = self._refusal(error, ready[0].path, ready[0].instance.source, ready[0].address)
+            refused.sop_class, refused.sop_uid = ready[0].header.sop_class, ready[0].header.sop_uid
+            return {ready[0].number: refused}
         for one in ready:
             if one.number not in found:
-                conflict = InstanceRefused(Refusal.CONTENT_CONFLICT)
-                found[one.number] = self._refusal(conflict, one.path, one.instance.source)
+                found |= self._contradicting(one)
         return found
+
+    def _contradicting(self, one: _Ready) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
+        """What becomes of an instance whose UID is held with other values: perhaps it is only encoded differently."""
+        held = self._journal.lookup(one.instance.sop_uid)
+        answer = self._same_image(one, held) if held is not None else None
+        if held is not None and answer is not None and answer.same:
+            # By the digest of the instance that is held, the journal knows it for that one.
+            return self._admit([replace(one, instance=replace(one.instance, digest=held.digest))])
+        conflict = InstanceRefused(
+            Refusal.CONTENT_CONFLICT,
+            one.header.sop_class,
+            one.header.sop_uid,
+            answer.comment if answer is not None else "",
+        )
+        return {one.number: self._refusal(conflict, one.path, one.instance.source, one.address)}
+
+    def _same_image(self, one: _Ready, held: Instance) -> Answer | None:
+        """Compare what arrived with what is held, or with its digest alone where its file is gone."""
+        if (held.study_uid, held.series_uid, held.sop_class) != (
+            one.header.study_uid,
+            one.header.series_uid,
+            one.header.sop_class,
+        ):
+            return None
+        return compare(one.path, self._held_file(held), held.digest)
+
+    def _held_file(self, held: Instance) -> Path | None:
+        """Where the bytes of a known instance are now, in the spool or in quarantine; None where they are gone."""
+        revisions = self._journal.revisions(held.study_uid)
+        folders = [self.folder(held.study_uid)]
+        folders += [self.quarantine_folder(r, r.reason) for r in reversed(revisions) if r.reason]
+        files = (folder / f"{held.sop_uid}.dcm" for folder in folders)
+        return next((file for file in files if file.exists()), None)
 
     def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
@@ -206,13 +253,15 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
-    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str) -> None:
+    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str) -> bool:
         try:
-            self.put_aside(arrived, refusal, source)
+            self.put_aside(arrived, refusal, source, address)
         except (OSError, sqlite3.Error):
             log.exception("refused bytes (%s) could not be kept", refusal.name)
+            return False
+        return True
 
-    def put_aside(self, arrived: Path, refusal: Refusal, source: str) -> None:
+    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
         """Keep refused bytes where a person can look at them."""
         folder = self.quarantine / refusal.name
         folder.mkdir(exist_ok=True)
@@ -220,7 +269,9 @@ class Spool:
         os.link(arrived, kept)
         sync_file(kept)
         sync_folder(folder)
-        self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source)
+        self._journal.refuse(
+            refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source, address
+        )
 
     # --- files of a study ---
 

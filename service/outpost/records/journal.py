@@ -581,12 +581,12 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def refuse(self, reason: str, file: str, size: int, source: str) -> None:
+    def refuse(self, reason: str, file: str, size: int, source: str, address: str = "") -> None:
         """Note that bytes were received but not taken; `file` is where quarantine keeps them."""
         with self._write() as db:
             db.execute(
-                "INSERT INTO refused (at, reason, file, bytes, source) VALUES (?, ?, ?, ?, ?)",
-                (_text(utc_now()), reason, file, size, source),
+                "INSERT INTO refused (at, reason, file, bytes, source, address) VALUES (?, ?, ?, ?, ?, ?)",
+                (_text(utc_now()), reason, file, size, source, address),
             )
 
     # --- the way of a study ---
