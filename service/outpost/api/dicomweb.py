@@ -73,7 +73,7 @@ def add_dicomweb(
 
     @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=admin)
     async def store(request: Request) -> Response:
-        """STOW-RS (PS3.18 10.5): multipart/related of application/dicom, or one instance."""
+        """STOW-RS (PS3.18 10.5): multipart/related of application/dicom."""
         return await stored(request, None)
 
     @app.post("/dicom-web/studies/{study_uid}", tags=["dicom-web"], dependencies=admin)

@@ -60,8 +60,8 @@ class MultipartReader:
         events, self._events = self._events, []
         return events
 
-    def close(self) -> list[Event]:
-        """The body has ended; nothing more comes of it. Raises `MalformedBody` unless all parts are whole."""
+    def close(self) -> None:
+        """The body has ended. Raises `MalformedBody` unless all parts are whole."""
         # A last boundary that lacks its two hyphens ends its part all the same.
         if self._step == self._skip_preamble and not self.finished:
             raise MalformedBody("the boundary that the Content-Type names is not in the body")
@@ -71,7 +71,6 @@ class MultipartReader:
             )
         if not self._parts:
             raise MalformedBody("the body holds no part")
-        return []
 
     # Each step consumes what it can; False means that it needs more bytes.
 

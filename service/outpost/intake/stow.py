@@ -45,8 +45,8 @@ class UnsupportedType(Exception):
     """The Content-Type is none that this service takes."""
 
 
-def boundary_of(content_type: str) -> bytes | None:
-    """The boundary of `multipart/related; type="application/dicom"; boundary=...`; None for one bare instance.
+def boundary_of(content_type: str) -> bytes:
+    """The boundary of `multipart/related; type="application/dicom"; boundary=...`.
 
     Raises `UnsupportedType` for any other type, `MalformedBody` where the boundary is missing or invalid.
     """
@@ -54,7 +54,7 @@ def boundary_of(content_type: str) -> bytes | None:
     header["Content-Type"] = content_type
     whole, kind = header.get_content_type(), str(header.get_param("type", _PART_TYPE)).strip().lower()
     if content_type and whole == _PART_TYPE:
-        return None
+        raise UnsupportedType(f"a bare instance is not taken: make it a part of a body, {_EXPECTED_TYPE}")
     if {whole, kind} & _METADATA_TYPES:
         raise UnsupportedType(
             f"metadata and bulk data apart are not taken: send whole instances, {_EXPECTED_TYPE}"
@@ -95,13 +95,13 @@ class StowRequest:
         self._turn = asyncio.Lock()  # one thread at a time handles what came
         self._full: InstanceRefused | None = None
 
-    async def read(self, boundary: bytes | None, body: AsyncIterable[bytes]) -> None:
-        """Store part after part as the body arrives; without a boundary the body is one instance.
+    async def read(self, boundary: bytes, body: AsyncIterable[bytes]) -> None:
+        """Store part after part as the body arrives.
 
         Raises `MalformedBody`, and `InstanceRefused` (OUT_OF_SPACE) when the disk has or reaches its reserve:
         the sender then repeats the whole request, what was taken already being known.
         """
-        reader = MultipartReader(boundary) if boundary is not None else _OneInstance()
+        reader = MultipartReader(boundary)
         unseen = _LOOK_AT_DISK_EVERY
         ended = asyncio.Event()
         stalled = asyncio.create_task(self._take_when_stalled(ended))
@@ -119,7 +119,7 @@ class StowRequest:
                     if self._full is not None:
                         break
                 else:
-                    await run_in_threadpool(self._handle, reader.close())
+                    reader.close()
             finally:
                 ended.set()
                 # Also of a body that broke off what is whole: a sender over a bad link comes further each time.
@@ -220,23 +220,6 @@ class StowRequest:
                 self._stored.append((header.sop_class, header.sop_uid))
                 if study is not None:
                     self._assembly.instance_taken(study.row, header)
-
-
-class _OneInstance:
-    """A body that is one instance, as `MultipartReader` gives one that has parts."""
-
-    def __init__(self) -> None:
-        self._begun = False
-
-    def feed(self, chunk: bytes) -> list[Event]:
-        begin: list[Event] = [] if self._begun else [PartBegins(_PART_TYPE)]
-        self._begun = self._begun or bool(chunk)
-        return [*begin, chunk] if chunk else []
-
-    def close(self) -> list[Event]:
-        if not self._begun:
-            raise MalformedBody("the body is empty")
-        return [PartEnds()]
 
 
 def _failed_item(refused: InstanceRefused) -> dict[str, Any]:
