@@ -10,7 +10,7 @@ from outpost.intake.multipart import MalformedBody
 
 MIB: Final = 1 << 20
 # Images compress to a tenth, empty ones to a thousandth: so much is believed of a body.
-_INFLATED_BYTES: Final = 256 * MIB
+_INFLATED_BYTES: Final = 64 * MIB
 _INFLATED_TIMES: Final = 100
 _PIECE: Final = MIB
 _WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _PART_TYPE = "application/dicom"
 _EXPECTED_TYPE = f'Content-Type: multipart/related; type="{_PART_TYPE}"; boundary=...'
+_LONGEST_BOUNDARY = 200  # RFC 2046 5.1.1 allows 70; Orthanc sends 73
 _METADATA_TYPES = frozenset({"application/dicom+json", "application/dicom+xml"})
 _LOOK_AT_DISK_EVERY = 64 * MIB
 # Taken together: one transaction and one sync of the folder for all.
@@ -62,8 +63,8 @@ def boundary_of(content_type: str) -> bytes:
     if whole != "multipart/related" or kind != _PART_TYPE:
         raise UnsupportedType(f"send {_EXPECTED_TYPE}")
     boundary = str(header.get_param("boundary", ""))
-    if not 1 <= len(boundary) <= 70 or not boundary.isascii():  # RFC 2046 5.1.1
-        raise MalformedBody("the Content-Type has no boundary of 1 to 70 ASCII characters")
+    if not 1 <= len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
+        raise MalformedBody(f"the Content-Type has no boundary of 1 to {_LONGEST_BOUNDARY} ASCII characters")
     return boundary.encode()
 
 
