@@ -29,8 +29,8 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
-from running import Orthanc, Service, wait_for
-from test_intake import NOWHERE, Receiver, as_client, certificates, copy_of, sample, tls  # noqa: F401 - a fixture
+from running import Orthanc, Service
+from test_intake import NOWHERE, Receiver, copy_of, sample
 
 from outpost.intake.scp import StorageScp
 
@@ -785,18 +785,6 @@ def test_the_reason_why_an_association_is_refused_is_its_own(
         assert known.associate("127.0.0.1", receiver.port).is_rejected
         [line] = lines()
         assert "association of 'MRT1' at 127.0.0.1 refused: OUT_OF_SPACE" in line
-
-
-def test_a_failed_handshake_leaves_one_line_with_the_address(
-    tmp_path: Path,
-    certificates: Path,  # noqa: F811 - the fixture
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with Receiver(tmp_path / "root", tls=tls(certificates)) as receiver:
-        receiver.storescu(sample("CT_small.dcm"), options=as_client(certificates, "stranger"))
-        wait_for(lambda: caplog.records, 5, "the line")
-        [line] = [r.getMessage() for r in caplog.records if r.name.startswith("outpost.")]
-        assert "connection of 127.0.0.1 refused: TLS_HANDSHAKE" in line
 
 
 def test_a_refused_file_is_on_record_with_the_address_of_its_sender(tmp_path: Path) -> None:
