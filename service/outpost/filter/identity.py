@@ -83,14 +83,14 @@ _NAME: Final = "PatientName"
 _BIRTH: Final = "PatientBirthDate"
 _SEX: Final = "PatientSex"
 _COMPARED: Final = (_ID, _ISSUER, _NAME, _BIRTH, _SEX)
-_TAGS: Final = tuple(Tag(keyword) for keyword in _COMPARED)
+_LOOKED_AT: Final = (_CHARACTER_SET, *(Tag(keyword) for keyword in _COMPARED))
 # More spellings of one patient than this are not all compared with each other.
 _MOST_SPELLINGS: Final = 16
 _MOST_TOLD: Final = 20
 _REPLACED: Final = "\ufffd"
 _DEFAULT: Final = ("iso8859",)  # pydicom's name of what holds where no label stands
-# Bytes without a label, or under a wrong one, are read by these too, to compare and for nothing else: that two texts
-# become the same by chance can be ruled out.
+# Bytes may stand under no label or a wrong one: they are read by these too, to compare and for nothing else. That two
+# texts become the same by chance can be ruled out.
 _GUESSES: Final = ("cp1251", "koi8_r", "iso8859_5", "cp866")
 _STRICT: Final = frozenset({"character set", "case", "spaces and punctuation", "missing"})
 
@@ -131,10 +131,11 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One value: its bytes without padding, and what it may read as."""
+    """One value: its bytes without padding, what it reads as, and what it might read as under another label."""
 
     raw: bytes
     readings: tuple[str, ...]
+    guesses: tuple[str, ...] = ()
 
     @property
     def missing(self) -> bool:
@@ -214,22 +215,31 @@ def _spellings(
     objects: Iterable[ImageHeader | Unreadable],
 ) -> dict[tuple[Any, ...], list[ImageHeader | Unreadable]]:
     """Objects by what stands in their attributes, undecoded; padding is no difference."""
-    found: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
+    held: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
     for one in objects:
         if one.dataset is None:
             continue
-        held = one.dataset.items().mapping.get  # type: ignore[attr-defined]  # of every dict's view, as in values.py
-        key: list[Any] = []
-        for tag in (_CHARACTER_SET, *_TAGS):
-            element = held(tag)
-            value = None if element is None else element.value
-            key.append(value.strip(b" \0") if type(value) is bytes else None if value is None else str(value))
-        found.setdefault(tuple(key), []).append(one)
+        get = one.dataset.items().mapping.get  # type: ignore[attr-defined]  # of every dict's view, as in values.py
+        key = tuple([None if (element := get(tag)) is None else element.value for tag in _LOOKED_AT])
+        try:
+            held.setdefault(key, []).append(one)
+        except TypeError:  # several values, decoded already
+            held.setdefault(tuple(map(_plainly, key)), []).append(one)
+    found: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
+    for key, some in held.items():
+        found.setdefault(tuple(map(_plainly, key)), []).extend(some)
     if len(found) > 1:
         found = {
             key: them for key, some in found.items() if (them := [one for one in some if not _is_ours(one)])
         }
     return found
+
+
+def _plainly(value: Any) -> bytes | str | None:
+    """A value without its padding."""
+    if isinstance(value, bytes):
+        return value.strip(b" \0")
+    return None if value is None else str(value)
 
 
 def _is_ours(one: ImageHeader | Unreadable) -> bool:
@@ -278,11 +288,19 @@ def _text(value: bytes | str | None, encodings: tuple[str, ...], site: str) -> _
     readings: list[str] = []
     with suppress(Exception):  # pydicom and codecs raise many types: then it is read otherwise
         readings = [decode_bytes(value, list(encodings), TEXT_VR_DELIMS)]
-    unlabelled = encodings == _DEFAULT or not readings or _REPLACED in readings[0]
-    for codec in (site, "utf-8", *(_GUESSES if unlabelled else ())):
+    return _Text(value, _unbroken([*readings, *_decoded(value, (site, "utf-8"))]), _decoded(value, _GUESSES))
+
+
+def _decoded(value: bytes, codecs: Sequence[str]) -> tuple[str, ...]:
+    found = []
+    for codec in filter(None, codecs):
         with suppress(LookupError, UnicodeError):
-            readings += [value.decode(codec)] if codec else []
-    return _Text(value, tuple(dict.fromkeys(reading for reading in readings if _REPLACED not in reading)))
+            found.append(value.decode(codec))
+    return tuple(found)
+
+
+def _unbroken(readings: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reading for reading in readings if _REPLACED not in reading))
 
 
 def _other_ids(dataset: Dataset) -> Iterator[str]:
@@ -353,20 +371,25 @@ def _one_patient(identifier: Agreement, name: Agreement, birth: Agreement, sex: 
     return False
 
 
-def _best(one: _Text, other: _Text, compare: Any) -> Compared:
+def _best(one: _Text, other: _Text, compare: Callable[[str, str], Compared]) -> Compared:
     """Two values by whichever of their readings agree best; equal bytes are equal, whatever their label."""
     if one.missing or other.missing:
         return Compared("missing")
-    same_bytes = one.raw == other.raw
-    if same_bytes and one.readings and other.readings and one.readings[0] == other.readings[0]:
-        return compare(one.readings[0], other.readings[0])  # type: ignore[no-any-return]
-    found: list[Compared] = [compare(a, b) for a in one.readings for b in other.readings]
-    if same_bytes:
+    found = [compare(a, b) for a in one.readings for b in other.readings]
+    if one.raw == other.raw:
         found.append(Compared("equal", ("character set",)))
-    elif not one.readings or not other.readings:  # bytes that nothing decodes, and not the same
+    if not any(how.agreement in ("equal", "similar") for how in found):
+        # A guess is held against what stands under a label, never against another guess.
+        guessed = [compare(a, b) for a in one.guesses for b in other.readings]
+        guessed += [compare(a, b) for a in one.readings for b in other.guesses]
+        found += [
+            Compared("equal", ("character set", *how.rules)) for how in guessed if how.agreement == "equal"
+        ]
+    if not found:  # bytes that nothing decodes, and not the same
         return Compared("differs")
     best = min(found, key=lambda how: (_ORDER.index(how.agreement), len(how.rules)))
-    if best.agreement == "equal" and not best.rules and one.raw != other.raw:
+    plain = one.raw.isascii() and other.raw.isascii()
+    if best.agreement == "equal" and not best.rules and one.raw != other.raw and not plain:
         return Compared("equal", ("character set",))
     return best
 
@@ -404,8 +427,8 @@ def compare_ids(one: str, other: str) -> Compared:
         # 1-23 and 12-3 are two ids, 1-23 and 123 may be one.
         if (
             rule == "spaces and punctuation"
-            and len(_words(a)) > 1 < len(_words(b))
-            and _words(a) != _words(b)
+            and len(_parts(a)) > 1 < len(_parts(b))
+            and _parts(a) != _parts(b)
         ):
             return Compared("differs")
         if changed != (a, b):
@@ -559,6 +582,10 @@ def _spaced(text: str) -> str:
 
 def _joined(text: str) -> str:
     return _QUIET.sub("", text)
+
+
+def _parts(text: str) -> list[str]:
+    return [_without_zeros(_latin(word.casefold())) for word in _words(text)]
 
 
 def _latin(text: str) -> str:
