@@ -288,7 +288,11 @@ def _text(value: bytes | str | None, encodings: tuple[str, ...], site: str) -> _
     readings: list[str] = []
     with suppress(Exception):  # pydicom and codecs raise many types: then it is read otherwise
         readings = [decode_bytes(value, list(encodings), TEXT_VR_DELIMS)]
-    return _Text(value, _unbroken([*readings, *_decoded(value, (site, "utf-8"))]), _decoded(value, _GUESSES))
+    sure = _decoded(
+        value, ("utf-8",)
+    )  # nothing else looks like it by chance; nor like ISO 2022 with its escapes
+    guesses = () if sure or b"\x1b" in value else _decoded(value, _GUESSES)
+    return _Text(value, _unbroken([*readings, *_decoded(value, (site,)), *sure]), guesses)
 
 
 def _decoded(value: bytes, codecs: Sequence[str]) -> tuple[str, ...]:
@@ -657,7 +661,11 @@ def _missing(identities: Sequence[_Identity]) -> dict[str, int]:
     """In how many objects an attribute says nothing that others have."""
     found: dict[str, int] = {}
     for keyword, nothing in _NOTHING.items():
-        silent = [one for one in identities if all(map(nothing, one.values[keyword].readings))]
+        silent = [
+            one
+            for one in identities
+            if (text := one.values[keyword]).missing or (text.readings and all(map(nothing, text.readings)))
+        ]
         lacking = sum(len(one.headers) for one in silent)
         if lacking and len(silent) < len(identities):
             found[keyword] = lacking
