@@ -7,6 +7,7 @@ unreadable, and no other.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from outpost.inference.codes import Code, InputRejected
 from outpost.intake.header import is_uid, read_attributes
 
 _T = TypeVar("_T")
+# A file that the disk does not give says nothing of what is in it.
+_OF_THE_HOST: Final = (errno.EIO, errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 # Longer text names nothing: no expression is let loose on a megabyte.
 _LONGEST_TEXT: Final = 1024
 
@@ -93,16 +96,37 @@ class _Malformed(Exception):
 
 
 def read_study(paths: Sequence[Path]) -> tuple[list[ImageHeader], list[Unreadable]]:
-    """Read all files of a study: those that can be read, and those that cannot. Never raises for a file."""
+    """Read all files of a study: those that can be read, and those that cannot.
+
+    Raises `OSError` where the disk does not give a file; never for what is in one.
+    """
     headers: list[ImageHeader] = []
     unreadable: list[Unreadable] = []
     for path in paths:
         found = _read(path)
         if isinstance(found, ImageHeader):
-            headers.append(found)
-        else:
-            unreadable.append(found)
+            # Intake took none without them: the rest of this one is lost, and it may have been an image.
+            lost = [name for name, uid in zip(_IDENTITY, _identity(found), strict=True) if not uid]
+            if not lost:
+                headers.append(found)
+                continue
+            seems = _seems(path)
+            found = Unreadable(
+                path,
+                found.sop_class_uid or seems[0],
+                found.series_instance_uid or seems[1],
+                f"{', '.join(lost)} (missing)",
+                found.dataset,
+            )
+        unreadable.append(found)
     return headers, unreadable
+
+
+_IDENTITY: Final = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID")
+
+
+def _identity(header: ImageHeader) -> tuple[str, str, str]:
+    return header.sop_class_uid, header.sop_instance_uid, header.series_instance_uid
 
 
 def read_headers(paths: Sequence[Path]) -> list[ImageHeader]:
@@ -139,15 +163,17 @@ def _read(path: Path) -> ImageHeader | Unreadable:
     except MemoryError:
         raise  # this is about the host, not yet about the file
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+            raise
         sop_class, series = _seems(path)
         return Unreadable(path, sop_class, series, told(error))
     try:
         return _header(path, dataset, pixels_at)
     except _Malformed as malformed:
-        sop_class, series = (
-            _text(dataset, "SOPClassUID") or _seems(path)[0],
-            _text(dataset, "SeriesInstanceUID"),
-        )
+        sop_class, series = _text(dataset, "SOPClassUID"), _text(dataset, "SeriesInstanceUID")
+        if not sop_class or not series:
+            seems = _seems(path)
+            sop_class, series = sop_class or seems[0], series or seems[1]
         return Unreadable(path, sop_class, series, malformed.told, dataset)
 
 
