@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -267,3 +269,123 @@ def test_one_patient_written_in_two_ways_is_computed_and_said_so(
     assert row["outcome"] == "delivered"
     assert "PatientName: case" in str(row["notes"])
     assert "IDENTITY_VARIES" in str(row["notes"])
+
+
+# --- nobody is named outside the files ---
+
+_NAMING = {
+    "PatientName": b"KANAREYKA^ANNA\\KANAREYKA",
+    "PatientID": b"KANAREYKA-4711",
+    "PatientBirthDate": b"19731231KANAREYKA",  # H21
+    "PatientSex": b"kanareyka-KANAREYKA",
+    "PatientAge": b"KANAREYKA",
+    "StudyDate": b"2026KANAREYKA",
+    "StudyTime": b"10:15:KANAREYKA",
+    "StudyID": b"KANAREYKA",
+    "AccessionNumber": b"KANAREYKA\\KANAREYKA",
+    "ReferringPhysicianName": b"KANAREYKA=KANAREYKA=KANAREYKA=KANAREYKA",
+    "SeriesNumber": b"KANAREYKA",
+    "InstanceNumber": b"KANAREYKA",
+    "SeriesDescription": b"KANAREYKA " * 20,
+    "StudyDescription": b"KANAREYKA",
+    "ProtocolName": b"KANAREYKA",
+    "Manufacturer": b"KANAREYKA^A",
+    "ManufacturerModelName": b"KANAREYKA^A",
+    "BodyPartExamined": b"kanareyka KANAREYKA",
+    "IssuerOfPatientID": b"KANAREYKA",
+    "OtherPatientIDs": b"KANAREYKA",
+    "OtherPatientNames": b"KANAREYKA",
+    "PatientComments": b"KANAREYKA",
+    "SpecificCharacterSet": b"KANAREYKA",
+    "StationName": b"KANAREYKA",
+    "InstitutionName": b"KANAREYKA",
+    "TimezoneOffsetFromUTC": b"KANAREYKA",
+    "KVP": b"KANAREYKA",
+    "SpacingBetweenSlices": b"KANAREYKA",
+    "SliceThickness": b"KANAREYKA",
+    "ImagesInAcquisition": b"KANAREYKA",
+    "AcquisitionNumber": b"KANAREYKA",
+    "EchoNumbers": b"KANAREYKA",
+    "TemporalPositionIdentifier": b"KANAREYKA",
+}
+_DECIDING = (
+    "Modality ImageType PhotometricInterpretation Rows Columns NumberOfFrames SamplesPerPixel PixelSpacing "
+    "FrameOfReferenceUID ImageOrientationPatient ImagePositionPatient RescaleSlope RescaleIntercept "
+    "BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue WindowCenter"
+).split()
+
+
+def said(service: SwitchableService) -> str:
+    """All that the service says of studies: its log, its journal but for what lets a study be found, and its API."""
+    told = [service.log]
+    with sqlite3.connect(service.storage / "journal.sqlite3") as journal:
+        for (table,) in journal.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            told += map(repr, journal.execute(f"SELECT * FROM {table}"))
+    for path in (
+        "/",
+        "/metrics",
+        "/events",
+        "/studies",
+        "/quarantine",
+        "/quarantine/report",
+        "/quarantine/summary",
+        "/health/light",
+        "/drift",
+    ):
+        told.append(service.http.get(path).text)
+    for item in service.http.get("/quarantine").json()["items"][::2]:
+        shown = service.http.get(f"/quarantine/{item['item']}")
+        assert shown.status_code == 200
+        told.append(shown.text)
+    return "\n".join(told)
+
+
+def test_no_value_of_any_attribute_gets_out(
+    service: SwitchableService, study: Callable[[], Study], tmp_path: Path
+) -> None:
+    studies = []
+    for name in ("delivered or written in vain", "the model raises", "broken off in writing"):
+        one = study()
+        for keyword, value in _NAMING.items():
+            one.every(keyword, value)
+        for image in one.images:
+            image[0x00091001] = ("LO", b"KANAREYKA ")
+            image[0x00090010] = ("LO", b"KANAREYKA ")
+        if name == "the model raises":
+            service.fault("raise", text="With tag (0010,0010) got exception: KANAREYKA")
+        elif name != "delivered or written in vain":
+            service.fault("misshapen")
+        studies.append(one.send(service))
+        service.wait_outcome(one.uid)
+    service.fault()
+    # By C-STORE, one attribute that decides in each image: left out, refused by the rules, or by the stack.
+    mixed = study()
+    for image, keyword in zip(mixed.images, _DECIDING, strict=False):
+        put(image, keyword, b"kanareyka^KANAREYKA")
+    sent = service.storescu(*mixed.files(), options=["-xe"])
+    assert sent.returncode == 0, sent.stderr
+    studies.append(mixed.uid)
+    for keyword in (
+        "Modality",
+        "PhotometricInterpretation",
+        "ImageType",
+        "ImagePositionPatient",
+        "RescaleSlope",
+    ):
+        studies.append(study().every(keyword, b"kanareyka^KANAREYKA").send(service))
+    two = study()
+    put(two.images[0], "PatientName", b"KANAREYKA^PETR")
+    put(two.images[0], "PatientID", b"KANAREYKA")
+    studies.append(two.send(service))
+    refused = tmp_path / "refused.dcm"
+    one = study().images[0]
+    put(one, "StudyInstanceUID", b"KANAREYKA")
+    refused.write_bytes(part10(one))
+    assert service.stow(refused).status_code == 409
+    rows = [service.wait_outcome(uid) for uid in studies]
+    assert {"TWO_PATIENTS", "STUDY_UNUSUAL", "INFERENCE_ERROR"} <= {row["reason"] for row in rows}
+    told = said(service)
+    assert len(told) > 10_000
+    where = [told[max(0, m.start() - 80) : m.end() + 20] for m in re.finditer("(?i)kanareyka", told)]
+    assert not where, where[:5]
+    assert not [uid for uid in studies if uid in service.log], "a UID stands in the log"

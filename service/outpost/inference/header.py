@@ -27,6 +27,8 @@ from outpost.intake.header import is_uid, read_attributes
 _T = TypeVar("_T")
 # A file that the disk does not give says nothing of what is in it.
 _OF_THE_HOST: Final = (errno.EIO, errno.ENOENT, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+CODE_STRING: Final = re.compile(r"[A-Z0-9_ ]{0,16}")
+MALFORMED: Final = "(malformed)"
 # Longer text names nothing: no expression is let loose on a megabyte.
 _LONGEST_TEXT: Final = 1024
 
@@ -185,13 +187,13 @@ def _header(path: Path, dataset: FileDataset, pixels_at: int) -> ImageHeader:
         series_instance_uid=_deciding(dataset, "SeriesInstanceUID", str) or "",
         series_number=_number(dataset, "SeriesNumber"),
         series_description=_text(dataset, "SeriesDescription"),
-        modality=_text(dataset, "Modality"),
+        modality=_code_string(dataset, "Modality"),
         image_type=tuple(word.upper() for word in _words(dataset, "ImageType")),
         rows=_deciding(dataset, "Rows", _count) or 0,
         columns=_deciding(dataset, "Columns", _count) or 0,
         frames=_deciding(dataset, "NumberOfFrames", _count) or 1,
         samples_per_pixel=_deciding(dataset, "SamplesPerPixel", _count) or 1,
-        photometric_interpretation=_text(dataset, "PhotometricInterpretation"),
+        photometric_interpretation=_code_string(dataset, "PhotometricInterpretation"),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         orientation=_floats(dataset, "ImageOrientationPatient", 6),
         position=_floats(dataset, "ImagePositionPatient", 3),
@@ -237,6 +239,12 @@ def _text(dataset: Dataset, keyword: str) -> str:
         return "" if value is None else str(value)[:_LONGEST_TEXT]
     except Exception:  # whatever pydicom raises on it
         return ""
+
+
+def _code_string(dataset: Dataset, keyword: str) -> str:
+    """The value where it is a code string (PS3.5 6.2, VR CS): messages show it, and anything else may name somebody."""
+    text = _text(dataset, keyword).strip(" \0")
+    return text if CODE_STRING.fullmatch(text) else MALFORMED
 
 
 def _words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
