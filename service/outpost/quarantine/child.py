@@ -41,7 +41,8 @@ _IDENTITY = (
     " StudyDescription SeriesDescription ProtocolName InstitutionName StationName ReferringPhysicianName"
     " StudyInstanceUID SeriesInstanceUID SOPInstanceUID"
 ).split()
-# Codes, numbers, UIDs, and names of makers and devices: no carets, no other script.
+_NUMBER = re.compile(r"[0-9+\-.eE ]{0,24}")
+# UIDs, and names of makers and devices: no carets, no other script.
 _SHOWN = re.compile(r"[A-Za-z0-9_ .,/&()+\-]{0,64}")
 _LONGEST = 200  # characters of one value
 
@@ -119,7 +120,7 @@ def _header(file: Path, *, identity: bool) -> dict[str, str]:
             several = isinstance(value, MultiValue)
             parts = list(map(str, value)) if several else [] if value is None else [str(value)]
             text = "\\".join(parts)
-            shape = CODE_STRING if dictionary_VR(keyword) == "CS" else _SHOWN
+            shape = {"CS": CODE_STRING, "DS": _NUMBER, "IS": _NUMBER}.get(dictionary_VR(keyword), _SHOWN)
             if text and keyword in _TECHNICAL and not all(shape.fullmatch(part) for part in parts):
                 text = "malformed"  # what no such attribute can hold may be somebody's name
         except Exception:
