@@ -28,6 +28,8 @@ from hostile import (
     truncated,
 )
 from mr_series import ball, write_mr_series
+from mutated_dicom import SEED as MUTATED_SEED
+from mutated_dicom import mutated
 from pydicom.uid import (
     GrayscaleSoftcopyPresentationStateStorage,
     MRImageStorage,
@@ -294,3 +296,19 @@ def test_no_attribute_is_forgotten() -> None:
     asked |= set(HEADER)
     assert len(asked) > 25
     assert asked <= set(READ)
+
+
+def test_mutated_files_are_read_or_counted_and_never_raise(tmp_path: Path) -> None:
+    """The files that intake is tried with, past intake: a disk may do to them what intake would have refused."""
+    judge = Judge(no_rules())
+    seen = Counter[str]()
+    for number in range(400):
+        file = tmp_path / "x.dcm"
+        file.write_bytes(mutated(MUTATED_SEED, number))
+        headers, unreadable = read_study([file])
+        require_one_patient([*headers, *unreadable, *headers], "off")
+        observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
+        seen[judge(headers).decision if headers else "unreadable"] += 1
+        for one in unreadable:
+            assert re.fullmatch(r"1 of [\w ,.()/-]+: [\w ,()]+", counted([one])), f"number {number}"
+    assert min(seen["unreadable"], seen["accept"]) > 20, seen
