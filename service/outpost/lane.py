@@ -504,6 +504,12 @@ class Lane(threading.Thread):
         ladder = self._floor.ladder
         number = self._journal.note_failure(study.row, failure.code, rung.name, failure.message)
         log.warning("study %d: %s at rung %s, %s", study.row, failure.code, rung.name, failure.message)
+        if failure.sound:
+            # The golden case has passed in the very process: the host is well, and the worker goes on. The study is
+            # to blame, or the engine, which another one tells.
+            another = ladder.alternative(rung, failure.code, shape) != rung
+            self._again_or_end(study, failure.code, failure.message, FAILURES_ALLOWED if another else 0)
+            return 0.0
         self._golden = None  # until the successor has proven itself
         if cause in (Cause.MEMORY, Cause.DEVICE):
             lower = ladder.failed(rung, failure.code, shape if cause is Cause.MEMORY else ())

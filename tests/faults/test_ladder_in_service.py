@@ -135,22 +135,23 @@ def test_a_worker_killed_in_the_middle_of_a_study_costs_nothing_but_time(
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"),
+    ("fault", "code", "attempts"),
     [
-        ({"kind": "raise", "text": "something is wrong"}, "INFERENCE_ERROR"),
-        ({"kind": "constant"}, "OUTPUT_CONSTANT"),
-        ({"kind": "segfault"}, "WORKER_DIED"),
+        # An exception is judged in the process that raised it: without another engine, a second try tells nothing.
+        ({"kind": "raise", "text": "something is wrong"}, "INFERENCE_ERROR", 1),
+        ({"kind": "constant"}, "OUTPUT_CONSTANT", 2),
+        ({"kind": "segfault"}, "WORKER_DIED", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_study_that_fails_twice_on_a_sound_host_is_put_aside_whole_and_the_next_is_computed(
-    service: SwitchableService, fault: dict[str, Any], code: str
+def test_a_study_that_fails_on_a_sound_host_is_put_aside_whole_and_the_next_is_computed(
+    service: SwitchableService, fault: dict[str, Any], code: str, attempts: int
 ) -> None:
     service.fault(**fault)
     service.start().wait_ready()
     study = service.send_study()
     row = service.wait_outcome(study)
-    assert (row["outcome"], row["reason"], row["attempts"]) == ("quarantined", code, 2)
+    assert (row["outcome"], row["reason"], row["attempts"]) == ("quarantined", code, attempts)
     assert len(list((service.storage / "quarantine" / code).rglob("*.dcm"))) == row["instances"]
     service.fault()
     assert service.wait_outcome(service.send_study())["outcome"] == "delivered"

@@ -138,6 +138,7 @@ def open_rules() -> RuleFile:
         "missing": "accept",
         "known": dict.fromkeys(known_classes(), "keep"),
         "pixels": dict.fromkeys(checks, "off") | {"unsure": "accept"},
+        "identity": "off",
     }
     return parse_rules(yaml.safe_dump(content).encode(), Path("skip_filter"))
 

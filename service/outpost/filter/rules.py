@@ -303,6 +303,9 @@ class RuleSet(Section):
         known: what becomes of kinds known by name, where it differs from their default.
         rules: in the order in which they are judged, within each scope.
         pixels: what the pixel verdict shall do.
+        identity: when images are taken for those of two patients, which ends the study in quarantine: `normal`
+            knows names and ids that are written differently, `strict` knows case, spaces and character sets alone,
+            `off` ends no study and notes what differs (see `outpost.filter.identity`).
     """
 
     about: str = ""
@@ -310,3 +313,4 @@ class RuleSet(Section):
     known: dict[KnownName, Known] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     pixels: PixelPolicy = PixelPolicy()
+    identity: Literal["strict", "normal", "off"] = "normal"

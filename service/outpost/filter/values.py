@@ -16,7 +16,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from outpost.inference.header import ImageHeader
+from outpost.inference.header import CODE_STRING, MALFORMED, ImageHeader
 
 Values = tuple[str | float, ...]
 
@@ -132,6 +132,8 @@ def shown(path: str, values: Values, *, descriptions: bool) -> str:
     if number >> 16 != _PATIENT_GROUP and (
         dictionary_VR(last) in _CODED or (descriptions and last in _DESCRIPTIONS)
     ):
+        if dictionary_VR(last) == "CS" and not all(CODE_STRING.fullmatch(str(value)) for value in values):
+            return MALFORMED
         text = "\\".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
         return text if len(text) <= 120 else f"{text[:117]}..."
     return "(not shown)"

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
+from outpost.codes.failure import told
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.sync import Attempt, CentreError, attached_regions, centre_connection, prepare, sync_region
 
@@ -89,7 +90,7 @@ class Collector(threading.Thread):
                 self._note(" ".join(str(error).split()))
             except Exception as error:  # whatever it is, the loop must go on: nothing else syncs
                 log.exception("the collector's turn failed")
-                self._note(f"{type(error).__name__}: {error}")
+                self._note(told(error))
             self._turned()
             self._stopping.wait(TURN_SECONDS)
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import Module, functional
 
+from outpost.codes.failure import told
 from outpost.health.codes import CheckCode
 from outpost.inference import engines, memory
 from outpost.inference.bundle import Bundle, ModuleAssert
@@ -119,7 +120,7 @@ def _guarded(code: CheckCode, look: Callable[[], Assertion]) -> Assertion:
         return look()
     # Anything may be wrong with what is looked at; that is the answer then.
     except Exception as error:
-        return Assertion(code, False, f"{type(error).__name__}: {error}", "could be looked at")
+        return Assertion(code, False, told(error), "could be looked at")
 
 
 # --- device ---

@@ -19,17 +19,20 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outpost import logs
+from outpost.codes.failure import told
 from outpost.inference import heap
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected, StudyIncomplete
 from outpost.inference.context import StudyContext
 from outpost.inference.rung import Rung
+from outpost.inference.state import Step
 
 if TYPE_CHECKING:
     from outpost.filter.verdict import Judge
@@ -50,14 +53,17 @@ def main() -> int:
     bundle_path, rung = Path(sys.argv[1]), Rung(**json.loads(sys.argv[2]))
     parent, storage = int(sys.argv[3]), Path(sys.argv[4])
     _die_with(parent)
-    faulthandler.enable()
-    logs.configure()  # what DICOM libraries say of a header would quote it
+    # The log has a descriptor of its own: what libraries and their native parts print would quote what they decode.
+    log_stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", buffering=1)
+    faulthandler.enable(log_stream)
+    logs.configure(stream=log_stream)
     # If memory runs out, the kernel shall take this process, which is replaced, not the service.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-    # Answers go to the real standard output; what libraries print goes to the log.
+    # Answers go to the real standard output, and nothing else does.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
     def answer(question: Callable[[], dict[str, Any]]) -> None:
         answers.write(json.dumps(_outcome(question) | desk.observed(), default=str) + "\n")
@@ -67,6 +73,8 @@ def main() -> int:
     answer(desk.load)
     if not desk.loaded:
         return 1
+    # From here on studies are read. Until now a broken installation could say so.
+    os.dup2(nowhere, sys.stderr.fileno())
     for line in _requests(sys.stdin.fileno()):
         answer(partial(desk.serve, json.loads(line)))
         if heap.resident_mib() > desk.declared_mib:
@@ -142,11 +150,10 @@ class _Desk:
             case "read":
                 self._case = None  # frees the last study before this one is decoded
                 files = [Path(file) for file in request["files"]]
-                self._case = self._predictor.read(
-                    files,
-                    self._judge_by(request.get("rules")),
-                    StudyContext.of_json(request["context"]),
-                )
+                judge = self._judge_by(request.get("rules"))
+                context = StudyContext.of_json(request["context"])
+                with self._blaming(self._rung):
+                    self._case = self._predictor.read(files, judge, context)
                 verdict = self._predictor.verdict
                 assert verdict is not None  # of the study just read
                 return {
@@ -160,10 +167,50 @@ class _Desk:
                 rung = Rung(**request["rung"])
                 self._prove(rung)
                 case, self._case = self._case, None
-                return asdict(
-                    self._predictor.run(case, rung, Path(request["output_dir"]), request["revision"])
-                )
+                with self._blaming(rung):
+                    return asdict(
+                        self._predictor.run(case, rung, Path(request["output_dir"]), request["revision"])
+                    )
         raise ValueError(f"no such command: {request['command']}")
+
+    @contextmanager
+    def _blaming(self, rung: Rung) -> Iterator[None]:
+        """Whatever a study makes the code raise is judged here, by the golden case: the process need not die for it.
+
+        Raises:
+            InputRejected: STUDY_UNUSUAL, to be held, where the golden case passes; INFERENCE_OUT_OF_MEMORY where the
+                study is too large to be read at all.
+            InferenceFailed: the model failed on the study, `sound` where the golden case passes; or the host is
+                to blame.
+        """
+        assert self._predictor is not None
+        try:
+            yield
+        except (InputRejected, StudyIncomplete, InferenceFailed):
+            raise
+        except Exception as error:
+            step = self._predictor.step
+            by_model = step is Step.COMPUTE
+            # Only the model's engine speaks of the device: texts of a reader or writer may quote the study.
+            code = classify(error, trusted=by_model)
+            too_large = code is Code.INFERENCE_OUT_OF_MEMORY and step is Step.READ
+            if code is not Code.INFERENCE_ERROR and not too_large:
+                raise
+            what = f"{step}: {told(error)}"
+            log.exception("unexpected fault; the golden case tells whose")
+            self._case = None
+            verdict = self._predictor.golden(rung)
+            if not verdict.ok:
+                raise InferenceFailed(
+                    Code.GOLDEN_MISMATCH,
+                    f"{what}; then the golden case reached {verdict.metric} {verdict.value:g}, "
+                    f"{verdict.wanted:g} wanted",
+                ) from error
+            if by_model:
+                raise InferenceFailed(code, f"{what}; the golden case passes", sound=True) from error
+            raise InputRejected(
+                code if too_large else Code.STUDY_UNUSUAL, f"{what}; the golden case passes", hold=True
+            ) from error
 
     def _judge_by(self, rules: str | None) -> Judge | None:
         """The rule set of a request made ready; the parent has found it right. None is the bundle's own."""
@@ -200,19 +247,23 @@ def _outcome(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except StudyIncomplete as incomplete:
         return {"incomplete": incomplete.lacks}
     except InferenceFailed as failure:
-        return {"failed": [failure.code, failure.message]}
+        return {"failed": [failure.code, failure.message], "sound": failure.sound}
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
         log.exception("unexpected fault")
-        return {"failed": [classify(error), message]}
+        return {"failed": [classify(error), told(error)]}
 
 
-def classify(error: Exception) -> Code:
-    """Which code an exception of the model, its engine or the device stands for."""
+def classify(error: Exception, *, trusted: bool = True) -> Code:
+    """Which code an exception of the model, its engine or the device stands for.
+
+    Args:
+        error: the exception.
+        trusted: whether its text is the engine's; one that may quote a study says nothing of the device.
+    """
     # torch reports memory it cannot get as torch.OutOfMemoryError on a GPU and, on the CPU, as a plain
     # RuntimeError from "DefaultCPUAllocator" (c10/core/impl/alloc_cpu.cpp); onnxruntime and OpenVINO let
     # std::bad_alloc through as text.
-    text = str(error)
+    text = str(error) if trusted else ""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Code.STORAGE_FULL
     if (

@@ -293,9 +293,11 @@ class InferenceFailed(Exception):
     Attributes:
         code: why, as an entry of `REASONS`.
         message: one sentence with the value found and the value wanted, without patient data.
+        sound: the golden case has passed since, in the very process that failed: it may go on serving.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, sound: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.sound = sound

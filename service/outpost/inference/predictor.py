@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,17 @@ from outpost.codes.notes import Note, merged
 from outpost.drift import observe
 from outpost.drift.book import Value
 from outpost.filter.anatomy import AnatomyWeightsError, check_weights
+from outpost.filter.identity import require_one_patient
 from outpost.filter.rulefile import RulesInvalid, open_rules, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
-from outpost.inference import engines
-from outpost.inference.bundle import Bundle
+from outpost.inference import broken, engines
+from outpost.inference.bundle import Bundle, RadiographManifest, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.context import StudyContext
-from outpost.inference.header import read_headers
+from outpost.inference.header import read_study
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
+from outpost.inference.state import Step
 from outpost.inference.task import Case, make_task
 from outpost.results.provenance import Provenance, ResultObject
 
@@ -43,6 +45,7 @@ class Predictor:
         networks: by their names in outpost.yaml.
         engine_facts: engine, version, and what really computes: provider, precision, device.
         verdict: what the filter said of the study that was read last.
+        step: where it is in the study in work.
         observed: what was seen of the study in work, for watching drift; also of one that was rejected.
 
     Raises:
@@ -62,6 +65,7 @@ class Predictor:
         self.verdict: HeaderVerdict | None = None
         self._notes: tuple[Note, ...] = ()  # of the study that was read last, before its pixels
         self._context = StudyContext()
+        self.step = Step.READ
         self.observed: dict[str, list[dict[str, Value]]] = {}
         config = self._config()
         self.networks: dict[str, engines.Network] = {
@@ -101,28 +105,48 @@ class Predictor:
             StudyIncomplete: images are missing that may still come.
         """
         started = time.monotonic()
-        self.verdict = None
+        self.verdict, self.step = None, Step.READ
         self._notes, self._context = (), context or StudyContext()
         judge = judge or self._own_judge
-        headers = read_headers(files)
+        headers, unreadable = read_study(files)
+        broken.require_something(unreadable, len(headers))
+        identity = require_one_patient(
+            [*headers, *unreadable], judge.file.rules.identity, self._context.character_set
+        )
         self.observed["images"] = observe.safely(
             lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
         )
         verdict = judge(headers)
         # Without the headers: those of thousands of images would stay until the next study.
-        self.verdict = replace(verdict, accepted=())
-        taken = verdict.require()
-        kept = {id(header) for header in taken}
-        left_out = [header for header in headers if id(header) not in kept]
+        self.verdict = broken.counted_in(replace(verdict, accepted=()), unreadable)
+        wanted = broken.wanted_of(unreadable, self._classes)
         # Who overrules the filter answers for the study as it is.
         overruled = self._context.overruled or judge.file.text == open_rules().text
-        context = replace(self._context, overruled=overruled)
-        case = self._task.read(taken, judge.file.rules.pixels, left_out, context)
+        known = replace(self._context, overruled=overruled)
+        try:
+            taken = verdict.require()
+            kept = {id(header) for header in taken}
+            left_out = [header for header in headers if id(header) not in kept]
+            case = self._task.read(taken, judge.file.rules.pixels, left_out, known)
+        except InputRejected as rejection:
+            raise broken.blamed(rejection, wanted) from rejection
+        if isinstance(self._bundle.manifest, VolumeManifest):
+            broken.require_no_part(wanted, case.images)
+            wanted = []  # of other series: left out like any other object
+        self._notes = (*identity, *broken.notes_of(unreadable, wanted))
         self.observed["pixels"] = observe.safely(
             lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
         )
         self._seconds_reading = time.monotonic() - started
         return case
+
+    @property
+    def _classes(self) -> Collection[str]:
+        """SOP Class UIDs that the model reads."""
+        manifest = self._bundle.manifest
+        if isinstance(manifest, VolumeManifest | RadiographManifest):
+            return manifest.input.sop_class_uids
+        return ()
 
     @cached_property
     def _own_judge(self) -> Judge:
@@ -139,8 +163,9 @@ class Predictor:
             InputRejected: the study is not one for this model.
             InferenceFailed: the model failed on it.
         """
-        started = time.monotonic()
+        started, self.step = time.monotonic(), Step.COMPUTE
         output = self._compute(case, rung)
+        self.step = Step.WRITE
         self.observed["numbers"] = observe.safely(lambda: self._task.numbers(case, output))
         provenance = Provenance(
             model=self._bundle.name,

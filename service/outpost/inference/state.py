@@ -6,12 +6,21 @@ Nothing here loads torch or looks at anything.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 from outpost.inference.rung import Rung
 
 # What a lane is doing; empty when it waits.
 Work = Literal["", "start", "golden", "study"]
+
+
+class Step(StrEnum):
+    """Where a child is in a study; an error is told with it."""
+
+    READ = "reading"
+    COMPUTE = "computing"
+    WRITE = "writing"
 
 
 @dataclass(frozen=True, slots=True)

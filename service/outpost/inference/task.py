@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
     from outpost.codes.notes import Note
     from outpost.drift.book import Value
     from outpost.filter.pixel_policy import PixelPolicy
@@ -36,6 +38,11 @@ class Case(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Size of the input, by which the ladder remembers what did not fit."""
+        ...
+
+    @property
+    def images(self) -> tuple[Dataset, ...]:
+        """Attributes of the images that are computed, without their pixels; none of a golden case."""
         ...
 
     @property

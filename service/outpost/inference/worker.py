@@ -1,7 +1,8 @@
 """The parent's side of one child process: start it, ask it, kill it in time, say how it died.
 
-A child that failed in any way but refusing an input is killed; `start` puts another in its place, which computes
-the golden case before it sees a study: no result ever comes from a process whose last answer was wrong.
+A child that failed is killed, unless it refused an input, or proved itself by the golden case since; `start` puts
+another in its place, which computes the golden case before it sees a study: no result ever comes from a process whose
+last answer was wrong.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class InferenceWorker:
         Raises:
             InputRejected: the study is not one for this model.
             StudyIncomplete: images are missing that may still come.
-            InferenceFailed: any other end; there is no child then.
+            InferenceFailed: any other end; there is no child then, unless the failure is `sound`.
         """
         self._deadline = time.monotonic() + self._timeout_seconds
         self._observed = {}  # of the study before, which died in a child
@@ -167,7 +168,7 @@ class InferenceWorker:
 
         Raises:
             InputRejected: the study is not one for this model.
-            InferenceFailed: any other end without a result; there is no child then.
+            InferenceFailed: any other end without a result; there is no child then, unless it is `sound`.
         """
         request = {
             "command": "compute",
@@ -243,6 +244,8 @@ class InferenceWorker:
             try:
                 return child.ask(request, seconds)
             except InferenceFailed as failure:
+                if failure.sound:
+                    raise
                 self._discard()
                 raise self._closing(failure) from failure
             finally:
@@ -344,7 +347,7 @@ class _Child:
             raise StudyIncomplete(tuple(outcome["incomplete"]))
         if "failed" in outcome:
             code, message = outcome["failed"]
-            raise InferenceFailed(Code(code), message)
+            raise InferenceFailed(Code(code), message, outcome.get("sound", False))
         answer: dict[str, Any] = outcome["ok"]
         return answer
 

@@ -37,8 +37,8 @@ _CHUNK = 1 << 20
 class Header:
     """Identity of one instance. Every UID is safe as a file name.
 
-    `modality` is as sent, cut to 16. `series_description`, cut to 64, is free text of the site and may hold
-    what names a patient: it is never logged nor journalled.
+    `modality` is as sent, empty where it is no code string. `series_description`, cut to 64, is free text of the site
+    and may hold what names a patient: it is never logged nor journalled.
     """
 
     sop_uid: str
@@ -88,7 +88,8 @@ def header_of(dataset: FileDataset) -> Header:
         study_uid=study_uid,
         series_uid=series_uid,
         transfer_syntax=transfer_syntax,
-        modality=modality[:16],
+        # Shown to whoever may see a list of studies: what is no code string may name somebody.
+        modality=modality if re.fullmatch(r"[A-Z0-9_ ]{0,16}", modality) else "",
         series_description=description[:64],
     )
 

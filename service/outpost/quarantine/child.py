@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ _IDENTITY = (
     " StudyDescription SeriesDescription ProtocolName InstitutionName StationName ReferringPhysicianName"
     " StudyInstanceUID SeriesInstanceUID SOPInstanceUID"
 ).split()
+_NUMBER = re.compile(r"[0-9+\-.eE ]{0,24}")
+# UIDs, and names of makers and devices: no carets, no other script.
+_SHOWN = re.compile(r"[A-Za-z0-9_ .,/&()+\-]{0,64}")
 _LONGEST = 200  # characters of one value
 
 
@@ -102,8 +106,10 @@ def _widened(frame: NDArray[Any], size: int, least: int) -> tuple[NDArray[Any], 
 
 
 def _header(file: Path, *, identity: bool) -> dict[str, str]:
+    from pydicom.datadict import dictionary_VR
     from pydicom.multival import MultiValue
 
+    from outpost.inference.header import CODE_STRING
     from outpost.intake.header import read_attributes
 
     keywords = [*_TECHNICAL, *(_IDENTITY if identity else ())]
@@ -114,7 +120,11 @@ def _header(file: Path, *, identity: bool) -> dict[str, str]:
         try:
             value = dataset.get(keyword)
             several = isinstance(value, MultiValue)
-            text = "\\".join(map(str, value)) if several else "" if value is None else str(value)
+            parts = list(map(str, value)) if several else [] if value is None else [str(value)]
+            text = "\\".join(parts)
+            shape = {"CS": CODE_STRING, "DS": _NUMBER, "IS": _NUMBER}.get(dictionary_VR(keyword), _SHOWN)
+            if text and keyword in _TECHNICAL and not all(shape.fullmatch(part) for part in parts):
+                text = "malformed"  # what no such attribute can hold may be somebody's name
         except Exception:
             text = "unreadable"
         if text:

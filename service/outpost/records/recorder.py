@@ -23,6 +23,7 @@ from datetime import datetime
 
 import psycopg
 
+from outpost.codes.failure import told
 from outpost.codes.notes import is_doubtful, is_partial
 from outpost.config import Records
 from outpost.records.counts import RefusedDay, clean_sender, refused_after
@@ -333,8 +334,24 @@ class Recorder(threading.Thread):
         return float(min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(self._failures - 1, 16)))
 
 
+# Classes of SQLSTATE in which the server speaks of the connection or of itself (PostgreSQL, appendix A).
+_OF_THE_CONNECTION = ("08", "28", "3D", "53", "57")
+
+
 def _sentence(error: Exception) -> str:
-    """One line without row values: psycopg's DETAIL shows the whole row."""
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    text = primary or (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}"
+    """One line without row values. PostgreSQL's texts quote them, also the first line of some (22007: "invalid input
+    syntax ... "), so only those of the connection are written: no row was there yet.
+    """
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _OF_THE_CONNECTION:
+        text = error.diag.message_primary or (str(error).strip().splitlines() or [""])[0]
+        return f"{type(error).__name__}: {text}"
+    if isinstance(error, psycopg.Error):
+        places = (
+            error.diag.schema_name,
+            error.diag.table_name,
+            error.diag.column_name,
+            error.diag.constraint_name,
+        )
+        where = ".".join(place for place in places if place)
+        return told(error) + (f" in {where}" if where else "")
+    return told(error)
