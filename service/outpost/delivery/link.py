@@ -366,7 +366,8 @@ def connection_fault(error: OSError, where: str, seconds: float = _CONNECT_SECON
     """Why there is no TCP connection."""
     if isinstance(error, ConnectionRefusedError):
         return PeerUnreachable(
-            f"{where} refuses connections: nothing listens there; see that the peer runs, and check the port",
+            f"{where} cannot be reached (connection refused): nothing listens there; see that the peer runs, and "
+            "check the port",
             Cause.CONNECTION_REFUSED,
         )
     why = f"no answer in {seconds:g} s" if isinstance(error, TimeoutError) else error.strerror

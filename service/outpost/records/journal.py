@@ -778,7 +778,8 @@ class Journal:
                 " attempts = attempts + 1, last_attempt_at = excluded.last_attempt_at,"
                 " stored_at = coalesce(excluded.stored_at, stored_at),"
                 " confirmed_at = coalesce(confirmed_at, excluded.confirmed_at), error = excluded.error,"
-                " remark = excluded.remark, refused_for = excluded.refused_for",
+                " remark = CASE WHEN excluded.stored_at IS NULL THEN remark ELSE excluded.remark END,"
+                " refused_for = excluded.refused_for",
                 (
                     row,
                     file,
