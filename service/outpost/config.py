@@ -292,13 +292,15 @@ class Destination(Section):
 
 class Delivery(Section):
     """Where results go; an attempt that failed is repeated after `retry_first_seconds`, doubling up to
-    `retry_max_seconds`, without end. A storage commitment not reported on within `commitment_seconds` is
-    asked for again."""
+    `retry_max_seconds`, without end. A result refused for a reason that repetition cannot cure is offered again
+    after `refused_retry_seconds`, and at each start. A storage commitment not reported on within
+    `commitment_seconds` is asked for again."""
 
     destinations: Annotated[tuple[Destination, ...], Field(min_length=1)]
     retry_first_seconds: Seconds = 5
     retry_max_seconds: Seconds = 300
     commitment_seconds: Seconds = 300
+    refused_retry_seconds: Seconds = 4 * 3600
 
     @model_validator(mode="after")
     def _names_differ(self) -> Delivery:

@@ -110,7 +110,7 @@ def serve(config: Config, config_file: Path) -> int:
             for courier in couriers:
                 courier.wake()
 
-        reports = Reports(journal, heard=wake_couriers)
+        reports = Reports(journal, heard=wake_couriers, config=config.delivery)
         try:
             couriers += [
                 Courier(destination, config.delivery, config.intake.ae_title, journal, outbox, reports)
@@ -168,8 +168,9 @@ def serve(config: Config, config_file: Path) -> int:
         recorder = Recorder(journal, config.records, RELEASE, also) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
-        health = Health(config, scp, pipeline, courier_threads, recorder, host)
+        health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
+        metrics.follow_deliveries(journal, couriers)
         if keeper is not None:
             metrics.follow_drift(keeper)
         app = create_app(

@@ -29,6 +29,7 @@ GIVEN = {
     "inference_drift": {"enabled": True, "window_days": 14, "min_sample": 50, "effect": 0.3},
     "inference_study": {"forced_seconds": 1800, "revisions": 3, "revisions_hours": 0.5},
     "inference_senders": [{"ae_title": "*", "character_set": "cp1251"}],
+    "inference_delivery": {"retry_max_seconds": 60, "refused_retry_seconds": 3600},
     "inference_rule_files": {"brain": "/etc/outpost/filter/brain.yaml"},
 }  # fmt: skip
 
@@ -58,6 +59,7 @@ def test_every_option_arrives() -> None:
     config = written(GIVEN)
     assert (config.drift.window_days, config.drift.min_sample, config.drift.effect) == (14, 50, 0.3)
     assert config.quarantine.max_items == 7
+    assert (config.delivery.retry_max_seconds, config.delivery.refused_retry_seconds) == (60, 3600)
     assert config.filter.rules == Path("/etc/outpost/filter/brain.yaml")
     assert config.intake.tls is not None
     assert config.api.tls is not None
@@ -77,6 +79,8 @@ def test_the_roles_options_are_those_of_the_service() -> None:
     assert set(drift) == set(type(written({}).drift).model_fields)
     study = options["inference_study"]["options"]
     assert {*study, "quiet_seconds"} == set(type(written({}).study).model_fields)
+    delivery = set(options["inference_delivery"]["options"])
+    assert delivery == set(type(written({}).delivery).model_fields) - {"destinations"}
 
 
 def test_a_setting_that_the_service_does_not_know_is_refused() -> None:

@@ -101,6 +101,22 @@ def failing(verdict: Verdict) -> set[str]:
     return {check.code for check in verdict.checks if not check.ok}
 
 
+def test_a_result_that_is_refused_for_good_shows_with_destination_and_reason(
+    config: Config, running: threading.Thread
+) -> None:
+    class Refused:
+        name = "pacs"
+
+        def refused(self) -> dict[str, int]:
+            return {"sop-class-not-supported": 3}
+
+    parts: dict[str, Any] = {"scp": Scp(), "pipeline": Pipeline(), "deliveries": [Refused()]}
+    verdict = Health(config, couriers=[running], recorder=None, **parts).light()
+    (shown,) = [check for check in verdict.checks if not check.ok]
+    assert (shown.code, shown.value) == ("RESULTS_TAKEN", "pacs: 3 for sop-class-not-supported")
+    assert verdict.status == "degraded"
+
+
 def test_a_service_that_works_is_ok(config: Config, running: threading.Thread) -> None:
     verdict = judged(config, running)
     assert (verdict.status, failing(verdict)) == ("ok", set())

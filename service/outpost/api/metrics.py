@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from outpost.delivery.courier import Courier
 from outpost.drift.keeper import Keeper
 from outpost.events import EventCode
 from outpost.filter.pixel_codes import PixelCode
@@ -222,6 +223,42 @@ class _Drifting(Collector):
         )
 
 
+class _Delivering(Collector):
+    def __init__(self, journal: Journal, couriers: Sequence[Courier]) -> None:
+        self._journal = journal
+        self._couriers = couriers
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        failures = CounterMetricFamily(
+            "outpost_delivery_failures",
+            "Attempts to deliver that failed, by destination and reason, since the start",
+            labels=["destination", "reason"],
+        )
+        remarks = CounterMetricFamily(
+            "outpost_delivery_remarks",
+            "Results that a destination stored with a warning, by status, since the start",
+            labels=["destination", "status"],
+        )
+        for courier in self._couriers:
+            for reason, count in sorted(courier.failures.copy().items()):
+                failures.add_metric([courier.name, reason], count)
+            for status, count in sorted(courier.remarks.copy().items()):
+                remarks.add_metric([courier.name, status], count)
+        yield failures
+        yield remarks
+        refused = GaugeMetricFamily(
+            "outpost_deliveries_refused",
+            "Results that a destination refuses for a reason that repetition cannot cure",
+            labels=["destination", "reason"],
+        )
+        for labels, count in sorted(self._journal.deliveries_refused().items()):
+            refused.add_metric(list(labels), count)
+        yield refused
+
+
 PIXEL_CODES = frozenset(PixelCode)
 
 
@@ -265,6 +302,10 @@ class Metrics:
     def follow_doors(self, doors: Doors) -> None:
         """Report what was turned away, too."""
         self.registry.register(_Refusing(doors))
+
+    def follow_deliveries(self, journal: Journal, couriers: Sequence[Courier]) -> None:
+        """Report how results fare at their destinations, too."""
+        self.registry.register(_Delivering(journal, couriers))
 
     def follow_drift(self, keeper: Keeper) -> None:
         """Report what has changed, too."""

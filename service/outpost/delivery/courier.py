@@ -4,6 +4,10 @@ A destination that is down holds up only its own courier. What proves a delivery
 destination is configured with it, the instance named in a STOW-RS reply, else the status of C-STORE. Attempts are
 journalled; the pause after a failed one doubles from `retry_first_seconds` to `retry_max_seconds` and never ends
 in giving up. Order: the oldest study first, files of a study in their order, no revision before the one before it.
+
+A result that is refused for a reason that repetition cannot cure holds up nothing, and is offered again after
+`refused_retry_seconds`, at each start, when such a result is taken after all, and, one at a time, when something
+new lies in the outbox. Once a later revision has reached the destination an earlier one is not sent there any more.
 """
 
 from __future__ import annotations
@@ -12,22 +16,25 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from pynetdicom.association import Association
-
 from outpost.config import Delivery as DeliveryConfig
 from outpost.config import Destination
 from outpost.delivery import commitment
+from outpost.delivery.cause import Cause, Cure, NotSent, PeerUnreachable
 from outpost.delivery.outbox import Outbox
-from outpost.delivery.scu import NotSent, Peer, PeerUnreachable, association, store
-from outpost.delivery.stow import StowPeer, require_stored
+from outpost.delivery.pace import is_believed, note_refused, note_remark, pause_seconds
+from outpost.delivery.scu import Link, Peer, association, store
+from outpost.delivery.stow import StowPeer
 from outpost.records.journal import Delivery, Journal, StudyRecord, utc_now
 from outpost.tls import client_context
+
+__all__ = ["Courier", "pause_seconds"]
 
 log = logging.getLogger(__name__)
 
@@ -37,35 +44,39 @@ _BATCH = 100  # files sent over one association
 _REPORT_SECONDS = 2.0
 # Couriers that were all held up by one outage shall not all come back at the same moment.
 _JITTER = 0.2
+# With nothing due the outbox is looked through again after this long, or when something is due, or new.
+_LOOK_SECONDS = 60.0
+# A peer that is busy says so itself, and soon has room: the pause grows to this many first ones at most.
+_BUSY_PAUSES = 4
+_RETRY_AFTER_SECONDS = 3600.0  # a peer that wants to be left alone for longer is asked all the same
+# How often a commitment may go unreported before what was stored long ago holds up later revisions no more.
+_UNREPORTED = 3
 
 Due = tuple[StudyRecord, Path]
-
-
-def pause_seconds(config: DeliveryConfig, attempts: int) -> float:
-    """How long to wait after that many failed attempts in a row."""
-    doublings = min(attempts - 1, 30)  # beyond, the cap has long been reached
-    return min(config.retry_first_seconds * 2.0**doublings, config.retry_max_seconds)
 
 
 class Line(Protocol):
     """An open connection to a destination, for a batch."""
 
-    def store(self, file: Path) -> None:
-        """Send one file. Raises `NotSent`, or `PeerUnreachable` when trying further files is useless."""
+    def store(self, file: Path) -> str:
+        """Send one file; returns the destination's remark if it had one.
 
-    def ask_commitment(self, files: list[Path], transaction_uid: str) -> str | None:
-        """Ask for storage commitment; returns why the request was not taken, or None."""
+        Raises `NotSent`, or `PeerUnreachable` when trying further files is useless.
+        """
+
+    def ask_commitment(self, files: list[Path], transaction_uid: str) -> None:
+        """Ask for storage commitment. Raises `NotSent` when the request was not taken."""
 
 
 class _DimseLine:
-    def __init__(self, opened: Association) -> None:
-        self._opened = opened
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
-    def store(self, file: Path) -> None:
-        store(self._opened, file)
+    def store(self, file: Path) -> str:
+        return store(self._link, file)
 
-    def ask_commitment(self, files: list[Path], transaction_uid: str) -> str | None:
-        return commitment.ask(self._opened, files, transaction_uid)
+    def ask_commitment(self, files: list[Path], transaction_uid: str) -> None:
+        commitment.ask(self._link, files, transaction_uid)
 
 
 class _StowLine:
@@ -74,10 +85,10 @@ class _StowLine:
     def __init__(self, peer: StowPeer) -> None:
         self._peer = peer
 
-    def store(self, file: Path) -> None:
-        require_stored(self._peer.store([file])[file])
+    def store(self, file: Path) -> str:
+        return self._peer.store(file)
 
-    def ask_commitment(self, files: list[Path], transaction_uid: str) -> str | None:
+    def ask_commitment(self, files: list[Path], transaction_uid: str) -> None:
         raise AssertionError("a STOW-RS destination is configured without commitment")
 
 
@@ -102,9 +113,17 @@ class Courier:
         self._journal = journal
         self._outbox = outbox
         self._reports = reports
+        # Since the start: attempts that failed by cause, results stored with a warning by status.
+        self.failures: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
         self._failures = 0
         self._not_before = 0.0
+        self._look_at = 0.0
         self._heard = True  # at the start too: a crash can leave a study with nothing to send
+        # What was refused for good before then is offered again: at the start, as somebody may have seen to it.
+        self._cured_at = utc_now()
+        self._news = True
+        self._refused: dict[tuple[int, str], str] = {}  # (journal row, file): the cause
         self._wake = threading.Event()
         tls = destination.tls
         section = f"delivery.destinations[{self.name}].tls"
@@ -127,8 +146,12 @@ class Courier:
 
     def wake(self) -> None:
         """Something new lies in the outbox, or a report has come."""
-        self._heard = True
+        self._heard = self._news = True
         self._wake.set()
+
+    def refused(self) -> dict[str, int]:
+        """How many results the destination refuses for a reason that repetition cannot cure, by cause."""
+        return Counter(self._refused.copy().values())
 
     def run(self, stop: threading.Event) -> None:
         """Carry until `stop` is set. Never raises: a fault is logged and tried again later."""
@@ -140,6 +163,7 @@ class Courier:
                 self._round(stop)
             except Exception:
                 log.exception("delivery to %s: unexpected fault, trying again", self.name)
+                self._news = True
                 self._back_off()
             self._wake.wait(_IDLE_SECONDS)
             self._wake.clear()
@@ -149,56 +173,107 @@ class Courier:
     # --- a round ---
 
     def _round(self, stop: threading.Event) -> None:
-        if time.monotonic() < self._not_before:
+        now = time.monotonic()
+        if now < self._not_before or (now < self._look_at and not self._news):
             return
-        to_send, to_ask = self._due()
+        news, self._news = self._news, False
+        to_send, to_ask = self._due(news)
         if not to_send and not to_ask:
             return
+        self._look_at = 0.0  # what is sent now may make more due
         study, file = (to_send or to_ask)[0]
         try:
             with self._line([file for _, file in (*to_send, *to_ask)]) as line:
-                self._failures = 0
-                refused: set[str] = set()
+                if self._peer is not None:
+                    self._failures = 0  # an HTTP server is known to be there by its first answer
+                waiting: set[str] = set()
                 for study, file in to_send:
                     if stop.is_set():
                         return
-                    if study.study_uid not in refused and not self._send(line, study, file):
-                        refused.add(study.study_uid)  # what follows of this study waits for it
-                    elif study.study_uid not in refused:
+                    if study.study_uid in waiting:
+                        continue
+                    taken, holds_up = self._send(line, study, file)
+                    if holds_up:
+                        waiting.add(study.study_uid)  # what follows of this study waits for it
+                    if taken:
                         to_ask.append((study, file))
                 if self._destination.commitment and to_ask:
+                    study, file = to_ask[0]
                     self._ask(line, to_ask, stop)
         except PeerUnreachable as absence:
             # One line and one journal entry a pause, not one for each of what may be weeks of results.
+            self.failures[absence.cause] += 1
             self._journal.note_delivery(study.row, file.name, self.name, str(absence))
-            self._back_off()
-            log.warning("delivery to %s: %s; trying again", self.name, absence)
+            self._back_off(absence)
+            log.warning("delivery to %s: %s; trying again (%s)", self.name, absence, absence.cause)
 
-    def _send(self, line: Line, study: StudyRecord, file: Path) -> bool:
+    def _send(self, line: Line, study: StudyRecord, file: Path) -> tuple[bool, bool]:
+        """Returns whether the file was taken, and whether what follows of its study has to wait for it."""
+        key = (study.row, file.name)
         try:
-            line.store(file)
+            remark = line.store(file)
         except PeerUnreachable:
             raise
         except NotSent as refusal:
-            self._journal.note_delivery(study.row, file.name, self.name, str(refusal))
-            log.warning("delivery of study %d to %s failed: %s", study.row, self.name, refusal)
-            return False
+            self._failures = 0
+            return False, not self._note_refusal(study, file, refusal)
+        self._failures = 0
         proven = not self._destination.commitment
-        self._journal.note_delivery(study.row, file.name, self.name, None, proven=proven)
+        self._journal.note_delivery(study.row, file.name, self.name, None, proven=proven, remark=remark)
+        if self._refused.pop(key, None) is not None:
+            log.info("delivery of study %d to %s: taken after all", study.row, self.name)
+            self._cured_at = utc_now()
+        if remark:
+            self.remarks[remark.split(" ", 1)[0]] += 1
+            note_remark(self._journal, self.name, remark, study.row)
         if proven:
             self._finish_if_all_confirmed(study)
-        return True
+        return True, False
+
+    def _note_refusal(self, study: StudyRecord, file: Path, refusal: NotSent) -> bool:
+        """Write down that a file was not taken; returns whether it will not be until a person has seen to it."""
+        self.failures[refusal.cause] += 1
+        known = self._tried(study, file)
+        attempts = 1 + (known.attempts if known is not None else 0)
+        lasting = refusal.cure is Cure.PERSON or (
+            refusal.cure is Cure.PERSON_IF_REPEATED and is_believed(self._config, attempts)
+        )
+        self._journal.note_delivery(
+            study.row, file.name, self.name, str(refusal), refused_for=refusal.cause if lasting else ""
+        )
+        log.warning(
+            "delivery of study %d to %s failed: %s (%s)", study.row, self.name, refusal, refusal.cause
+        )
+        key = (study.row, file.name)
+        if lasting:
+            self._refused[key] = refusal.cause
+            if known is None or known.refused_for != refusal.cause:
+                note_refused(self._journal, self.name, refusal.cause, str(refusal), study.row)
+        else:
+            self._refused.pop(key, None)
+        return lasting
+
+    def _tried(self, study: StudyRecord, file: Path) -> Delivery | None:
+        return next(
+            (
+                d
+                for d in self._journal.deliveries(study.row)
+                if (d.file, d.destination) == (file.name, self.name)
+            ),
+            None,
+        )
 
     def _ask(self, line: Line, to_ask: list[Due], stop: threading.Event) -> None:
         transaction = commitment.new_transaction_uid()
         # Written down first: a report may be quicker than our own next step.
         self._journal.note_commitment_asked([(s.row, f.name) for s, f in to_ask], self.name, transaction)
-        fault = line.ask_commitment([file for _, file in to_ask], transaction)
-        if fault is not None:
-            log.warning("delivery to %s: %s", self.name, fault)
-            study, file = to_ask[0]
-            self._journal.note_delivery(study.row, file.name, self.name, fault)
-            self._back_off()
+        try:
+            line.ask_commitment([file for _, file in to_ask], transaction)
+        except PeerUnreachable:
+            raise
+        except NotSent as fault:
+            self._note_refusal(*to_ask[0], fault)
+            self._back_off(fault)
             return
         deadline = time.monotonic() + _REPORT_SECONDS
         while not self._heard and not stop.is_set() and time.monotonic() < deadline:
@@ -211,62 +286,122 @@ class Courier:
             return
         assert self._peer is not None  # one of the two is there
         reports = self._reports.take if self._destination.commitment else None
-        with association(self._peer, files, reports) as opened:
-            yield _DimseLine(opened)
+        with association(self._peer, files, reports) as link:
+            yield _DimseLine(link)
 
     # --- what is due ---
 
-    def _due(self) -> tuple[list[Due], list[Due]]:
-        """What to send, and what to ask commitment for, in order; no more than one association carries."""
+    def _due(self, news: bool) -> tuple[list[Due], list[Due]]:
+        """What to send, and what to ask commitment for, in order; no more than one association carries.
+
+        With `news` a result that is refused for good is among it, if the last attempt is not too near.
+        """
         to_send: list[Due] = []
         to_ask: list[Due] = []
         waiting: set[str] = set()  # studies of which something earlier is not there yet
+        tried = self._journal.deliveries_to(self.name)
+        overtaken = self._journal.overtaken(self.name)
+        self._refused = {
+            (row, name): delivery.refused_for
+            for row, files in tried.items()
+            for name, delivery in files.items()
+            if delivery.refused_for and delivery.confirmed_at is None
+        }
+        probe: tuple[datetime, Due] | None = None
+        soonest = _LOOK_SECONDS
         for study in self._journal.in_state("delivering"):
             if len(to_send) + len(to_ask) >= _BATCH:
                 break
             if study.study_uid in waiting:
                 continue
-            tried = {d.file: d for d in self._journal.deliveries(study.row) if d.destination == self.name}
+            known = tried.get(study.row, {})
             for file in self._outbox.files(study):
-                delivery = tried.get(file.name)
+                delivery = known.get(file.name)
                 if delivery is not None and delivery.confirmed_at is not None:
                     continue
-                if self._destination.commitment:
-                    waiting.add(
-                        study.study_uid
-                    )  # a later revision: were this one refused, it would follow it
                 if delivery is not None and delivery.stored_at is not None:
-                    # It lies there; only the proof is missing, and that holds up no other file of it.
-                    if self._asks_again(delivery):
+                    # It lies there; only the proof is missing, and that holds up no other file of it. A later
+                    # revision waits: were this one refused, it would follow it.
+                    left = self._left_to_ask(delivery)
+                    if self._holds_up(delivery):
+                        waiting.add(study.study_uid)
+                    if left is not None and left <= 0:
                         to_ask.append((study, file))
-                elif self._is_due(delivery):
+                    soonest = min(soonest, left if left is not None else soonest)
+                    continue
+                if study.row in overtaken and delivery is not None:
+                    self._settle(study, file, overtaken[study.row])
+                    continue
+                left = self._left_to_send(delivery)
+                if delivery is not None and delivery.refused_for:
+                    since = delivery.last_attempt_at
+                    if left <= 0:
+                        to_send.append((study, file))
+                    elif since is not None and self._is_over(since, self._config.retry_max_seconds):
+                        probe = min(probe or (since, (study, file)), (since, (study, file)), key=_first)
+                    soonest = min(soonest, left)
+                    continue  # it holds nothing up
+                if self._destination.commitment:
+                    waiting.add(study.study_uid)
+                soonest = min(soonest, left)
+                if left <= 0:
                     to_send.append((study, file))
                 else:
                     waiting.add(study.study_uid)
                     break
+        if news and probe is not None:
+            to_send.insert(0, probe[1])  # before a later revision that may be in the same round
+        self._look_at = time.monotonic() + max(soonest, 0.0)
         return to_send[:_BATCH], to_ask[:_BATCH]
 
-    def _asks_again(self, delivery: Delivery) -> bool:
-        if not self._destination.commitment:
-            return False
-        asked = delivery.commitment_asked_at
-        return asked is None or self._over(asked, self._config.commitment_seconds)
+    def _settle(self, study: StudyRecord, file: Path, revision: int | None) -> None:
+        """A later revision lies there: this one would arrive as if it were newer. With the later whole, it is over."""
+        if revision is None:
+            return
+        self._refused.pop((study.row, file.name), None)
+        remark = f"not sent: revision {revision}, which replaces it, is there"
+        self._journal.settle_delivery(study.row, file.name, self.name, remark)
+        log.warning("delivery of study %d to %s: %s", study.row, self.name, remark)
+        self._finish_if_all_confirmed(study)
 
-    def _is_due(self, tried: Delivery | None) -> bool:
+    def _left_to_ask(self, delivery: Delivery) -> float | None:
+        """Seconds until commitment is asked for (again); None where it is not."""
+        if not self._destination.commitment:
+            return None
+        asked = delivery.commitment_asked_at
+        return 0.0 if asked is None else _left(asked, self._config.commitment_seconds)
+
+    def _holds_up(self, delivery: Delivery) -> bool:
+        """Whether a later revision waits for the proof of this one. A peer that never reports shall not keep the
+        newer result from its readers: then it follows in the order of sending, and this one is asked for still."""
+        since = delivery.stored_at
+        patience = _UNREPORTED * self._config.commitment_seconds
+        return self._destination.commitment and since is not None and not self._is_over(since, patience)
+
+    def _left_to_send(self, tried: Delivery | None) -> float:
+        """Seconds until a file is sent (again)."""
         if tried is None or tried.last_attempt_at is None:
-            return True
-        return self._over(tried.last_attempt_at, pause_seconds(self._config, tried.attempts))
+            return 0.0
+        if tried.refused_for:
+            if tried.last_attempt_at < self._cured_at:
+                return 0.0
+            return _left(tried.last_attempt_at, self._config.refused_retry_seconds)
+        return _left(tried.last_attempt_at, pause_seconds(self._config, tried.attempts))
 
     @staticmethod
-    def _over(since: datetime, seconds: float) -> bool:
-        age = utc_now() - since
-        # Negative when the clock was set back: then the journal cannot say how long ago it was.
-        return age < timedelta(0) or age >= timedelta(seconds=seconds)
+    def _is_over(since: datetime, seconds: float) -> bool:
+        return _left(since, seconds) <= 0
 
-    def _back_off(self) -> None:
+    def _back_off(self, fault: NotSent | None = None) -> None:
         self._failures += 1
         jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load, guards nothing
-        self._not_before = time.monotonic() + jitter * pause_seconds(self._config, self._failures)
+        pause = pause_seconds(self._config, self._failures)
+        if fault is not None and fault.cause is Cause.BUSY:
+            pause = min(pause, _BUSY_PAUSES * self._config.retry_first_seconds)
+        if fault is not None and fault.retry_seconds is not None:
+            pause = max(self._config.retry_first_seconds, min(fault.retry_seconds, _RETRY_AFTER_SECONDS))
+            jitter = max(jitter, 1.0)  # not before it wants
+        self._not_before = time.monotonic() + jitter * pause
 
     # --- the end of a study ---
 
@@ -299,6 +434,17 @@ class Courier:
         # Commitment was switched off in the meantime: then the C-STORE status has to do.
         asked = {d.name for d in self._config.destinations if d.commitment}
         return delivery.stored_at is not None and delivery.destination not in asked
+
+
+def _left(since: datetime, seconds: float) -> float:
+    """Seconds until `seconds` after `since` are over."""
+    age = utc_now() - since
+    # Negative when the clock was set back: then the journal cannot say how long ago it was.
+    return seconds - age.total_seconds() if age >= timedelta(0) else 0.0
+
+
+def _first(pair: tuple[datetime, Due]) -> datetime:
+    return pair[0]
 
 
 # Couriers of two destinations may confirm the last files of a study at the same moment.

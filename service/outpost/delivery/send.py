@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom.misc import is_dicom
+from pydicom.uid import UID
 
 from outpost import logs
-from outpost.delivery.scu import NotSent, Peer, association, store
+from outpost.delivery.scu import NotSent, Peer, PeerUnreachable, association, sent_as, store
 
-_BATCH = 128  # files an association; each may need a presentation context of its own, and 128 is the most
+# Files an association, which carries 128 presentation contexts: each file may need one of its own, and up to two
+# more for other encodings of the same values.
+_BATCH = 42
 
 
 def send(peer: Peer, paths: Iterable[Path]) -> int:
@@ -20,28 +24,37 @@ def send(peer: Peer, paths: Iterable[Path]) -> int:
     logs.configure()
     files, faults = _find(paths)
     started, sent, size = time.monotonic(), 0, 0
+    told: Counter[str] = Counter()  # what else there is to say of files that were confirmed
     for begin in range(0, len(files), _BATCH):
         batch = files[begin : begin + _BATCH]
         try:
-            with association(peer, batch) as opened:
+            with association(peer, batch) as link:
                 for file in batch:
                     try:
-                        store(opened, file)
+                        remark = store(link, file)
+                    except PeerUnreachable as reason:
+                        faults.append(f"{file}: {reason}")
+                        raise
                     except NotSent as reason:
                         faults.append(f"{file}: {reason}")
-                        if not opened.is_established:
-                            raise
                     else:
                         sent, size = sent + 1, size + file.stat().st_size
+                        if remark:
+                            told[f"with the remark {remark}"] += 1
+                        if syntax := sent_as(link, file):
+                            told[f"in {UID(syntax).name}, as the peer does not take their own encoding"] += 1
                     _show(sent, len(files))
-        except NotSent as reason:
-            faults.append(str(reason))
+        except PeerUnreachable as reason:
+            if not faults or str(reason) not in faults[-1]:
+                faults.append(str(reason))
             break
     _show(sent, len(files), end=True)
     for fault in faults:
         print(f"outpost send: {fault}", file=sys.stderr)
     seconds = time.monotonic() - started
     print(f"{sent} of {len(files)} files confirmed, {size / 1e6:.1f} MB in {seconds:.1f} s")
+    for what, count in told.items():
+        print(f"{count} of them {what}")
     return 0 if sent == len(files) and sent and not faults else 1
 
 

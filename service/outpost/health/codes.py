@@ -31,6 +31,7 @@ class CheckCode(StrEnum):
     DELIVERY_RUNNING = "DELIVERY_RUNNING"
     QUEUE_AGE = "QUEUE_AGE"
     OUTBOX_AGE = "OUTBOX_AGE"
+    RESULTS_TAKEN = "RESULTS_TAKEN"
     FILTER_RULES = "FILTER_RULES"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
@@ -144,6 +145,11 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     CheckCode.OUTBOX_AGE: CheckKind(
         "No result has been waiting for a destination for long.",
         "See the last error at /studies?state=delivering; check the destination and the link to it.",
+        critical=False,
+    ),
+    CheckCode.RESULTS_TAKEN: CheckKind(
+        "No destination refuses a result for a reason that repetition cannot cure.",
+        "Read what it says at /events (DELIVERY_REFUSED) and put that right there; then restart the unit, or wait.",
         critical=False,
     ),
     CheckCode.FILTER_RULES: CheckKind(
@@ -261,7 +267,7 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.DESTINATION_ANSWERS: CheckKind(
         "A destination answers C-ECHO.",
-        "Check its address, port and firewall, and that it knows our AE title. Results wait in the outbox.",
+        "What is wrong, and what to do, is shown. Results wait in the outbox.",
         critical=False,
         place="host",
     ),

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from outpost.config import Config, Tls
+from outpost.delivery.link import reach
 from outpost.delivery.scu import NotSent, Peer, echo
 from outpost.durable import sync_file
 from outpost.health.certificate import Validity, validities
@@ -204,21 +205,17 @@ def destinations(config: Config) -> Iterator[Check]:
             if destination.host is None or destination.port is None or destination.ae_title is None:
                 wanted = "answers"
                 url = urlsplit(destination.stow_url or "")
-                _connect(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+                reach(url.hostname or "", url.port or (443 if url.scheme == "https" else 80), _PORT_SECONDS)
             elif destination.tls is not None:
                 wanted = "answers"
-                _connect(destination.host, destination.port)
+                reach(destination.host, destination.port, _PORT_SECONDS)
             else:
                 calling = config.intake.ae_title
                 echo(Peer(destination.host, destination.port, destination.ae_title, calling))
             yield check(CheckCode.DESTINATION_ANSWERS, True, destination.name, wanted)
-        except (NotSent, OSError) as absence:
+        except NotSent as absence:
             found = f"{destination.name}: {absence}"
             yield check(CheckCode.DESTINATION_ANSWERS, False, found, wanted)
-
-
-def _connect(host: str, port: int) -> None:
-    socket.create_connection((host, port), timeout=_PORT_SECONDS).close()
 
 
 def ports_usable(config: Config) -> Check:

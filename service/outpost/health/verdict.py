@@ -17,6 +17,7 @@ from outpost.records.journal import utc_now
 
 if TYPE_CHECKING:  # a worker's process reads the table of codes; it shall not load the whole service for it
     from outpost.config import Config
+    from outpost.delivery.courier import Courier
     from outpost.health.host import HostWatch
     from outpost.intake.scp import StorageScp
     from outpost.pipeline import Pipeline
@@ -101,6 +102,7 @@ class Health:
         couriers: Sequence[threading.Thread],
         recorder: Recorder | None,
         host: HostWatch | None = None,
+        deliveries: Sequence[Courier] = (),
     ) -> None:
         self._config = config
         self._scp = scp
@@ -108,6 +110,7 @@ class Health:
         self._couriers = couriers
         self._recorder = recorder
         self._host = host
+        self._deliveries = deliveries
 
     def light(self) -> Verdict:
         """The verdict from state that is already there; nothing is computed."""
@@ -147,6 +150,14 @@ class Health:
         yield check(CheckCode.DELIVERY_RUNNING, not down, ", ".join(down) or "all run", "all run")
         yield self._age(CheckCode.QUEUE_AGE, "complete", _QUEUE_LIMIT_SECONDS)
         yield self._age(CheckCode.OUTBOX_AGE, "delivering", _OUTBOX_LIMIT_SECONDS)
+        refused = [
+            f"{courier.name}: {count} for {reason}"
+            for courier in self._deliveries
+            for reason, count in sorted(courier.refused().items())
+        ]
+        yield check(
+            CheckCode.RESULTS_TAKEN, not refused, "; ".join(refused) or "none refused", "none refused"
+        )
         rules = self._pipeline.rules
         yield check(CheckCode.FILTER_RULES, not rules.fault, rules.fault or rules.file.short, "as on disk")
         yield from self._records()

@@ -320,7 +320,8 @@ class StorageScp:
         if event.assoc.requestor.primitive is None:
             # Closed before it asked for an association, as every probe of the port is: pynetdicom would go on
             # waiting for the request, and count it as an open association, for half a minute.
-            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type] # as at its time-out
+            primitives: Any = event.assoc.dul.to_user_queue
+            primitives.put(None)  # as at its time-out
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request

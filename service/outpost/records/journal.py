@@ -374,6 +374,8 @@ class Delivery:
     stored_at: datetime | None = None  # taken with success; where commitment is asked for, no proof yet
     transaction_uid: str = ""  # of the storage commitment that is being waited for
     commitment_asked_at: datetime | None = None
+    remark: str = ""  # it was taken with a warning, or a later revision came in its stead
+    refused_for: str = ""  # the cause, where repetition cannot cure why it was not taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -1100,40 +1102,110 @@ class Journal:
     def deliveries(self, row: int) -> list[Delivery]:
         """Every attempt made so far for one study; a file and destination never tried have no entry."""
         return [
-            Delivery(
-                study=r["study"],
-                file=r["file"],
-                destination=r["destination"],
-                attempts=r["attempts"],
-                last_attempt_at=_moment(r["last_attempt_at"]),
-                confirmed_at=_moment(r["confirmed_at"]),
-                error=r["error"],
-                stored_at=_moment(r["stored_at"]),
-                transaction_uid=r["transaction_uid"],
-                commitment_asked_at=_moment(r["commitment_asked_at"]),
-            )
+            self._delivery(r)
             for r in self._rows("SELECT * FROM deliveries WHERE study = ? ORDER BY file, destination", (row,))
         ]
 
-    def note_delivery(
-        self, row: int, file: str, destination: str, error: str | None, *, proven: bool = True
-    ) -> None:
-        """One attempt ended: `error` is None when the destination took the object.
+    def deliveries_to(self, destination: str) -> dict[int, dict[str, Delivery]]:
+        """Every attempt made so far for the studies that are delivering: journal row -> file -> how far it is."""
+        found: dict[int, dict[str, Delivery]] = {}
+        for r in self._rows(
+            "SELECT d.* FROM studies s JOIN deliveries d ON d.study = s.id"
+            " WHERE s.state = 'delivering' AND d.destination = ?",
+            (destination,),
+        ):
+            found.setdefault(r["study"], {})[r["file"]] = self._delivery(r)
+        return found
 
-        `proven` says whether that is the proof, or storage commitment must still be had.
+    @staticmethod
+    def _delivery(row: sqlite3.Row) -> Delivery:
+        return Delivery(
+            study=row["study"],
+            file=row["file"],
+            destination=row["destination"],
+            attempts=row["attempts"],
+            last_attempt_at=_moment(row["last_attempt_at"]),
+            confirmed_at=_moment(row["confirmed_at"]),
+            error=row["error"],
+            stored_at=_moment(row["stored_at"]),
+            transaction_uid=row["transaction_uid"],
+            commitment_asked_at=_moment(row["commitment_asked_at"]),
+            remark=row["remark"],
+            refused_for=row["refused_for"],
+        )
+
+    def note_delivery(
+        self,
+        row: int,
+        file: str,
+        destination: str,
+        error: str | None,
+        *,
+        proven: bool = True,
+        remark: str = "",
+        refused_for: str = "",
+    ) -> None:
+        """One attempt ended: `error` is None when the destination took the object, then with a `remark` perhaps.
+
+        `proven` says whether that is the proof, or storage commitment must still be had. `refused_for` is the cause
+        of an error that repetition cannot cure.
         """
         now = _text(utc_now())
         taken = now if error is None else None
         with self._write() as db:
             db.execute(
                 "INSERT INTO deliveries (study, file, destination, attempts, last_attempt_at, stored_at,"
-                " confirmed_at, error) VALUES (?, ?, ?, 1, ?, ?, ?, ?)"
+                " confirmed_at, error, remark, refused_for) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (study, file, destination) DO UPDATE SET"
                 " attempts = attempts + 1, last_attempt_at = excluded.last_attempt_at,"
                 " stored_at = coalesce(excluded.stored_at, stored_at),"
-                " confirmed_at = coalesce(confirmed_at, excluded.confirmed_at), error = excluded.error",
-                (row, file, destination, now, taken, taken if proven else None, error or ""),
+                " confirmed_at = coalesce(confirmed_at, excluded.confirmed_at), error = excluded.error,"
+                " remark = CASE WHEN excluded.stored_at IS NULL THEN remark ELSE excluded.remark END,"
+                " refused_for = excluded.refused_for",
+                (
+                    row,
+                    file,
+                    destination,
+                    now,
+                    taken,
+                    taken if proven else None,
+                    error or "",
+                    remark,
+                    refused_for,
+                ),
             )
+
+    def overtaken(self, destination: str) -> dict[int, int | None]:
+        """Journal rows of delivering studies of which a later revision has reached this destination.
+
+        The value is that revision where it was delivered whole, else None.
+        """
+        rows = self._rows(
+            "SELECT s.id, max(CASE WHEN o.state = 'delivered' AND d.confirmed_at IS NOT NULL THEN o.revision END)"
+            " AS whole FROM studies s JOIN studies o ON o.study_uid = s.study_uid AND o.revision > s.revision"
+            " JOIN deliveries d ON d.study = o.id WHERE s.state = 'delivering' AND d.destination = ?"
+            " AND (d.stored_at IS NOT NULL OR d.confirmed_at IS NOT NULL) GROUP BY s.id",
+            (destination,),
+        )
+        return {r["id"]: r["whole"] for r in rows}
+
+    def settle_delivery(self, row: int, file: str, destination: str, remark: str) -> None:
+        """This object need not reach this destination any more; `remark` says why."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE deliveries SET confirmed_at = coalesce(confirmed_at, ?), remark = ?, refused_for = ''"
+                " WHERE study = ? AND file = ? AND destination = ?",
+                (_text(utc_now()), remark, row, file, destination),
+            )
+
+    def deliveries_refused(self) -> dict[tuple[str, str], int]:
+        """How many results a destination refuses for good, by (destination, cause)."""
+        rows = self._rows(
+            "SELECT d.destination, d.refused_for, count(*) AS n FROM studies s JOIN deliveries d ON d.study = s.id"
+            " WHERE s.state = 'delivering' AND d.refused_for <> '' AND d.confirmed_at IS NULL"
+            " GROUP BY d.destination, d.refused_for"
+        )
+        return {(r["destination"], r["refused_for"]): r["n"] for r in rows}
 
     def note_commitment_asked(
         self, files: Sequence[tuple[int, str]], destination: str, transaction_uid: str
@@ -1160,22 +1232,22 @@ class Journal:
         self,
         transaction_uid: str,
         committed: Sequence[tuple[int, str]],
-        failed: Sequence[tuple[int, str, str]],
+        failed: Sequence[tuple[int, str, str, str]],
     ) -> None:
-        """A destination reported on (journal row, file): `committed` is proven, `failed` (with the reason why)
-        is to be sent again."""
+        """A destination reported on (journal row, file): `committed` is proven, `failed` (with the reason why, and
+        the cause if repetition cannot cure it) is to be sent again."""
         now = _text(utc_now())
         with self._write() as db:
             db.executemany(
-                "UPDATE deliveries SET confirmed_at = coalesce(confirmed_at, ?), error = ''"
+                "UPDATE deliveries SET confirmed_at = coalesce(confirmed_at, ?), error = '', refused_for = ''"
                 " WHERE transaction_uid = ? AND study = ? AND file = ?",
                 [(now, transaction_uid, row, file) for row, file in committed],
             )
             db.executemany(
                 "UPDATE deliveries SET stored_at = NULL, transaction_uid = '', commitment_asked_at = NULL,"
-                " last_attempt_at = ?, error = ? WHERE transaction_uid = ? AND study = ? AND file = ?"
-                " AND confirmed_at IS NULL",
-                [(now, reason, transaction_uid, row, file) for row, file, reason in failed],
+                " last_attempt_at = ?, error = ?, refused_for = ? WHERE transaction_uid = ? AND study = ?"
+                " AND file = ? AND confirmed_at IS NULL",
+                [(now, reason, cause, transaction_uid, row, file) for row, file, reason, cause in failed],
             )
 
     # --- reading ---
@@ -1353,6 +1425,21 @@ class Journal:
             db.execute(
                 "INSERT INTO events (at, code, detail) VALUES (?, ?, ?)", (_text(utc_now()), code, detail)
             )
+
+    def note_event_daily(self, code: str, subject: str, more: str) -> bool:
+        """Keep an event whose detail begins with `subject`, unless there is such a one of today (UTC).
+
+        Returns whether it was new.
+        """
+        now = _text(utc_now())
+        with self._write() as db:
+            if db.execute(
+                "SELECT 1 FROM events WHERE code = ? AND at >= ? AND substr(detail, 1, ?) = ?",
+                (code, now[:10], len(subject), subject),
+            ).fetchone():
+                return False
+            db.execute("INSERT INTO events (at, code, detail) VALUES (?, ?, ?)", (now, code, subject + more))
+        return True
 
     def events(self, limit: int = 100) -> list[Event]:
         """Newest first."""
