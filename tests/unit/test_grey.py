@@ -326,13 +326,23 @@ def test_an_overlay_in_unused_bits_is_not_part_of_the_value(tmp_path: Path, sign
     assert refused(written(tmp_path / "z.dcm", words, 12, overlay(13))).code == Code.PIXELS_OUT_OF_RANGE
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_an_overlay_in_the_bits_of_the_value_is_refused(tmp_path: Path, bits: int) -> None:
+    rejection = refused(written(tmp_path / "x.dcm", grey(0, 4095), bits, overlay(3)))
+    assert rejection.code == Code.PIXELS_OUT_OF_RANGE
+    assert "OverlayBitPosition 3" in rejection.message
+
+
 def test_an_overlay_of_its_own_plane_is_not_in_the_pixels(tmp_path: Path) -> None:
     def plane(image: Dataset) -> None:
         overlay(0, 1)(image)
         image.add_new((0x6000, 0x3000), "OW", b"\xff\xff" * 120)
 
     values = grey(0, 4095)
-    assert np.array_equal(decode_file(written(tmp_path / "x.dcm", values, 12, plane))[1].pixels, values)
+    for number, edit in enumerate((plane, overlay(0, 1))):  # the second after its data was taken out
+        assert np.array_equal(
+            decode_file(written(tmp_path / f"{number}.dcm", values, 12, edit))[1].pixels, values
+        )
 
 
 def test_values_aligned_to_the_top_are_moved_down(tmp_path: Path) -> None:
