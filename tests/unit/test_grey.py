@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from outpost.codes.notes import NoteCode
-from outpost.dicom.grey import GreyFault, is_reversed, modality
+from outpost.dicom.grey import GreyFault, is_reversed, layout, modality, stored_values
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.decode import decode_file, decode_image
 from outpost.inference.header import read_header, read_headers
@@ -249,6 +249,30 @@ def test_a_stream_of_more_bits_than_are_stored_is_refused(tmp_path: Path, syntax
     assert refused(path).code == Code.PIXELS_OUT_OF_RANGE
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEGExtended12Bit, uid.JPEG2000])
+def test_a_lossy_stream_may_overshoot_its_bits_a_little_and_no_more(tmp_path: Path, syntax: str) -> None:
+    words = grey(0, 4095)
+    path = written(tmp_path / "x.dcm", words, 12)
+    if syntax == uid.JPEG2000:
+        compressed(path, uid.JPEG2000Lossless, words, 16)  # as loose as a lossy one for what is asked here
+    else:
+        subprocess.run(["dcmcjpeg", "+ee", "+q", "98", path, path], check=True)
+    image = dcmread(path)
+    image.file_meta.TransferSyntaxUID = uid.UID(syntax)
+    image.save_as(path)
+    assert np.abs(decode_file(path)[1].pixels.astype(int) - words).max() <= 12
+    image.BitsStored, image.HighBit = 10, 9
+    image.save_as(path)
+    assert refused(path).code == Code.PIXELS_OUT_OF_RANGE
+    slightly = Dataset()
+    slightly.BitsAllocated, slightly.BitsStored = 16, 12
+    over = np.where(words > 4000, words + 30, words).astype(np.uint16)
+    stored = stored_values(over, slightly, layout(slightly), lossy=True)
+    assert stored.values.max() == 4095
+    with pytest.raises(GreyFault):
+        stored_values(over, slightly, layout(slightly))
+
+
 def compressed(path: Path, syntax: str, words: Pixels, bits: int) -> Path:
     if syntax in (uid.JPEGLosslessSV1, uid.RLELossless):
         tool = ["dcmcrle"] if syntax == uid.RLELossless else ["dcmcjpeg", "+e1"]
@@ -302,13 +326,23 @@ def test_an_overlay_in_unused_bits_is_not_part_of_the_value(tmp_path: Path, sign
     assert refused(written(tmp_path / "z.dcm", words, 12, overlay(13))).code == Code.PIXELS_OUT_OF_RANGE
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_an_overlay_in_the_bits_of_the_value_is_refused(tmp_path: Path, bits: int) -> None:
+    rejection = refused(written(tmp_path / "x.dcm", grey(0, 4095), bits, overlay(3)))
+    assert rejection.code == Code.PIXELS_OUT_OF_RANGE
+    assert "OverlayBitPosition 3" in rejection.message
+
+
 def test_an_overlay_of_its_own_plane_is_not_in_the_pixels(tmp_path: Path) -> None:
     def plane(image: Dataset) -> None:
         overlay(0, 1)(image)
         image.add_new((0x6000, 0x3000), "OW", b"\xff\xff" * 120)
 
     values = grey(0, 4095)
-    assert np.array_equal(decode_file(written(tmp_path / "x.dcm", values, 12, plane))[1].pixels, values)
+    for number, edit in enumerate((plane, overlay(0, 1))):  # the second after its data was taken out
+        assert np.array_equal(
+            decode_file(written(tmp_path / f"{number}.dcm", values, 12, edit))[1].pixels, values
+        )
 
 
 def test_values_aligned_to_the_top_are_moved_down(tmp_path: Path) -> None:

@@ -33,7 +33,10 @@ UNDEFINED: Final = "GREY_VALUES_UNDEFINED"
 # More padding than that is no image with a border but a rule that hits the image itself.
 MOST_PADDED: Final = 0.95
 _ALLOCATED: Final = (1, 8, 16, 32)
-_OVERLAYS: Final = range(0x6000, 0x6020, 2)
+# Overlay Bit Position, Overlay Bits Allocated and Overlay Data of each group.
+_OVERLAYS: Final = [
+    (Tag(group, 0x0102), Tag(group, 0x0100), Tag(group, 0x3000)) for group in range(0x6000, 0x6020, 2)
+]
 
 # Whether the sign is what it says: pairs of neighbours in which the topmost stored bit changes. Where values really
 # run from one half of the range to the other, most such pairs are close by one reading and a whole range apart by the
@@ -42,7 +45,7 @@ _NEAR: Final = 16  # parts of the range
 _FEWEST_PAIRS: Final = 16
 _FEWEST_VALUES: Final = 8
 _AGAINST: Final = 10
-_LOOKED_AT: Final = 1 << 18  # pixels
+_LOOKED_AT: Final = 1 << 16  # pixels of an image
 _SIGN_BITS: Final = 9  # of 8 bits, writing on black is all edges
 
 
@@ -138,6 +141,8 @@ def stored_values(words: Pixels, dataset: Dataset, said: Layout, *, lossy: bool 
     place: tuple[int, int] | None = (0, 0)
     remarks: tuple[str, ...] = ()
     values = words
+    if bits == width:
+        _overlay_bits(dataset, bits)
     if bits < width or high != bits - 1:
         values, place, remarks = _without_unused(words, padded, dataset, bits, high, lossy)
         if bounds:
@@ -173,6 +178,7 @@ def _without_unused(
             return _moved_down(words, padded, dataset, bits, shift)
         # Else the values are where BitsStored alone would have them, and HighBit is wrong.
     if not used & unused and not (signed and used >> (bits - 1)):
+        _overlay_bits(dataset, bits)
         return words, (0, 0), ()  # nearly every image ends here
     return _with_stray_bits(words, padded, dataset, bits, lossy)
 
@@ -242,14 +248,25 @@ def _with_stray_bits(
 
 
 def _overlay_bits(dataset: Dataset, bits: int, shift: int = 0) -> int:
-    """The unused bits of a word in which old images hold overlay planes (PS3.3 C.9.2, retired in 2004)."""
-    found = 0
-    for group in _OVERLAYS:
-        if (group, 0x0102) not in dataset or (group, 0x3000) in dataset:
+    """The unused bits of a word in which old images hold overlay planes (PS3.3 C.9.2, retired in 2004).
+
+    Raises:
+        GreyFault: PIXELS_OUT_OF_RANGE where one is said to be in the bits of the value.
+    """
+    found, present = 0, dataset.keys()
+    for position, width, plane in _OVERLAYS:
+        if position not in present or plane in present:
             continue  # planes of their own are not in the pixels
         with suppress(Exception):  # pydicom raises many types on malformed values; then no bit is declared
-            found |= 1 << int(dataset[group, 0x0102].value)
-    return found & ~(((1 << bits) - 1) << shift)
+            bit = int(dataset[position].value)
+            if bit or int(dataset[width].value) > 1:  # 0 of 1 is a plane of its own that was taken out
+                found |= 1 << bit
+    inside = found & (((1 << bits) - 1) << shift)
+    if inside:
+        raise GreyFault(
+            OUT_OF_RANGE, f"OverlayBitPosition {inside.bit_length() - 1} lies within BitsStored {bits}"
+        )
+    return found
 
 
 def _require_sign(values: Pixels, padded: Mask | None, dataset: Dataset, bits: int) -> None:

@@ -329,7 +329,8 @@ def _by_gdcm(dataset: Dataset) -> NDArray[Any]:
         kind = gdcm.PhotometricInterpretation.GetPIType(str(dataset.PhotometricInterpretation))
         image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
         image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
-        stored = int(dataset.BitsStored)
+        head = rows_columns_bits(stream)
+        stored = max(int(dataset.BitsStored), head[2]) if head else bits  # it clears what is above
         image.SetPixelFormat(gdcm.PixelFormat(1, bits, stored, stored - 1, signed))
         text = image.GetBuffer()
         if text is None or image.GetPixelFormat().GetBitsAllocated() != bits:
