@@ -212,6 +212,7 @@ class Orthanc:
         modalities: dict[str, list[Any]],
         plugins: Sequence[str] = (),
         lua: Sequence[Path] = (),
+        encoding: str = "Latin1",
     ) -> None:
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +231,7 @@ class Orthanc:
                     "DicomModalities": modalities,
                     "Plugins": list(plugins),
                     "LuaScripts": [str(script) for script in lua],
+                    "DefaultEncoding": encoding,
                 }
             )
         )

@@ -11,12 +11,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from outpost.delivery.seg import write_segmentation
 from outpost.demo import TEMPLATES, dice, series
 from outpost.demo.dice import LEAST, dice_in_space
 from outpost.inference import InferenceWorker, load_bundle
 from outpost.inference.bundle import full_rung
+from outpost.inference.header import read_header
+from outpost.inference.stack import stack_slices
+from outpost.results.grid import Grid
 from outpost.results.provenance import Provenance
+from outpost.results.seg import write_segmentation
 
 BUNDLE = Path(__file__).parents[2] / "service/bundles/brain_extraction"
 HEAD, REFERENCE = TEMPLATES / "ch2.nii.gz", TEMPLATES / "ch2bet.nii.gz"
@@ -100,7 +103,10 @@ def test_the_mask_a_centimetre_beside_fails(
     # Voxels are 1 mm; slices run from foot to head, rows and columns against the NIfTI axes.
     shifted = np.roll(reference, 10, axis=0).transpose(2, 1, 0)[:, ::-1, ::-1]
     made = Provenance("shifted", "1", "none", "float32", "full", "cpu")
-    result = write_segmentation(images, shifted, load_bundle(BUNDLE).manifest.segment, made, 1, tmp_path)
+    stack = stack_slices([read_header(image) for image in images])
+    headers = [image.dataset for image in stack.images]
+    segment = load_bundle(BUNDLE).manifest.segment
+    result = write_segmentation(headers, shifted, Grid(stack.affine), segment, made, 1, tmp_path)
     monkeypatch.setattr(sys, "argv", ["dice", str(result)])
     assert dice.main() == 1
     assert 0.8 < float(capsys.readouterr().out.split()[1]) < LEAST

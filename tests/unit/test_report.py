@@ -12,9 +12,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, DigitalXRayImageStorageForPresentation
 
-from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.inference.bundle import ReportTexts
 from outpost.results.provenance import Provenance
+from outpost.results.sr import ImageReport, Probability, write_report
 
 MADE = Provenance("radiograph_orientation", "0.1.0", "torch 2.13.0", "float32", "full", "cpu")
 REDUCED = dataclasses.replace(MADE, rung="size-192", precision="bfloat16")

@@ -11,12 +11,14 @@ import pytest
 from mr_series import AXIAL, SAGITTAL, ball, write_mr_series
 from pydicom.dataset import Dataset
 
-from outpost.delivery.seg import write_segmentation
 from outpost.demo.dice import dice_of_segmentation
 from outpost.inference import load_bundle
+from outpost.inference.copying import read_copied
 from outpost.inference.header import read_header
 from outpost.inference.stack import stack_slices
+from outpost.results.grid import Grid
 from outpost.results.provenance import Provenance, result_uid
+from outpost.results.seg import write_segmentation
 
 SEGMENT = load_bundle(Path(__file__).parents[2] / "service/bundles/brain_extraction").manifest.segment
 MADE = Provenance("brain_extraction", "1.0.2", "torchscript 2.13.0", "float32", "full", "cpu")
@@ -24,8 +26,17 @@ VOLUME = ball((8, 20, 24), 500)
 MASK = VOLUME > 45
 
 
+def written(sources: list[Path], revision: int = 1, made: Provenance = MADE) -> Path:
+    stack = stack_slices([read_header(file) for file in sources])
+    images = [image.dataset for image in stack.images]
+    copied = read_copied(stack.images[0])
+    return write_segmentation(
+        images, MASK, Grid(stack.affine), SEGMENT, made, revision, sources[0].parent, copied
+    )
+
+
 def segmentation(sources: list[Path], revision: int = 1, made: Provenance = MADE) -> Dataset:
-    return pydicom.dcmread(write_segmentation(sources, MASK, SEGMENT, made, revision, sources[0].parent))
+    return pydicom.dcmread(written(sources, revision, made))
 
 
 def test_it_names_what_it_shows_with_standard_codes(tmp_path: Path) -> None:
@@ -82,11 +93,11 @@ def test_a_source_without_an_attribute_still_gets_its_result(tmp_path: Path, key
     assert segmentation(write_mr_series(tmp_path, VOLUME, edit=remove)).NumberOfFrames > 0
 
 
-def test_a_sex_the_standard_does_not_know_costs_no_result(tmp_path: Path) -> None:
+def test_a_sex_the_standard_does_not_know_is_left_out_not_changed_to_another(tmp_path: Path) -> None:
     def change(image: Dataset, _: int) -> None:
         image.PatientSex = "W"
 
-    assert segmentation(write_mr_series(tmp_path, VOLUME, edit=change)).PatientSex == "O"
+    assert segmentation(write_mr_series(tmp_path, VOLUME, edit=change)).PatientSex == ""
 
 
 def test_made_again_it_is_the_same_object(tmp_path: Path) -> None:
@@ -116,7 +127,7 @@ def test_another_reader_finds_the_mask_where_it_was_drawn(
     tmp_path: Path, orientation: tuple[float, ...]
 ) -> None:
     sources = write_mr_series(tmp_path, VOLUME, orientation=orientation, slice_spacing=3)
-    made = write_segmentation(sources, MASK, SEGMENT, MADE, 1, tmp_path)
+    made = written(sources)
     affine = stack_slices([read_header(file) for file in sources]).affine
     reference = nibabel.Nifti1Image(
         MASK.transpose(2, 1, 0).astype(np.uint8), np.diag([-1, -1, 1, 1]) @ affine

@@ -110,7 +110,7 @@ NOTES: Final[dict[NoteCode, NoteText]] = {
     ),
     NoteCode.TEXT_KEPT_AS_SENT: NoteText(
         "remark",
-        "Texts were kept byte for byte, as their character set is not known for sure",
+        "Texts are kept byte for byte: their character set is not sure",
         "The character set of the source is missing or wrong: its texts were copied byte for byte, with its label.",
         "If names come out wrong, set intake.senders for this sender; see the runbook.",
         "Кодировка источника не указана или указана неверно: его тексты скопированы байт в байт, с той же меткой.",

@@ -223,6 +223,8 @@ class VolumeManifest(BundleManifest):
     task: Literal["volume_segmentation"]
     input: InputRules
     segment: Segment
+    # What becomes of a volume that is a part, once no more is waited for: `outpost.inference.completeness`.
+    incomplete: Literal["refuse", "compute"] = "refuse"
 
     @model_validator(mode="after")
     def _golden_is_a_mask(self) -> Self:
@@ -255,6 +257,8 @@ class RadiographManifest(BundleManifest):
     task: Literal["radiograph_classification"]
     input: RadiographRules
     report: ReportTexts
+    # What becomes of a study of which images are missing, once no more is waited for.
+    incomplete: Literal["refuse", "compute"] = "compute"
 
 
 # By the name in `task`; the classes that do them are in `outpost.inference.task`.

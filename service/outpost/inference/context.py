@@ -21,6 +21,7 @@ class StudyContext:
         forced: no more is waited for. Where it is False, a study that is not whole is to be held
             (`StudyIncomplete`); where it is True, the bundle's policy decides.
         replaces: delivered results of earlier revisions.
+        overruled: an administrator answers for the study: it is neither waited for nor refused for being a part.
     """
 
     senders: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class StudyContext:
     broken_off: tuple[str, ...] = ()
     forced: bool = True
     replaces: tuple[Replaced, ...] = ()
+    overruled: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,4 +42,5 @@ class StudyContext:
             broken_off=tuple(value["broken_off"]),
             forced=value["forced"],
             replaces=tuple(Replaced(**one) for one in value["replaces"]),
+            overruled=value.get("overruled", False),
         )

@@ -18,7 +18,7 @@ from outpost.codes.notes import Note, merged
 from outpost.drift import observe
 from outpost.drift.book import Value
 from outpost.filter.anatomy import AnatomyWeightsError, check_weights
-from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
+from outpost.filter.rulefile import RulesInvalid, open_rules, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
@@ -114,7 +114,10 @@ class Predictor:
         taken = verdict.require()
         kept = {id(header) for header in taken}
         left_out = [header for header in headers if id(header) not in kept]
-        case = self._task.read(taken, judge.file.rules.pixels, left_out)
+        # Who overrules the filter answers for the study as it is.
+        overruled = self._context.overruled or judge.file.text == open_rules().text
+        context = replace(self._context, overruled=overruled)
+        case = self._task.read(taken, judge.file.rules.pixels, left_out, context)
         self.observed["pixels"] = observe.safely(
             lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]
         )

@@ -18,17 +18,21 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from torch.nn import functional
 
-from outpost.codes.notes import Note, merged
-from outpost.delivery.report import ImageReport, Probability, write_report
+from outpost.codes.notes import Note, NoteCode, merged
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.completeness import require_all_radiographs
+from outpost.inference.context import StudyContext
+from outpost.inference.copying import read_copied
 from outpost.inference.decode import decode_image
 from outpost.inference.header import ImageHeader
 from outpost.inference.result import Written
+from outpost.results.copied import Copied
 from outpost.results.provenance import Provenance
+from outpost.results.sr import ImageReport, Probability, write_report
 
 VIEWS: Final = ("chest_frontal", "chest_lateral", "other")
 TURNS: Final = (0, 90, 180, 270)
@@ -53,12 +57,14 @@ class RadiographCase:
         images: attributes of each without its pixels; none for the golden case.
         unread: attributes of those whose pixels could not be read or were refused, and why.
         notes: what was seen in reading that the result must say.
+        copied: what the report repeats of the first image; none for the golden case.
     """
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
     unread: tuple[tuple[Dataset, str], ...] = ()
     notes: tuple[Note, ...] = ()
+    copied: Copied | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,9 +104,12 @@ class RadiographClassification:
         headers: Sequence[ImageHeader],
         pixels: PixelPolicy | None = None,
         left_out: Sequence[ImageHeader] = (),
+        context: StudyContext | None = None,
     ) -> RadiographCase:
+        context = context or StudyContext()
+        partial = self._require_all(headers, left_out, context)
         pictures: list[torch.Tensor] = []
-        images: list[Dataset] = []
+        images: list[ImageHeader] = []
         notes: list[Note] = []
         unread: list[tuple[Dataset, str]] = []
         refused: list[str] = []
@@ -116,7 +125,7 @@ class RadiographClassification:
                 if pixels is not None:
                     notes += _judged(picture, header, pixels)
                 pictures.append(picture)
-                images.append(header.dataset)
+                images.append(header)
             except InputRejected as rejection:
                 if first_rejection is None or (rejection.hold and not first_rejection.hold):
                     first_rejection = rejection
@@ -125,7 +134,24 @@ class RadiographClassification:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
-        return RadiographCase(torch.stack(pictures), tuple(images), tuple(unread), merged(notes))
+        copied = read_copied(images[0], context.character_set)
+        return RadiographCase(
+            torch.stack(pictures),
+            tuple(image.dataset for image in images),
+            tuple(unread),
+            merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
+            copied,
+        )
+
+    def _require_all(
+        self, headers: Sequence[ImageHeader], left_out: Sequence[ImageHeader], context: StudyContext
+    ) -> tuple[Note, ...]:
+        read = [header for header in headers if not _lacks(header, self._manifest.input)]
+        return (
+            require_all_radiographs(read, (*headers, *left_out), context, self._manifest.incomplete)
+            if read
+            else ()
+        )
 
     def golden_case(self) -> RadiographCase:
         if self._manifest.golden.case != "chest_phantom":
@@ -172,7 +198,8 @@ class RadiographClassification:
             ImageReport(image, f"Not read: {code}. Nothing is said of this image.", ())
             for image, code in case.unread
         ]
-        return Written((write_report(reports, self._manifest.report, provenance, revision, output_dir),))
+        file = write_report(reports, self._manifest.report, provenance, revision, output_dir, case.copied)
+        return Written((file,))
 
     def doubts(self, case: RadiographCase, output: NDArray[np.float32]) -> tuple[Note, ...]:
         return ()
@@ -307,6 +334,14 @@ def _read_pixels(image: ImageHeader) -> torch.Tensor:
     small = functional.adaptive_avg_pool2d(pixels[None, None], _KEPT)[0, 0]
     falls = _slope(image.dataset) < 0
     return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
+
+
+def _unread(unread: Sequence[tuple[Dataset, str]], read: int) -> tuple[Note, ...]:
+    """That images which the model should have read are not in the answer."""
+    if not unread:
+        return ()
+    reasons = ", ".join(dict.fromkeys(code for _, code in unread))
+    return (Note(NoteCode.IMAGES_NOT_READ, f"{len(unread)} of {len(unread) + read} images: {reasons}"),)
 
 
 def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[Note]:

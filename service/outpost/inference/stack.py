@@ -82,6 +82,10 @@ def stack_slices(headers: Sequence[ImageHeader]) -> Stack:
             Code.GEOMETRY_INCONSISTENT,
             f"ImageOrientationPatient {first.orientation.tolist()} is not two perpendicular unit vectors",
         )
+    # Rounded cosines are no unit vectors: unmended, they would stretch the grid and skew it.
+    row_direction = row_direction / np.linalg.norm(row_direction)
+    column_direction = column_direction - (column_direction @ row_direction) * row_direction
+    column_direction = column_direction / np.linalg.norm(column_direction)
     if first.pixel_spacing.min() <= 0:
         raise InputRejected(
             Code.GEOMETRY_INCONSISTENT, f"PixelSpacing {first.pixel_spacing.tolist()} is not positive"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from outpost.drift.book import Value
     from outpost.filter.pixel_policy import PixelPolicy
     from outpost.inference.bundle import Bundle
+    from outpost.inference.context import StudyContext
     from outpost.inference.header import ImageHeader
     from outpost.inference.result import Written
     from outpost.results.provenance import Provenance
@@ -51,6 +52,7 @@ class Task(Protocol):
         headers: Sequence[ImageHeader],
         pixels: PixelPolicy | None = None,
         left_out: Sequence[ImageHeader] = (),
+        context: StudyContext | None = None,
     ) -> Case:
         """Of the images that the header verdict left, choose those that the model reads, decode and judge them.
 
@@ -58,9 +60,11 @@ class Task(Protocol):
             headers: of one study.
             pixels: what the pixel verdict refuses; without it none is made.
             left_out: those of the study that the header verdict did not leave: a volume must not be a part of one.
+            context: what no header says; without it, nothing is waited for.
 
         Raises:
             InputRejected: the study is not one for this model; the code says why.
+            StudyIncomplete: images are missing that may still come.
         """
         ...
 

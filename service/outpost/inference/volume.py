@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from outpost.codes.notes import Note
-from outpost.delivery.seg import write_segmentation
 from outpost.drift.book import Value
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.completeness import hold_if_more_may_come, require_whole_volume
+from outpost.inference.context import StudyContext
+from outpost.inference.copying import read_copied
 from outpost.inference.golden import dice, read_golden, write_golden
 from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
@@ -26,7 +28,10 @@ from outpost.inference.result import Written
 from outpost.inference.selection import choose_stack
 from outpost.inference.series import read_volume
 from outpost.inference.stack import require_whole
+from outpost.results.copied import Copied
+from outpost.results.grid import Grid, contradictions
 from outpost.results.provenance import Provenance
+from outpost.results.seg import write_segmentation
 
 Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 
@@ -42,6 +47,8 @@ class VolumeCase:
             golden case.
         notes: what was seen in reading that the result must say.
         voxel_ml: volume of a voxel, millilitres.
+        grid: where the voxels of the series' own axes lie; none for the golden case.
+        copied: what the result repeats of the images; none for the golden case.
     """
 
     volume: NDArray[np.float32]
@@ -49,6 +56,8 @@ class VolumeCase:
     images: tuple[Dataset, ...]
     notes: tuple[Note, ...] = ()
     voxel_ml: float = 0.001
+    grid: Grid | None = None
+    copied: Copied | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,15 +76,26 @@ class VolumeSegmentation:
         headers: Sequence[ImageHeader],
         pixels: PixelPolicy | None = None,
         left_out: Sequence[ImageHeader] = (),
+        context: StudyContext | None = None,
     ) -> VolumeCase:
-        stack = choose_stack(headers, self._manifest.input)
-        require_whole(stack, left_out)
+        context = context or StudyContext()
+        study = (*headers, *left_out)
+        try:
+            stack = choose_stack(headers, self._manifest.input)
+            require_whole(stack, left_out)
+        except InputRejected as rejection:
+            hold_if_more_may_come(rejection, study, context)
+            raise
+        partial = require_whole_volume(stack, study, context, self._manifest.incomplete)
+        grid = Grid(stack.affine)
+        copied = read_copied(stack.images[0], context.character_set)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
-        notes = _judged(volume, images[0], pixels) if pixels is not None else ()
+        judged = _judged(volume, images[0], pixels) if pixels is not None else ()
+        notes = (*partial, *judged, *copied.notes, *contradictions((images[0], images[-1]), grid))
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml)
+        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml, grid, copied)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -94,10 +114,19 @@ class VolumeSegmentation:
         revision: int,
         output_dir: Path,
     ) -> Written:
+        assert case.grid is not None  # of every study that was read
         mask = case.view.invert(output).transpose(2, 1, 0)
-        return Written(
-            (write_segmentation(case.images, mask, self._manifest.segment, provenance, revision, output_dir),)
+        file = write_segmentation(
+            case.images,
+            mask,
+            case.grid,
+            self._manifest.segment,
+            provenance,
+            revision,
+            output_dir,
+            case.copied,
         )
+        return Written((file,))
 
     def doubts(self, case: VolumeCase, output: NDArray[np.bool_]) -> tuple[Note, ...]:
         return ()

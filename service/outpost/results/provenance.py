@@ -73,7 +73,20 @@ def remarks(provenance: Provenance) -> tuple[str, ...]:
     return (*by_kind["part"], *by_kind["doubt"], *([rung] if rung else []))
 
 
+def replaces_text(provenance: Provenance) -> str:
+    """That the result takes the place of an earlier one; empty where it does not."""
+    if not provenance.replaces:
+        return ""
+    return f"Replaces the result of revision {max(one.revision for one in provenance.replaces)}"
+
+
 def with_remark(provenance: Provenance, text: str, length: int | None = None) -> str:
-    """A text with the remarks before it, cut to `length` characters at the end, never at the first remark."""
-    told = ". ".join(remarks(provenance))
-    return (f"{told}. {text}" if told else text)[:length]
+    """A text with the remarks before it, cut to `length` characters at its end.
+
+    Remarks that do not fit together are told by their first word each: none may be lost behind another.
+    """
+    told = remarks(provenance)
+    head = ". ".join(told)
+    if length is not None and len(head) > length:
+        head = ", ".join(dict.fromkeys(remark.partition(":")[0] for remark in told))
+    return (f"{head}. {text}" if head else text)[:length]

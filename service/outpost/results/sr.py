@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,30 +19,32 @@ from pydicom.valuerep import DSfloat
 from outpost import __version__
 from outpost.durable import write_durably
 from outpost.inference.bundle import CodedConcept, ReportTexts
-from outpost.results.provenance import MANUFACTURER, Provenance, result_uid, rung_remark, with_remark
+from outpost.results.copied import Copied, copied_from
+from outpost.results.provenance import (
+    MANUFACTURER,
+    Provenance,
+    remarks,
+    replaces_text,
+    result_uid,
+    rung_remark,
+    with_remark,
+)
+from outpost.results.said import (
+    SCHEME,
+    code_item,
+    meaning,
+    note_code,
+    reference,
+    replaced_by_series,
+    say_maker,
+)
 
 # Results stand behind the study's own series; beside the segmentation's, which begins at 9000.
 _SERIES_NUMBER: Final = 9100
-# Codes of ours (PS3.16 8.2: a private scheme begins with 99).
-_SCHEME: Final = "99OUTPOST"
 _ENGLISH: Final = CodedConcept(value="en", scheme="RFC5646", meaning="English")
 _ENGINE_TEXTS: Final = ("engine", "precision", "rung", "device")
-
-# Of type 1 or 2 in the modules Patient and General Study: present, empty where the sender left them out.
-_COPIED: Final = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-# Copied only where the sender gave them.
-_COPIED_IF_THERE: Final = ("IssuerOfPatientID", "StudyDescription", "TimezoneOffsetFromUTC")
+_NOTES: Final = CodedConcept(value="NOTES", scheme=SCHEME, meaning="What the result says of itself")
+_NOTE: Final = CodedConcept(value="NOTE", scheme=SCHEME, meaning="Note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def write_report(
     provenance: Provenance,
     revision: int,
     output_dir: Path,
+    copied: Copied | None = None,
 ) -> Path:
     """Write one report over the images of a study, durably.
 
@@ -85,21 +87,19 @@ def write_report(
         provenance: how the findings were made.
         revision: of the study.
         output_dir: an existing folder; the file is named by its SOP Instance UID.
+        copied: patient and study; left out, taken from the first image.
 
     Returns:
         The file. It appears under its name only once it is complete and on disk.
     """
-    first = reports[0].image
-    study_uid = str(first.StudyInstanceUID)
+    copied = copied or copied_from(reports[0].image)
+    study_uid = str(reports[0].image.StudyInstanceUID)
 
     def made_uid(part: str) -> str:
         return result_uid(study_uid, revision, provenance.model, provenance.model_version, part)
 
-    now = datetime.now().astimezone()
+    now = copied.now()
     report = Dataset()
-    # Names of patients come in any script; the source's own character set need not hold ours.
-    report.SpecificCharacterSet = "ISO_IR 192"
-    _copy_study(first, report)
     report.SOPClassUID = uid.ComprehensiveSRStorage
     report.SOPInstanceUID = made_uid("report")
     report.InstanceCreationDate = now.strftime("%Y%m%d")
@@ -121,10 +121,12 @@ def write_report(
     report.ContentDate = report.InstanceCreationDate
     report.ContentTime = report.InstanceCreationTime
     report.PerformedProcedureCodeSequence = []
+    if replaced := replaced_by_series(provenance.replaces, uid.ComprehensiveSRStorage):
+        report.PredecessorDocumentsSequence = [_by_series(replaced, study_uid)]
     report.CurrentRequestedProcedureEvidenceSequence = _evidence(reports, study_uid)
 
     report.ValueType = "CONTAINER"
-    report.ConceptNameCodeSequence = [_code(codes.DCM.ImagingMeasurementReport)]
+    report.ConceptNameCodeSequence = [code_item(codes.DCM.ImagingMeasurementReport)]
     report.ContinuityOfContent = "SEPARATE"
     report.ContentSequence = [
         _coded("HAS CONCEPT MOD", codes.DCM.LanguageOfContentItemAndDescendants, _ENGLISH),
@@ -132,12 +134,15 @@ def write_report(
         _item("HAS OBS CONTEXT", "UIDREF", codes.DCM.DeviceObserverUID, UID=made_uid("observer")),
         _text("HAS OBS CONTEXT", codes.DCM.DeviceObserverName, provenance.model),
         _text("HAS OBS CONTEXT", codes.DCM.DeviceObserverManufacturer, MANUFACTURER),
-        # The first line that is read: on a lower rung it says so.
-        _text("CONTAINS", codes.DCM.Summary, with_remark(provenance, f"{texts.title}. {texts.notice}")),
+        # The first line that is read: of a part, in doubt, or on a lower rung it says so.
+        _text("CONTAINS", codes.DCM.Summary, _summary(texts, provenance)),
+        *_notes(provenance),
         *_how_made(provenance, revision),
         *(_findings(report, number) for number, report in enumerate(reports, start=1)),
     ]
 
+    say_maker(report, provenance, revision, now)
+    copied.put_into(report)
     report.file_meta = FileMetaDataset()
     report.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     target = output_dir / f"{report.SOPInstanceUID}.dcm"
@@ -145,37 +150,56 @@ def write_report(
     return target
 
 
-def _copy_study(image: Dataset, report: Dataset) -> None:
-    for keyword in _COPIED:
-        setattr(report, keyword, image.get(keyword, ""))
-    for keyword in _COPIED_IF_THERE:
-        if keyword in image:
-            setattr(report, keyword, image[keyword].value)
-    if report.PatientSex not in ("M", "F", "O", ""):
-        report.PatientSex = "O"
-
-
 def _evidence(reports: Sequence[ImageReport], study_uid: str) -> list[Dataset]:
     """Every image the report speaks of, by series (PS3.3 C.17.2)."""
-    by_series: dict[str, list[Dataset]] = {}
+    found: dict[str, list[Dataset]] = {}
     for report in reports:
-        by_series.setdefault(str(report.image.SeriesInstanceUID), []).append(_reference(report.image))
+        found.setdefault(str(report.image.SeriesInstanceUID), []).append(_reference(report.image))
+    return [_by_series(found, study_uid)]
+
+
+def _by_series(found: dict[str, list[Dataset]], study_uid: str) -> Dataset:
+    """References by series as the item of one study (PS3.3 Table C.17-3)."""
     study = Dataset()
     study.StudyInstanceUID = study_uid
     study.ReferencedSeriesSequence = []
-    for series_uid, references in by_series.items():
+    for series_uid, references in found.items():
         series = Dataset()
         series.SeriesInstanceUID = series_uid
         series.ReferencedSOPSequence = references
         study.ReferencedSeriesSequence.append(series)
-    return [study]
+    return study
 
 
 def _reference(image: Dataset) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return reference
+    return reference(str(image.SOPClassUID), str(image.SOPInstanceUID))
+
+
+def _summary(texts: ReportTexts, provenance: Provenance) -> str:
+    replaces = replaces_text(provenance)
+    title = f"{replaces}. {texts.title}" if replaces else texts.title
+    return with_remark(provenance, f"{title}. {texts.notice}")
+
+
+def _notes(provenance: Provenance) -> list[Dataset]:
+    """What the result says of itself: each note as a code, with its facts as text below it; none, no container."""
+    items = []
+    for note in provenance.notes:
+        item = _item("CONTAINS", "CODE", _NOTE, ConceptCodeSequence=[note_code(note)])
+        if note.detail:
+            item.ContentSequence = [_text("HAS PROPERTIES", codes.DCM.Comment, note.detail)]
+        items.append(item)
+    told = [_text("CONTAINS", codes.DCM.Comment, remark) for remark in remarks(provenance)]
+    told += [
+        _text("CONTAINS", codes.DCM.Comment, meaning(code))
+        for code in dict.fromkeys(note.code for note in provenance.notes)
+        if meaning(code) not in remarks(provenance)
+    ]
+    if not items:
+        return []
+    return [
+        _item("CONTAINS", "CONTAINER", _NOTES, ContinuityOfContent="SEPARATE", ContentSequence=told + items)
+    ]
 
 
 def _how_made(provenance: Provenance, revision: int) -> list[Dataset]:
@@ -195,10 +219,10 @@ def _findings(report: ImageReport, number: int) -> Dataset:
     source.ReferencedSOPSequence = [_reference(report.image)]
     content = [source, _text("CONTAINS", codes.DCM.Finding, f"Image {number}: {report.text}")]
     for probability in report.probabilities:
-        concept = CodedConcept(value=probability.code, scheme=_SCHEME, meaning=probability.meaning)
+        concept = CodedConcept(value=probability.code, scheme=SCHEME, meaning=probability.meaning)
         measured = Dataset()
         measured.NumericValue = DSfloat(round(probability.value, 4), auto_format=True)
-        measured.MeasurementUnitsCodeSequence = [_code(codes.UCUM.NoUnits)]
+        measured.MeasurementUnitsCodeSequence = [code_item(codes.UCUM.NoUnits)]
         content.append(_item("CONTAINS", "NUM", concept, MeasuredValueSequence=[measured]))
     return _item(
         "CONTAINS", "CONTAINER", codes.DCM.Findings, ContinuityOfContent="SEPARATE", ContentSequence=content
@@ -209,7 +233,7 @@ def _item(relationship: str, value_type: str, concept: Any, **attributes: Any) -
     item = Dataset()
     item.RelationshipType = relationship
     item.ValueType = value_type
-    item.ConceptNameCodeSequence = [_code(concept)]
+    item.ConceptNameCodeSequence = [code_item(concept)]
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return item
@@ -220,15 +244,4 @@ def _text(relationship: str, concept: Any, text: str) -> Dataset:
 
 
 def _coded(relationship: str, concept: Any, value: Any) -> Dataset:
-    return _item(relationship, "CODE", concept, ConceptCodeSequence=[_code(value)])
-
-
-def _code(concept: Any) -> Dataset:
-    """A code of pydicom's dictionary, or a `CodedConcept`, as a Code Sequence item (PS3.3 8.8)."""
-    item = Dataset()
-    item.CodeValue = concept.value
-    item.CodingSchemeDesignator = (
-        concept.scheme if isinstance(concept, CodedConcept) else concept.scheme_designator
-    )
-    item.CodeMeaning = concept.meaning
-    return item
+    return _item(relationship, "CODE", concept, ConceptCodeSequence=[code_item(value)])
