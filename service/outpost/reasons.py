@@ -87,9 +87,17 @@ _REFUSED: Final[dict[str, Reason]] = {
     ),
     Refusal.CONTENT_CONFLICT.name: Reason(
         "An image of this UID is held already, with other content; the first one stays.",
-        "Have the sender give a changed image a new UID; compare both if it is not clear which is right.",
+        "Have the sender give a changed image a new UID, a lossy copy too (PS3.3 C.7.6.1.1.5); compare both if it is "
+        "not clear which is right.",
         "Снимок с этим UID уже принят, но с другим содержимым; остаётся первый.",
-        "Изменённый снимок должен получать новый UID; если неясно, какой верен, сравните оба.",
+        "Изменённый снимок, в том числе сжатый с потерями, должен получать новый UID (PS3.3 C.7.6.1.1.5); если неясно, "
+        "какой верен, сравните оба.",
+    ),
+    Refusal.OTHER_STUDY.name: Reason(
+        "By STOW-RS to the address of one study came an image of another.",
+        "Have the web client send each study to its own address, or to /studies.",
+        "По STOW-RS на адрес одного исследования пришёл снимок другого.",
+        "Настройте веб-клиент: каждое исследование - на свой адрес или на /studies.",
     ),
     Refusal.OUT_OF_SPACE.name: Reason(
         "The disk has come to its reserve: nothing was taken, the sender was asked to repeat later.",

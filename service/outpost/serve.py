@@ -26,12 +26,14 @@ from outpost.delivery.outbox import Outbox
 from outpost.drift.keeper import Keeper
 from outpost.drift.shelf import SHIPPED_REFERENCE
 from outpost.drift.ship import shipper
+from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
+from outpost.intake.doors import Doors
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
 from outpost.notify import Notifier
@@ -118,6 +120,8 @@ def serve(config: Config, config_file: Path) -> int:
             raise CannotStart(str(error)) from None
 
         metrics = Metrics()
+        doors = Doors(lambda detail: journal.note_event(EventCode.SENDER_REFUSED, detail))
+        metrics.follow_doors(doors)
         keeper = _keeper(config, journal)
         pipeline = Pipeline(
             config,
@@ -146,6 +150,7 @@ def serve(config: Config, config_file: Path) -> int:
                 assembly,
                 reports.take,
                 [d.ae_title for d in config.delivery.destinations if d.commitment and d.ae_title],
+                doors,
             )
         except TlsUnusable as error:
             raise CannotStart(str(error)) from None
@@ -176,6 +181,7 @@ def serve(config: Config, config_file: Path) -> int:
             health,
             metrics,
             keeper,
+            doors,
         )
         # Access logs would carry study UIDs in paths.
         http = uvicorn.Server(_http_config(app, config))

@@ -511,7 +511,9 @@ def test_instances_come_over_tls_from_a_client_whose_certificate_we_trust(
         assert dcmread(file).PixelData == large.PixelData
 
 
-def test_without_a_trusted_certificate_nothing_comes_over_tls(tmp_path: Path, certificates: Path) -> None:
+def test_without_a_trusted_certificate_nothing_comes_over_tls(
+    tmp_path: Path, certificates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sample = copy_of("CT_small.dcm", tmp_path / "x.dcm")
     anonymous = ["+tla", "+cf", str(certificates / "ca.pem"), "-rc"]
     with Receiver(tmp_path / "root", tls=tls(certificates)) as receiver:
@@ -520,6 +522,9 @@ def test_without_a_trusted_certificate_nothing_comes_over_tls(tmp_path: Path, ce
         stranger = receiver.storescu(tmp_path / "x.dcm", options=as_client(certificates, "stranger"))
         assert stranger.returncode != 0
         assert receiver.kept() == set()
+        lines = [record.getMessage() for record in caplog.records if record.name.startswith("outpost.")]
+        assert len(lines) == 3, "one for each"
+        assert all("connection of 127.0.0.1 refused: TLS_HANDSHAKE" in line for line in lines)
         assert receiver.storescu(tmp_path / "x.dcm", options=as_client(certificates, "pacs")).returncode == 0
     with Receiver(tmp_path / "open", tls=tls(certificates, require_client_certificate=False)) as receiver:
         assert receiver.storescu(tmp_path / "x.dcm", options=anonymous).returncode == 0

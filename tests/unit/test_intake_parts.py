@@ -97,7 +97,7 @@ def test_only_related_dicom_with_a_boundary_is_taken() -> None:
     ):
         with pytest.raises(UnsupportedType):
             boundary_of(other)
-    for boundary in ("", "; boundary=", f"; boundary={'x' * 71}"):
+    for boundary in ("", "; boundary=", f"; boundary={'x' * 201}"):
         with pytest.raises(MalformedBody):
             boundary_of(f"multipart/related{boundary}")
 

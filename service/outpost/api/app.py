@@ -7,12 +7,12 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, params
+from fastapi import Depends, FastAPI, HTTPException, Query, Response, params
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import ClientDisconnect
 
 from outpost import __version__
+from outpost.api.dicomweb import add_dicomweb
 from outpost.api.drift import add_drift
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
@@ -21,17 +21,13 @@ from outpost.config import Config
 from outpost.drift.keeper import Keeper
 from outpost.health.verdict import Health, Verdict
 from outpost.intake.assembly import Assembly
-from outpost.intake.multipart import MalformedBody
-from outpost.intake.refusal import InstanceRefused
+from outpost.intake.doors import Doors
 from outpost.intake.spool import Spool
-from outpost.intake.stow import StowRequest, UnsupportedType, boundary_of
 from outpost.quarantine.desk import Desk
 from outpost.reasons import explain
 from outpost.records.journal import Journal, StudyRecord
 
 State = Literal["receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined"]
-
-_DICOM_JSON = "application/dicom+json"
 
 
 def create_app(
@@ -43,15 +39,16 @@ def create_app(
     health: Health,
     metrics: Metrics,
     keeper: Keeper | None = None,
+    doors: Doors | None = None,
 ) -> FastAPI:
-    """The HTTP application of one running service. `model` is the name of its bundle."""
+    """The HTTP application of one running service. `model` is the name of its bundle; `doors` counts refusals."""
     # FastAPI's own /docs loads its scripts from a CDN, which a hospital's network does not reach.
     app = FastAPI(title="Outpost", version=__version__, docs_url=None, redoc_url=None)
     guard = Guard(config.api.tokens)
     read, admin = [Depends(guard.needs("read"))], [Depends(guard.needs("admin"))]
     _add_health(app, config, model, health, admin)
     _add_studies(app, journal, read)
-    _add_stow(app, spool, assembly, admin)
+    add_dicomweb(app, spool, assembly, admin, doors or Doors())
     add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
     add_drift(app, config, keeper, read, admin)
     pages = files("outpost.api") / "templates"
@@ -147,24 +144,3 @@ def _study(record: StudyRecord) -> dict[str, Any]:
         "meaning_ru": reason.meaning_ru if reason else "",
         "remedy_ru": reason.remedy_ru if reason else "",
     }
-
-
-def _add_stow(app: FastAPI, spool: Spool, assembly: Assembly, admin: Sequence[params.Depends]) -> None:
-    @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=admin)
-    async def store(request: Request) -> Response:
-        """STOW-RS (PS3.18 10.5): multipart/related of application/dicom."""
-        stow = StowRequest(spool, assembly)
-        try:
-            boundary = boundary_of(request.headers.get("content-type", ""))
-            await stow.read(boundary, request.stream())
-        except UnsupportedType as error:
-            raise HTTPException(415, str(error)) from None
-        except MalformedBody as error:
-            raise HTTPException(400, str(error)) from None
-        except ClientDisconnect:
-            # What was whole is taken; nobody is left to be told.
-            return Response(status_code=400)
-        except InstanceRefused as refused:
-            raise HTTPException(507, f"{refused.refusal.comment}: send again later") from None
-        status, body = stow.reply()
-        return JSONResponse(body, status, media_type=_DICOM_JSON)

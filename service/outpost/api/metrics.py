@@ -17,6 +17,7 @@ from outpost.filter.pixel_codes import PixelCode
 from outpost.health.verdict import Health
 from outpost.inference.codes import Code
 from outpost.inference.result import InferenceResult
+from outpost.intake.doors import Doors
 from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
 from outpost.records.counts import refused_by_sender, studies_by_sender
@@ -163,6 +164,25 @@ class _Journalled(Collector):
         yield from (items, size, evicted)
 
 
+class _Refusing(Collector):
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "outpost_refused",
+            "What was turned away at the doors, by what it was (connection, association, presentation context,"
+            " instance, HTTP request) and why, since the start",
+            labels=["what", "reason"],
+        )
+        for labels, count in sorted(self._doors.counts().items()):
+            refused.add_metric(list(labels), count)
+        yield refused
+
+
 class _Drifting(Collector):
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -241,6 +261,10 @@ class Metrics:
     ) -> None:
         """Report what these know, too. `known_senders` are named in metrics whatever else there is."""
         self.registry.register(_Journalled(journal, health, pipeline, known_senders))
+
+    def follow_doors(self, doors: Doors) -> None:
+        """Report what was turned away, too."""
+        self.registry.register(_Refusing(doors))
 
     def follow_drift(self, keeper: Keeper) -> None:
         """Report what has changed, too."""

@@ -7,6 +7,7 @@ an instance that comes again by another way is rarely the same bytes. What count
 from __future__ import annotations
 
 import hashlib
+from array import array
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -24,10 +25,17 @@ from outpost.intake.header import (
 )
 
 _CHUNK = 1 << 20
+# Bytes of the numbers in a value, by VR; the others are texts or bytes (PS3.5 7.3).
+_WIDTHS = (
+    dict.fromkeys(("AT", "OW", "SS", "US"), 2)
+    | dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), 4)
+    | dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), 8)
+)
+_TYPECODES = {2: "H", 4: "I", 8: "Q"}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _TRAILING_PADDING = 0xFFFCFFFC
 # VRs whose values are padded to even length, with a space or a NUL as the writer likes (PS3.5 6.2).
-_PADDED = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+PADDED = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 
 
 class _Digest(Protocol):
@@ -69,7 +77,7 @@ def _digest_of_values(path: Path) -> tuple[FileDataset, str]:
         if syntax.is_deflated or not syntax.is_little_endian:
             raise ValueError("the values are not in the file as they are")
         dataset = read_attributes(file)
-        _add(digest, dataset)
+        add_values(digest, dataset)
         if syntax.is_compressed:
             digest.update(syntax.encode())
         _add_pixels(digest, file, implicit_vr=syntax.is_implicit_VR)
@@ -85,30 +93,43 @@ def _digest_of_bytes(path: Path, offset: int) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: _Digest, dataset: Dataset) -> None:
+def add_values(digest: _Digest, dataset: Dataset) -> None:
     # All before any: opening a sequence makes pydicom decode other elements on which its items may depend.
     elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in sorted(dataset.keys())}
     for tag, element in elements.items():
         if tag.element == 0 or tag == _TRAILING_PADDING:
             continue  # group lengths and padding belong to the encoding
         digest.update(b"T%08x" % tag)
-        vr = _vr(element)
+        vr = vr_of(element)
         if vr == "SQ":
             for item in dataset[tag].value or ():
                 digest.update(b"I")
-                _add(digest, item)
+                add_values(digest, item)
             digest.update(b"E")
             continue
         if isinstance(element, RawDataElement):
-            value = element.value or b""
+            value = little_endian(element)
             # A private element sent as Implicit VR no longer says whether it is text.
-            value = value.rstrip(b" \0") if vr in _PADDED or tag.is_private else value
+            value = value.rstrip(b" \0") if vr in PADDED or tag.is_private else value
         else:  # pydicom has decoded it, as it does the character set, which the rest depends on
-            value = str(element.value).encode()
+            value = str(element.value).encode() if element.value is not None else b""
         digest.update(b"V%d:" % len(value) + value)
 
 
-def _vr(element: RawDataElement | DataElement) -> str:
+def little_endian(element: RawDataElement) -> bytes:
+    """The value as encoded, its numbers turned where they came big endian."""
+    value: bytes = element.value or b""
+    if element.is_little_endian:
+        return value
+    width = _WIDTHS.get(element.VR or "", 1)
+    if width == 1 or len(value) % width:
+        return value
+    numbers = array(_TYPECODES[width], value)
+    numbers.byteswap()
+    return numbers.tobytes()
+
+
+def vr_of(element: RawDataElement | DataElement) -> str:
     """The VR as encoded; where the encoding leaves it out, by the dictionary; UN for what is not in it."""
     if element.VR not in (None, "UN"):
         return element.VR

@@ -77,10 +77,11 @@ def header_of(dataset: FileDataset) -> Header:
         raise InstanceRefused(Refusal.NOT_DICOM) from None
     sop_class, sop_uid, study_uid, series_uid, modality, description = values
     uids = (sop_class, sop_uid, study_uid, series_uid)
+    known = [uid if is_uid(uid) else "" for uid in (sop_class, sop_uid)]
     if not all(uids):
-        raise InstanceRefused(Refusal.UID_MISSING)
+        raise InstanceRefused(Refusal.UID_MISSING, *known)
     if not all(map(is_uid, (*uids, transfer_syntax))):
-        raise InstanceRefused(Refusal.UID_UNSAFE)
+        raise InstanceRefused(Refusal.UID_UNSAFE, *known)
     return Header(
         sop_uid=sop_uid,
         sop_class=sop_class,

@@ -1,11 +1,16 @@
-"""Splitting a multipart body (RFC 2046 5.1) that arrives in chunks of any size."""
+"""Splitting a multipart body (RFC 2046 5.1) that arrives in chunks of any size.
+
+Lines should end with CR LF. Some senders end them with LF alone: a body whose first boundary line ends so is read so.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.message import Message
 
 _HEADER_LIMIT = 16 * 1024  # bytes of one part's headers; a few dozen are usual
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
 class MalformedBody(Exception):
@@ -14,9 +19,13 @@ class MalformedBody(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PartBegins:
-    """A part begins. `content_type` is lower-case without parameters; empty when the part names none."""
+    """A part begins. `content_type` is lower-case without parameters; empty when the part names none.
+
+    `transfer_syntax` is its parameter of that name (PS3.18 8.7.3), empty where there is none.
+    """
 
     content_type: str
+    transfer_syntax: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +43,11 @@ class MultipartReader:
     """
 
     def __init__(self, boundary: bytes) -> None:
-        self._delimiter = b"\r\n--" + boundary
+        self._delimiter = b"\n--" + boundary  # until the first one shows how lines end
         self._buffer = bytearray(b"\r\n")  # so that the first delimiter is like every other
         self._step = self._skip_preamble
         self._events: list[Event] = []
+        self._parts = 0
         self.finished = False
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -51,9 +61,16 @@ class MultipartReader:
         return events
 
     def close(self) -> None:
-        """The body has ended. Raises `MalformedBody` when its closing boundary is missing."""
-        if not self.finished:
-            raise MalformedBody("the body ends before its closing boundary")
+        """The body has ended. Raises `MalformedBody` unless all parts are whole."""
+        # A last boundary that lacks its two hyphens ends its part all the same.
+        if self._step == self._skip_preamble and not self.finished:
+            raise MalformedBody("the boundary that the Content-Type names is not in the body")
+        if not self.finished and (self._step == self._read_part or self._buffer.strip(b"\r\n -")):
+            raise MalformedBody(
+                "the body ends before its closing boundary: its last part may be cut off, and was not stored"
+            )
+        if not self._parts:
+            raise MalformedBody("the body holds no part")
 
     # Each step consumes what it can; False means that it needs more bytes.
 
@@ -62,23 +79,36 @@ class MultipartReader:
         if at < 0:
             del self._buffer[: -len(self._delimiter)]
             return False
-        self._pass_delimiter(at)
+        line = self._buffer.find(b"\n", at + len(self._delimiter))
+        if line < 0 and len(self._buffer) - at < _HEADER_LIMIT:
+            return self._buffer[at + len(self._delimiter) :][:2] == b"--" and self._end(at)
+        begin = self._delimiter
+        if self._buffer[line - 1] == ord("\r"):
+            self._delimiter = b"\r" + begin
+        del self._buffer[: at + len(begin)]
+        self._step = self._read_headers
         return True
+
+    def _end(self, at: int) -> bool:
+        self._pass_delimiter(at)
+        self.finished = True
+        return False
 
     def _read_headers(self) -> bool:
         if self._buffer[:2] == b"--":
             self.finished = True
             return False
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
+        found = _BLANK_LINE.search(self._buffer)
+        if found is None:
             if len(self._buffer) > _HEADER_LIMIT:
                 raise MalformedBody(f"the headers of a part exceed {_HEADER_LIMIT} bytes")
             return False
-        padding, *lines = bytes(self._buffer[:end]).decode("latin-1").split("\r\n")
+        padding, *lines = bytes(self._buffer[: found.start()]).decode("latin-1").split("\n")
         if padding.strip():
             raise MalformedBody("a boundary is followed by other text on its line")
-        del self._buffer[: end + 4]
-        self._events.append(PartBegins(_content_type(lines)))
+        del self._buffer[: found.end()]
+        self._parts += 1
+        self._events.append(_part(lines))
         self._step = self._read_part
         return True
 
@@ -102,11 +132,12 @@ class MultipartReader:
         self._step = self._read_headers
 
 
-def _content_type(lines: list[str]) -> str:
+def _part(lines: list[str]) -> PartBegins:
     for line in lines:
         name, _, value = line.partition(":")
         if name.strip().lower() == "content-type":
             header = Message()
             header["Content-Type"] = value.strip()
-            return header.get_content_type()
-    return ""
+            syntax = str(header.get_param("transfer-syntax", ""))
+            return PartBegins(header.get_content_type(), syntax)
+    return PartBegins("")

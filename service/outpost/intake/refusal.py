@@ -8,7 +8,7 @@ import enum
 class Refusal(enum.Enum):
     """Reasons for refusing one instance.
 
-    `status` is the C-STORE status (PS3.4 B.2.3) and the STOW-RS failure reason (PS3.18 10.5.3).
+    `status` is the C-STORE status (PS3.4 B.2.3) and the STOW-RS failure reason (PS3.18 10.5.3, I.2.2).
     """
 
     NOT_DICOM = (0xC000, "the bytes cannot be read as DICOM")
@@ -18,6 +18,7 @@ class Refusal(enum.Enum):
     CONTENT_CONFLICT = (0xC001, "this instance UID is held with other content")
     OUT_OF_SPACE = (0xA700, "the disk has reached its reserve")
     INTERNAL = (0xC002, "the instance could not be stored; see the log")
+    OTHER_STUDY = (0xA901, "the instance is of another study than the request names")
 
     def __init__(self, status: int, comment: str) -> None:
         self.status = status
@@ -25,8 +26,16 @@ class Refusal(enum.Enum):
 
 
 class InstanceRefused(Exception):
-    """One instance was not taken. The text is the refusal's own: it never holds values from the data set."""
+    """One instance was not taken. The text is the refusal's own: it never holds values from the data set.
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.name}: {refusal.comment}")
+    `sop_class` and `sop_uid` are what is known of it, for the sender alone; empty where it is not known or no UID.
+    `kept`: its bytes are in quarantine.
+    """
+
+    def __init__(self, refusal: Refusal, sop_class: str = "", sop_uid: str = "", comment: str = "") -> None:
+        """`comment`, of at most 64 characters, says it better than the refusal's own in this case."""
+        self.comment = comment or refusal.comment
+        super().__init__(f"{refusal.name}: {self.comment}")
         self.refusal = refusal
+        self.sop_class, self.sop_uid = sop_class, sop_uid
+        self.kept = False

@@ -16,21 +16,20 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import (
-    AE,
-    ALL_TRANSFER_SYNTAXES,
-    AllStoragePresentationContexts,
-    _config,
-    dimse_messages,
-    evt,
-)
+from pydicom.uid import UID
+from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import ThreadedAssociationServer
 
 from outpost.config import Intake
 from outpost.delivery.scu import PUSH_MODEL
 from outpost.intake.assembly import Assembly
+from outpost.intake.doors import Doors, Turned, What
+from outpost.intake.negotiation import VERIFICATION, is_storage, may_be_an_image, name_of, supported
 from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB
@@ -44,16 +43,21 @@ _MAX_PDU = 128 * 1024  # bytes; a large PDU saves pynetdicom's per-PDU work (its
 _IDLE_SECONDS = 120
 _HANDSHAKE_SECONDS = 10
 _LOOK_AT_DISK_EVERY = 16 * MIB
-_VERIFICATION = "1.2.840.10008.1.1"  # C-ECHO
-_STANDARD, _STORAGE = "1.2.840.10008.", "1.2.840.10008.5.1.4.1.1."
+_ABSTRACT_SYNTAX_NOT_SUPPORTED, _SYNTAXES_NOT_SUPPORTED = 0x03, 0x04  # results of a context (PS3.8 9.3.3.2)
+_UNRECOGNIZED_OPERATION = 0x0211  # PS3.7 C
+# PS3.4 B.2.3, a warning: the data set does not match its class. Senders go on behind it.
+_KEPT_ASIDE = 0xB007
 
 # A-ASSOCIATE-RJ (PS3.8 9.3.4): rejected transient, by the presentation service, local limit exceeded.
 _REJECT_TRANSIENT_LOCAL_LIMIT = (0x02, 0x03, 0x02)
+# Rejected permanent, by the service user, calling AE title not recognized.
+_REJECT_CALLING_AE_TITLE = (0x01, 0x01, 0x03)
 
 
 class _Server(ThreadedAssociationServer):
     daemon_threads = True
     tls: ssl.SSLContext | None = None  # not pynetdicom's ssl_context: that one shakes hands while accepting
+    doors: Doors
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         accepted, address = super().get_request()
@@ -72,7 +76,8 @@ class _Server(ThreadedAssociationServer):
                 request = self.tls.wrap_socket(request, server_side=True)
             except OSError as error:  # also ssl.SSLError; its reason is one of OpenSSL's words
                 reason = getattr(error, "reason", None) or type(error).__name__
-                log.warning("connection from %s refused in the TLS handshake: %s", client_address[0], reason)
+                words = f"the TLS handshake failed ({reason})"
+                self.doors.turned_away("connection", Turned.TLS_HANDSHAKE, words, "", client_address[0])
                 self.shutdown_request(request)
                 return
             request.settimeout(_IDLE_SECONDS)
@@ -81,6 +86,39 @@ class _Server(ThreadedAssociationServer):
     def shutdown(self) -> None:
         socketserver.BaseServer.shutdown(self)  # pynetdicom's own also looks for us among servers it started
         self.server_close()
+
+
+class _Storing(Association):
+    """Takes C-STORE of every class that was accepted; pynetdicom serves those alone that it knows by name."""
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        context = self._accepted_cx.get(context_id)
+        if context is None or not is_storage(str(context.abstract_syntax)) or not msg.is_valid_request:
+            super()._serve_request(msg, context_id)
+            return
+        if self._sent_release:
+            return
+        self._is_paused = True
+        try:
+            if isinstance(msg, C_STORE):
+                StorageServiceClass(self).SCP(msg, context)
+            else:
+                answer = type(msg)()
+                answer.MessageIDBeingRespondedTo = msg.MessageID
+                answer.Status = _UNRECOGNIZED_OPERATION
+                self.dimse.send_msg(answer, context_id)
+        except Exception:
+            # As pynetdicom does: whatever went wrong, the sender learns it by the end of the association.
+            log.exception("a request could not be answered")
+            self.abort()
+        self._is_paused = False
+
+
+class _Handler(PromptRequestHandler):
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        association.__class__ = _Storing  # made by super(), which offers no other way
+        return association
 
 
 @dataclass(slots=True)
@@ -108,12 +146,20 @@ class StorageScp:
         assembly: Assembly,
         reports: Callable[[evt.Event], tuple[int, None]] | None = None,
         reporters: Sequence[str] = (),
+        doors: Doors | None = None,
     ) -> None:
-        """`reports` takes storage commitment reports; `reporters` may call although they send no studies."""
+        """`reports` takes storage commitment reports; `reporters` may call although they send no studies.
+
+        `doors` counts what is turned away.
+        """
         tls = server_context(config.tls, "intake.tls") if config.tls is not None else None
         self._spool = spool
         self._assembly = assembly
+        self._doors = doors or Doors()
         self._max_associations = config.max_associations
+        self._takes_reports = reports is not None
+        self._reporters = frozenset(reporters)
+        self._callers = frozenset((*config.known_ae_titles, *reporters)) if config.known_ae_titles else None
         # Its traffic keeps the study it sends to from being complete.
         self._senders: weakref.WeakKeyDictionary[Association, _Sender] = weakref.WeakKeyDictionary()
         _receive_into(spool)
@@ -121,15 +167,9 @@ class StorageScp:
         entity.maximum_pdu_size = _MAX_PDU
         entity.maximum_associations = config.max_associations
         entity.network_timeout = _IDLE_SECONDS
-        if config.known_ae_titles:
-            entity.require_calling_aet = [*config.known_ae_titles, *reporters]
-        entity.add_supported_context(_VERIFICATION)
-        for context in AllStoragePresentationContexts:
-            assert context.abstract_syntax is not None
-            entity.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
+        entity.add_supported_context(VERIFICATION)  # what else is accepted depends on who proposes what
         handlers: list[evt.EventHandlerType] = []
         if reports is not None:  # destinations report their storage commitment to this port
-            entity.add_supported_context(PUSH_MODEL, scu_role=True, scp_role=True)
             handlers.append((evt.EVT_N_EVENT_REPORT, reports))
         self._entity = entity
         self._server = entity.make_server(
@@ -137,6 +177,7 @@ class StorageScp:
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_request),
                 (evt.EVT_REJECTED, self._on_rejected),
+                (evt.EVT_ACCEPTED, self._on_accepted),
                 (evt.EVT_CONN_CLOSE, self._on_closed),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_ABORTED, self._on_aborted),
@@ -145,10 +186,10 @@ class StorageScp:
                 *handlers,
             ],
             server_class=_Server,
-            request_handler=PromptRequestHandler,
+            request_handler=_Handler,
         )
         assert isinstance(self._server, _Server)
-        self._server.tls = tls
+        self._server.tls, self._server.doors = tls, self._doors
         self._thread = threading.Thread(target=self._server.serve_forever, name="intake", daemon=True)
 
     def start(self) -> None:
@@ -167,19 +208,64 @@ class StorageScp:
             association.abort()
 
     def _on_request(self, event: evt.Event) -> None:
-        if self._spool.below_reserve():
-            log.warning(
-                "association refused: the disk has reached intake.disk_reserve_mib or disk_used_percent"
+        association = event.assoc
+        request = association.requestor.primitive
+        assert request is not None
+        refusal = self._why_to_reject(association, request)
+        if refusal is not None:
+            reason, words, answer = refusal
+            self._turn_away("association", reason, words, association)
+            association.acse.send_reject(*answer)
+            association.kill()
+            return
+        association.acceptor.supported_contexts = supported(
+            request.presentation_context_definition_list,
+            commitment_reports=self._takes_reports and self._may_report(association, request),
+        )
+
+    def _why_to_reject(
+        self, association: Association, request: A_ASSOCIATE
+    ) -> tuple[Turned, str, tuple[int, int, int]] | None:
+        """The reason, in a word and in words, and the answer; None where nothing speaks against it."""
+        if self._callers is not None and request.calling_ae_title not in self._callers:
+            words = "its calling AE title is not in intake.known_ae_titles"
+            return Turned.CALLING_AE_UNKNOWN, words, _REJECT_CALLING_AE_TITLE
+        open_now = [one for one in self._entity.active_associations if one.is_acceptor]
+        if len(open_now) > self._max_associations:
+            words = (
+                f"{self._max_associations} associations are open, as many as intake.max_associations allows"
             )
-            event.assoc.acse.send_reject(*_REJECT_TRANSIENT_LOCAL_LIMIT)
-            event.assoc.kill()
+            return Turned.TOO_MANY_ASSOCIATIONS, words, _REJECT_TRANSIENT_LOCAL_LIMIT
+        if self._spool.below_reserve():
+            words = "the disk has reached intake.disk_reserve_mib or disk_used_percent"
+            return Turned.OUT_OF_SPACE, words, _REJECT_TRANSIENT_LOCAL_LIMIT
+        return None
+
+    def _may_report(self, association: Association, request: A_ASSOCIATE) -> bool:
+        """Whether the peer reports commitments, as destinations do, and does not ask for them, as modalities do."""
+        roles = association.requestor.role_selection.get(UID(PUSH_MODEL))
+        return request.calling_ae_title in self._reporters or (roles is not None and bool(roles.scp_role))
 
     def _on_rejected(self, event: evt.Event) -> None:
-        log.warning(
-            "association refused: calling AE title %r is not in intake.known_ae_titles, or %d are open",
-            event.assoc.requestor.ae_title,
-            self._max_associations,
-        )
+        # By pynetdicom itself: what we know of we have rejected before.
+        words = "it asks for what cannot be negotiated, as a user identity that is not known"
+        self._turn_away("association", Turned.NOT_NEGOTIATED, words, event.assoc)
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        for context in event.assoc.rejected_contexts:
+            self._turn_away("context", *_why_rejected(context), event.assoc)
+
+    def _turn_away(
+        self,
+        what: What,
+        reason: str,
+        words: str,
+        association: Association,
+        cause: BaseException | None = None,
+    ) -> None:
+        request = association.requestor.primitive
+        title = str(request.calling_ae_title) if request is not None else ""
+        self._doors.turned_away(what, reason, words, title, _address(association), cause)
 
     def _sender(self, association: Association) -> _Sender:
         sender = self._senders.get(association)
@@ -218,7 +304,10 @@ class StorageScp:
         if sender.unseen >= _LOOK_AT_DISK_EVERY:
             sender.unseen = 0
             if self._spool.below_reserve():
-                log.warning("association ended: the disk reached its mark in the middle of an instance")
+                words = (
+                    "the disk reached its mark in the middle of an instance, and the association was ended"
+                )
+                self._turn_away("instance", Turned.OUT_OF_SPACE, words, event.assoc)
                 event.assoc.abort(block=False)
 
     def _on_closed(self, event: evt.Event) -> None:
@@ -231,7 +320,7 @@ class StorageScp:
         if event.assoc.requestor.primitive is None:
             # Closed before it asked for an association, as every probe of the port is: pynetdicom would go on
             # waiting for the request, and count it as an open association, for half a minute.
-            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type] # as at its time-out
+            event.assoc.dul.to_user_queue.put(None)  # as at its time-out
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         request = event.request
@@ -248,16 +337,14 @@ class StorageScp:
                 address=_address(event.assoc),
             )
         except InstanceRefused as refused:
-            if self._spool.may_be_image(str(request.AffectedSOPClassUID)):
+            sop_class = refused.sop_class or str(request.AffectedSOPClassUID)
+            if self._spool.may_be_image(sop_class):
                 sender.transfer.refused(str(request.AffectedSOPInstanceUID), refused.refusal)
-            if refused.__cause__ is not None:
-                log.exception("C-STORE: %s", refused.refusal.name, exc_info=refused.__cause__)
-            else:
-                log.warning("C-STORE: %s, %s", refused.refusal.name, refused.refusal.comment)
-            return _failure(refused.refusal)
-        except Exception:
-            log.exception("C-STORE: %s", Refusal.INTERNAL.comment)
-            return _failure(Refusal.INTERNAL)
+            self._turn_away("instance", refused.refusal.name, refused.comment, event.assoc, refused.__cause__)
+            return _answer_to(refused, str(request.AffectedSOPClassUID))
+        except Exception as error:
+            self._turn_away("instance", Refusal.INTERNAL.name, Refusal.INTERNAL.comment, event.assoc, error)
+            return _answer_to(InstanceRefused(Refusal.INTERNAL), "")
         sender.transfer.took(header, study)
         if study is not None:
             sender.study, sender.series_uid = study.row, header.series_uid
@@ -265,27 +352,53 @@ class StorageScp:
         return 0x0000
 
 
-def _address(association: Association) -> str:
-    known = association.requestor.address_info
-    return known.address if known is not None else ""
-
-
 def _storage_refused(association: Association) -> list[str]:
     """Storage classes, of DICOM's or a vendor's own, that were asked for and are in no accepted context."""
     accepted = {context.abstract_syntax for context in association.accepted_contexts}
     asked = {context.abstract_syntax for context in association.rejected_contexts} - accepted
-    return sorted(
-        str(uid)
-        for uid in asked
-        if uid is not None and (uid.startswith(_STORAGE) or not uid.startswith(_STANDARD))
-    )
+    return sorted({name_of(str(uid)) for uid in asked if uid is not None and is_storage(str(uid))})
 
 
-def _failure(refusal: Refusal) -> Dataset:
+# What may be wrong with an object that is no image, and no reason to hold up the images behind it.
+_OF_NO_STUDY = (Refusal.NOT_DICOM, Refusal.UID_MISSING, Refusal.UID_UNSAFE)
+
+
+def _answer_to(refused: InstanceRefused, announced_class: str) -> Dataset:
+    """The C-STORE status: a failure, at which DCMTK's senders stop in the middle of what they have to send.
+
+    An object that no model reads, and that belongs to no study, is not worth that: hanging protocols, DICOMDIRs,
+    private ones. It is in quarantine, and its sender is warned.
+    """
     status = Dataset()
-    status.Status = refusal.status
-    status.ErrorComment = refusal.comment
+    aside = refused.kept and refused.refusal in _OF_NO_STUDY
+    if aside and not may_be_an_image(refused.sop_class or announced_class):
+        status.Status = _KEPT_ASIDE
+    else:
+        status.Status = refused.refusal.status
+    status.ErrorComment = refused.comment
     return status
+
+
+def _why_rejected(context: PresentationContext) -> tuple[Turned, str]:
+    uid = str(context.abstract_syntax)
+    if context.result == _ABSTRACT_SYNTAX_NOT_SUPPORTED and uid == PUSH_MODEL:
+        words = (
+            "storage commitment is not offered: this is no archive, and the peer no destination that reports"
+        )
+        return Turned.COMMITMENT_NOT_OFFERED, words
+    if context.result == _ABSTRACT_SYNTAX_NOT_SUPPORTED:
+        return (
+            Turned.SERVICE_NOT_OFFERED,
+            f"{name_of(uid)} is not offered: instances are stored here, no more",
+        )
+    if context.result == _SYNTAXES_NOT_SUPPORTED:
+        return Turned.SYNTAX_NOT_OFFERED, f"no transfer syntax proposed for {name_of(uid)} is known"
+    return Turned.ROLE_NOT_OFFERED, f"for {name_of(uid)} the peer proposes a role that leaves us none"
+
+
+def _address(association: Association) -> str:
+    address = association.requestor.address_info
+    return address.address if address is not None else ""
 
 
 def _receive_into(spool: Spool) -> None:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,7 @@ from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.role import reads, role_of
 from outpost.intake.room import MIB, Room, disk_of
+from outpost.intake.same import Answer, compare
 from outpost.records.journal import OUTCOMES, Added, Instance, Journal, StudyRecord
 
 __all__ = ["MIB", "FilesMissing", "Spool"]
@@ -133,16 +134,20 @@ class Spool:
         *,
         transfer: str = "",
         address: str = "",
+        study_uid: str | None = None,
     ) -> list[tuple[Header, StudyRecord | None] | InstanceRefused]:
         """`take` for each file, in order, with one sync of a folder and one transaction for all of them.
 
-        What `take` raises stands in the place of the file it is about; this raises nothing of it.
+        What `take` raises stands in the place of the file it is about; this raises nothing of it. Where `study_uid`
+        is given, instances of other studies are refused.
         """
         taken: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused] = {}
         ready: dict[str, _Ready] = {}
         for number, path in enumerate(arrived):
             try:
                 one = self._examined(number, path, source, announced_uid, address)
+                if study_uid not in (None, one.header.study_uid):
+                    raise InstanceRefused(Refusal.OTHER_STUDY, one.header.sop_class, one.header.sop_uid)
             except Exception as error:
                 taken[number] = self._refusal(error, path, source, address)
                 continue
@@ -163,7 +168,7 @@ class Spool:
             raise InstanceRefused(Refusal.OUT_OF_SPACE)
         header, digest = examine(path)
         if announced_uid is not None and announced_uid != header.sop_uid:
-            raise InstanceRefused(Refusal.UID_MISMATCH)
+            raise InstanceRefused(Refusal.UID_MISMATCH, header.sop_class, header.sop_uid)
         sync_file(path)
         return _Ready(number, path, header, self._instance(path, header, digest, source, address))
 
@@ -190,7 +195,7 @@ class Spool:
             refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
             refused.__cause__ = error
         if refused.refusal is not Refusal.OUT_OF_SPACE:
-            self._put_aside_if_possible(path, refused.refusal, source, address)
+            refused.kept = self._put_aside_if_possible(path, refused.refusal, source, address)
         return refused
 
     def _admit(
@@ -235,14 +240,12 @@ class Spool:
                 return {
                     number: one for each in ready for number, one in self._admit([each], transfer).items()
                 }
-            one = ready[0]
-            return {one.number: self._refusal(error, one.path, one.instance.source, one.instance.address)}
+            refused = self._refusal(error, ready[0].path, ready[0].instance.source, ready[0].instance.address)
+            refused.sop_class, refused.sop_uid = ready[0].header.sop_class, ready[0].header.sop_uid
+            return {ready[0].number: refused}
         for one in ready:
             if one.number not in found:
-                conflict = InstanceRefused(Refusal.CONTENT_CONFLICT)
-                found[one.number] = self._refusal(
-                    conflict, one.path, one.instance.source, one.instance.address
-                )
+                found |= self._contradicting(one, transfer)
         return found
 
     def _keep_with_ended(self, study: StudyRecord) -> None:
@@ -266,6 +269,41 @@ class Spool:
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
 
+    def _contradicting(
+        self, one: _Ready, transfer: str
+    ) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
+        """What becomes of an instance whose UID is held with other values: perhaps it is only encoded differently."""
+        held = self._journal.lookup(one.instance.sop_uid)
+        answer = self._same_image(one, held) if held is not None else None
+        if held is not None and answer is not None and answer.same:
+            # By the digest of the instance that is held, the journal knows it for that one.
+            return self._admit([replace(one, instance=replace(one.instance, digest=held.digest))], transfer)
+        conflict = InstanceRefused(
+            Refusal.CONTENT_CONFLICT,
+            one.header.sop_class,
+            one.header.sop_uid,
+            answer.comment if answer is not None else "",
+        )
+        return {one.number: self._refusal(conflict, one.path, one.instance.source, one.instance.address)}
+
+    def _same_image(self, one: _Ready, held: Instance) -> Answer | None:
+        """Compare what arrived with what is held, or with its digest alone where its file is gone."""
+        if (held.study_uid, held.series_uid, held.sop_class) != (
+            one.header.study_uid,
+            one.header.series_uid,
+            one.header.sop_class,
+        ):
+            return None
+        return compare(one.path, self._held_file(held), held.digest)
+
+    def _held_file(self, held: Instance) -> Path | None:
+        """Where the bytes of a known instance are now, in the spool or in quarantine; None where they are gone."""
+        revisions = self._journal.revisions(held.study_uid)
+        folders = [self.folder(held.study_uid)]
+        folders += [self.quarantine_folder(r, r.reason) for r in reversed(revisions) if r.reason]
+        files = (folder / f"{held.sop_uid}.dcm" for folder in folders)
+        return next((file for file in files if file.exists()), None)
+
     def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
         folders = {self.folder(one.instance.study_uid) for one in ready}
@@ -282,11 +320,13 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
-    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
+    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str) -> bool:
         try:
             self.put_aside(arrived, refusal, source, address)
         except (OSError, sqlite3.Error):
             log.exception("refused bytes (%s) could not be kept", refusal.name)
+            return False
+        return True
 
     def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
         """Keep refused bytes where a person can look at them."""

@@ -15,13 +15,18 @@ from anyio import CancelScope, move_on_after
 from starlette.concurrency import run_in_threadpool
 
 from outpost.intake.assembly import Assembly
+from outpost.intake.doors import Doors
 from outpost.intake.multipart import Event, MalformedBody, MultipartReader, PartBegins, PartEnds
+from outpost.intake.part10 import known_uids, put_right
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.spool import MIB, Spool
 
 log = logging.getLogger(__name__)
 
 _PART_TYPE = "application/dicom"
+_EXPECTED_TYPE = f'Content-Type: multipart/related; type="{_PART_TYPE}"; boundary=...'
+_LONGEST_BOUNDARY = 200  # RFC 2046 5.1.1 allows 70; Orthanc sends 73
+_METADATA_TYPES = frozenset({"application/dicom+json", "application/dicom+xml"})
 _LOOK_AT_DISK_EVERY = 64 * MIB
 # Taken together: one transaction and one sync of the folder for all.
 _BATCH_FILES = 64
@@ -33,6 +38,8 @@ _FAILED_SOP_SEQUENCE = "00081198"
 _SOP_CLASS = "00081150"
 _SOP_INSTANCE = "00081155"
 _FAILURE_REASON = "00081197"
+_ERROR_COMMENT = "00000902"
+_SOURCE = "stow"  # who sent it, where no AE title says so
 
 
 class UnsupportedType(Exception):
@@ -46,24 +53,45 @@ def boundary_of(content_type: str) -> bytes:
     """
     header = Message()
     header["Content-Type"] = content_type
-    kind = str(header.get_param("type", _PART_TYPE)).lower()
-    if header.get_content_type() != "multipart/related" or kind != _PART_TYPE:
-        raise UnsupportedType(f'send Content-Type: multipart/related; type="{_PART_TYPE}"; boundary=...')
+    whole, kind = header.get_content_type(), str(header.get_param("type", _PART_TYPE)).strip().lower()
+    if content_type and whole == _PART_TYPE:
+        raise UnsupportedType(f"a bare instance is not taken: make it a part of a body, {_EXPECTED_TYPE}")
+    if {whole, kind} & _METADATA_TYPES:
+        raise UnsupportedType(
+            f"metadata and bulk data apart are not taken: send whole instances, {_EXPECTED_TYPE}"
+        )
+    if whole != "multipart/related" or kind != _PART_TYPE:
+        raise UnsupportedType(f"send {_EXPECTED_TYPE}")
     boundary = str(header.get_param("boundary", ""))
-    if not 1 <= len(boundary) <= 70 or not boundary.isascii():  # RFC 2046 5.1.1
-        raise MalformedBody("the Content-Type has no boundary of 1 to 70 ASCII characters")
+    if not 1 <= len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
+        raise MalformedBody(f"the Content-Type has no boundary of 1 to {_LONGEST_BOUNDARY} ASCII characters")
     return boundary.encode()
 
 
 class StowRequest:
     """Takes the instances of one request, in order."""
 
-    def __init__(self, spool: Spool, assembly: Assembly) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        assembly: Assembly,
+        address: str = "",
+        study_uid: str | None = None,
+        doors: Doors | None = None,
+    ) -> None:
+        """`address` is the sender's. `study_uid`: what the request's path names, if anything; only its are taken."""
         self._spool = spool
         self._assembly = assembly
-        self._transfer = assembly.transfer("stow", what="request", half=lambda: self._file is not None)
+        self._transfer = assembly.transfer(
+            "stow", address, what="request", half=lambda: self._file is not None
+        )
+        self._address = address
+        self._study_uid = study_uid
+        self._doors = doors or Doors()
         self._stored: list[tuple[str, str]] = []
-        self._failed: list[Refusal] = []
+        self._failed: list[InstanceRefused] = []
+        self._transfer_syntax = ""  # as the headers of the part that is arriving say
+        self._faults: dict[Path, InstanceRefused] = {}  # what is known to be wrong with files of the batch
         self._part = ExitStack()  # the file of the part that is arriving
         self._file: IO[bytes] | None = None
         self._batch: list[tuple[Path, ExitStack]] = []  # whole parts that are not taken yet
@@ -129,9 +157,7 @@ class StowRequest:
             ]
             body[_REFERENCED_SOP_SEQUENCE] = {"vr": "SQ", "Value": items}
         if self._failed:
-            # What cannot be read, or must not be trusted, has no UIDs worth repeating.
-            items = [{_FAILURE_REASON: _value("US", refusal.status)} for refusal in self._failed]
-            body[_FAILED_SOP_SEQUENCE] = {"vr": "SQ", "Value": items}
+            body[_FAILED_SOP_SEQUENCE] = {"vr": "SQ", "Value": [_failed_item(one) for one in self._failed]}
         if self._stored:
             return (202 if self._failed else 200), body
         return 409, body
@@ -139,18 +165,44 @@ class StowRequest:
     def _handle(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, PartBegins):
+                # Whatever its type is called: what it holds says what it is.
                 self._file = self._part.enter_context(self._spool.receiving_file())
-                if event.content_type not in (_PART_TYPE, ""):
-                    self._failed.append(Refusal.NOT_DICOM)
-                    self._file = None
+                self._transfer_syntax = event.transfer_syntax
             elif isinstance(event, PartEnds):
                 if self._file is not None:
                     self._file.flush()
-                    self._add_to_batch(self._file)
+                    self._finish(self._file)
                 self._file = None
                 self._part.close()
             elif self._file is not None:
                 self._file.write(event)
+
+    def _finish(self, file: IO[bytes]) -> None:
+        path = Path(file.name)
+        try:
+            put_right(path, self._transfer_syntax)
+        except InstanceRefused as refused:
+            self._faults[path] = refused
+        except Exception as error:  # as it came it is taken, or refused with the reason
+            log.warning("the head of a received file could not be put right (%s)", type(error).__name__)
+        self._add_to_batch(file)
+
+    def _better_said(self, path: Path, refused: InstanceRefused) -> InstanceRefused:
+        fault = self._faults.pop(path, None)
+        if fault is not None and refused.refusal is fault.refusal:
+            refused.comment = fault.comment
+            refused.sop_class, refused.sop_uid = fault.sop_class, fault.sop_uid
+        if not refused.sop_uid:
+            refused.sop_class, refused.sop_uid = known_uids(path)
+        return refused
+
+    def _fail(self, refused: InstanceRefused) -> None:
+        self._failed.append(refused)
+        if self._spool.may_be_image(refused.sop_class):
+            self._transfer.refused(refused.sop_uid, refused.refusal)
+        self._doors.turned_away(
+            "instance", refused.refusal.name, refused.comment, _SOURCE, self._address, refused.__cause__
+        )
 
     def _add_to_batch(self, file: IO[bytes]) -> None:
         if not self._batch:
@@ -166,21 +218,34 @@ class StowRequest:
             batch, self._batch = self._batch, []
             for _, file in batch:
                 files.push(file)
-            for taken in self._spool.take_all(
-                [path for path, _ in batch], source="stow", transfer=self._transfer.name
-            ):
+            paths = [path for path, _ in batch]
+            answers = self._spool.take_all(
+                paths, _SOURCE, address=self._address, study_uid=self._study_uid, transfer=self._transfer.name
+            )
+            for path, taken in zip(paths, answers, strict=True):
                 if isinstance(taken, InstanceRefused):
                     if taken.refusal is Refusal.OUT_OF_SPACE:
                         self._full = taken
                         continue
-                    log.warning("STOW-RS: %s, %s", taken.refusal.name, taken.refusal.comment)
-                    self._failed.append(taken.refusal)
+                    self._fail(self._better_said(path, taken))
                     continue
                 header, study = taken
                 self._transfer.took(header, study)
                 self._stored.append((header.sop_class, header.sop_uid))
                 if study is not None:
                     self._assembly.instance_taken(study.row, header)
+
+
+def _failed_item(refused: InstanceRefused) -> dict[str, Any]:
+    item = {
+        _FAILURE_REASON: _value("US", refused.refusal.status),
+        _ERROR_COMMENT: _value("LO", refused.comment),
+    }
+    if refused.sop_class:
+        item[_SOP_CLASS] = _value("UI", refused.sop_class)
+    if refused.sop_uid:
+        item[_SOP_INSTANCE] = _value("UI", refused.sop_uid)
+    return dict(sorted(item.items()))
 
 
 def _value(vr: str, value: str | int) -> dict[str, Any]:

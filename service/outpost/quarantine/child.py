@@ -8,21 +8,20 @@ before it opens the file; the parent adds one of time.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import resource
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outpost.confined import confine
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIB = 1 << 20
 CPU_SECONDS = 15
 MEMORY_MIB = 1024  # beyond what Python and the decoders take before any file is opened
 UNREADABLE = 3
@@ -127,17 +126,7 @@ def _name(uid: str) -> str:
 
 
 def _limit() -> None:
-    with contextlib.suppress(OSError):  # if memory runs out, the kernel shall take this process
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    memory = pages * resource.getpagesize() + MEMORY_MIB * MIB
-    for kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (most, most))
+    confine(MEMORY_MIB, CPU_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""What is turned away at the doors: each leaves one line in the log and one count, with who sent it and why.
+
+The reasons are the true ones: whoever reads the line shall look in the right place first.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Literal
+
+log = logging.getLogger(__name__)
+
+What = Literal["connection", "association", "context", "instance", "request"]
+
+# Of one sender and one reason, one event in this time; of all together so many: somebody's retries fill no journal.
+_EVENT_SECONDS: Final = 3600.0
+_MOST_EVENTS: Final = 200
+
+
+class Turned(StrEnum):
+    """Why something other than an instance was turned away; instances have `Refusal`. Labels of a metric."""
+
+    TLS_HANDSHAKE = "TLS_HANDSHAKE"
+    CALLING_AE_UNKNOWN = "CALLING_AE_UNKNOWN"
+    TOO_MANY_ASSOCIATIONS = "TOO_MANY_ASSOCIATIONS"
+    OUT_OF_SPACE = "OUT_OF_SPACE"
+    NOT_NEGOTIATED = "NOT_NEGOTIATED"
+    COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"
+    SERVICE_NOT_OFFERED = "SERVICE_NOT_OFFERED"
+    ROLE_NOT_OFFERED = "ROLE_NOT_OFFERED"
+    SYNTAX_NOT_OFFERED = "SYNTAX_NOT_OFFERED"
+    OPERATION_NOT_OFFERED = "OPERATION_NOT_OFFERED"
+    BODY_MALFORMED = "BODY_MALFORMED"
+    BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    TYPE_NOT_TAKEN = "TYPE_NOT_TAKEN"
+    ENCODING_NOT_TAKEN = "ENCODING_NOT_TAKEN"
+
+
+class Doors:
+    """Counts since the start, and the log lines. Safe to use from any thread."""
+
+    def __init__(self, note: Callable[[str], None] | None = None) -> None:
+        """`note` keeps an event, now and then, of associations and contexts that were refused."""
+        self._note = note
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._noted: dict[tuple[str, ...], float] = {}
+
+    def turned_away(
+        self,
+        what: What,
+        reason: str,
+        words: str,
+        sender: str,
+        address: str,
+        cause: BaseException | None = None,
+    ) -> None:
+        """Note that something was refused. `words` are ours, or names of the standard: never the sender's text."""
+        with self._lock:
+            self._counts[what, reason] += 1
+        who = f"{sender!r} at {address}" if sender else address
+        log.warning("%s of %s refused: %s, %s", what, who or "an unknown peer", reason, words, exc_info=cause)
+        if self._note is not None and what in ("association", "context") and self._is_news(what, reason, who):
+            try:
+                self._note(f"{what} of {who}: {reason}, {words}")
+            except sqlite3.Error:  # the disk is full, perhaps: the line and the count are there
+                log.warning("a refusal could not be noted in the journal")
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How often since the start, by what was refused and the reason."""
+        with self._lock:
+            return dict(self._counts)
+
+    def _is_news(self, *what: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            for key in [key for key, at in self._noted.items() if now - at > _EVENT_SECONDS]:
+                del self._noted[key]
+            if what in self._noted or len(self._noted) >= _MOST_EVENTS:
+                return False
+            self._noted[what] = now
+            return True
