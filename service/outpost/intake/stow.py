@@ -82,9 +82,7 @@ class StowRequest:
         """`address` is the sender's. `study_uid`: what the request's path names, if anything; only its are taken."""
         self._spool = spool
         self._assembly = assembly
-        self._transfer = assembly.transfer(
-            "stow", address, what="request", half=lambda: self._file is not None
-        )
+        self._transfer = assembly.transfer("stow", address, what="request", half=self._part_is_untaken)
         self._address = address
         self._study_uid = study_uid
         self._doors = doors or Doors()
@@ -146,6 +144,10 @@ class StowRequest:
             async with self._turn:
                 if self._batch and time.monotonic() - self._batch_began >= _BATCH_SECONDS:
                     await run_in_threadpool(self._take_batch)
+
+    def _part_is_untaken(self) -> bool:
+        """Whether a part is arriving, or here and not yet in the journal."""
+        return self._file is not None or bool(self._batch)
 
     def reply(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and DICOM JSON body (PS3.18 10.5.3): 200 all stored, 202 some, 409 none."""
