@@ -94,6 +94,7 @@ class StowRequest:
         self._file: IO[bytes] | None = None
         self._batch: list[tuple[Path, ExitStack]] = []  # whole parts that are not taken yet
         self._batch_bytes, self._batch_began = 0, 0.0
+        self._taking = False
         self._turn = asyncio.Lock()  # one thread at a time handles what came
         self._full: InstanceRefused | None = None
 
@@ -145,9 +146,12 @@ class StowRequest:
                 if self._batch and time.monotonic() - self._batch_began >= _BATCH_SECONDS:
                     await run_in_threadpool(self._take_batch)
 
+    def _taken(self) -> None:
+        self._taking = False
+
     def _part_is_untaken(self) -> bool:
         """Whether a part is arriving, or here and not yet in the journal."""
-        return self._file is not None or bool(self._batch)
+        return self._file is not None or bool(self._batch) or self._taking
 
     def reply(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and DICOM JSON body (PS3.18 10.5.3): 200 all stored, 202 some, 409 none."""
@@ -216,7 +220,9 @@ class StowRequest:
 
     def _take_batch(self) -> None:
         """Take what came since the last time: the sender waits for one answer to all, and so may the disk."""
+        self._taking = True
         with ExitStack() as files:
+            files.callback(self._taken)
             batch, self._batch = self._batch, []
             for _, file in batch:
                 files.push(file)
