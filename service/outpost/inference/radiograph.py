@@ -141,8 +141,8 @@ class RadiographClassification:
             torch.stack(pictures),
             tuple(image.dataset for image in images),
             tuple(unread),
-            merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
-            copied,
+            notes=merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
+            copied=copied,
         )
 
     def _require_all(
