@@ -608,6 +608,20 @@ def test_a_request_that_cannot_be_taken_is_told_why_and_leaves_one_line(
     assert not list((service.storage / "spool" / ".incoming").iterdir())
 
 
+def test_a_part_of_another_type_is_judged_by_what_it_holds(service: Service, tmp_path: Path) -> None:
+    image = copy_of("CT_small.dcm", tmp_path / "x.dcm")
+    octets = "Content-Type: application/octet-stream"
+    aside = service.storage / "quarantine" / "NOT_DICOM"
+    before = len(list(aside.glob("*"))) if aside.exists() else 0
+    reply = post(
+        service,
+        body_of((octets, (tmp_path / "x.dcm").read_bytes()), ("Content-Type: image/jpeg", b"\xff\xd8")),
+    )
+    assert reply.status_code == 202
+    assert kept(service, image.StudyInstanceUID) == {image.SOPInstanceUID}
+    assert len(list(aside.glob("*"))) == before + 1, "nothing that came is lost"
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "identity", "several"])
 def test_a_compressed_body_is_unfolded(service: Service, tmp_path: Path, encoding: str) -> None:
     image = copy_of("CT_small.dcm", tmp_path / "x.dcm")

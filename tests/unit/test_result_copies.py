@@ -229,8 +229,13 @@ def test_a_value_longer_than_its_field_is_left_out() -> None:
     source["StudyDescription"] = RawDataElement(
         Tag("StudyDescription"), None, len(value), value, 0, True, True
     )
+    source["SpecificCharacterSet"] = RawDataElement(
+        Tag("SpecificCharacterSet"), None, len(value), value, 0, True, True
+    )
     copied = copied_from(source)
-    assert [note.detail for note in copied.notes] == ["not allowed by DICOM: StudyDescription (LO)"]
+    named = "not allowed by DICOM: SpecificCharacterSet (CS), StudyDescription (LO)"
+    assert [note.detail for note in copied.notes] == [named]
+    assert copied.label is None
 
 
 def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) -> None:
@@ -240,7 +245,9 @@ def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) ->
     item.add_new(0x00990010, "LO", "CREATOR")
 
     def edit(image: Dataset, _: int) -> None:
-        image.OtherPatientIDsSequence = [item]
+        labelled = Dataset()
+        labelled.SpecificCharacterSet, labelled.PatientID = "ISO_IR 100", "1"
+        image.OtherPatientIDsSequence = [item, labelled]
         keep_bytes(image)
         image.IssuerOfAccessionNumberSequence = []
         image["IssuerOfPatientIDQualifiersSequence"] = DataElement(
@@ -249,12 +256,31 @@ def test_sequences_are_kept_without_what_is_private_or_broken(tmp_path: Path) ->
 
     files, copied = both(tmp_path, edit)
     assert "OtherPatientIDsSequence.TypeOfPatientID (CS)" in copied.notes[0].detail
+    assert "OtherPatientIDsSequence (SQ)" in copied.notes[0].detail
     for file in files:
         made = pydicom.dcmread(file)
         (kept,) = made.OtherPatientIDsSequence
         assert [keyword_for_tag(tag) for tag in sorted(kept.keys())] == ["PatientID"]
         assert kept.get_item("PatientID").value == "ИБ".encode("cp1251")
         assert "IssuerOfAccessionNumberSequence" not in made
+
+
+def test_what_was_decoded_or_made_in_memory_is_encoded_again_or_left_out() -> None:
+    other = Dataset()
+    other.PatientID = "ИБ-1"
+    source = Dataset()
+    source.PatientName, source.StudyDate, source.OtherPatientIDsSequence = "Иванов^Иван", "20260101", [other]
+    source["PatientWeight"] = DataElement("PatientWeight", "DS", "70")
+    source["StudyID"] = DataElement(Tag("StudyID"), "US", "no number", already_converted=True)
+    copied = copied_from(source)
+    assert copied.label == b"ISO_IR 192"
+    assert [note.detail for note in copied.notes] == ["not allowed by DICOM: StudyID (US)"]
+    result = Dataset()
+    copied.put_into(result)
+    assert result.PatientName == "Иванов^Иван"
+    kept = result.OtherPatientIDsSequence[0].get_item("PatientID")
+    assert kept.value.rstrip() == "ИБ-1".encode()
+    assert (result.StudyDate, result.PatientWeight, result.StudyID) == ("20260101", 70, "")
 
 
 # --- character sets ---
@@ -319,6 +345,13 @@ def test_the_sites_word_on_a_sender_decodes_its_texts(tmp_path: Path, label: byt
         assert made.ContributingEquipmentSequence[0].Manufacturer == "Электрон"
 
 
+def test_a_label_of_utf8_that_all_texts_obey_is_believed_before_the_sites_word(tmp_path: Path) -> None:
+    name = "Иванов^Иван".encode()
+    files, copied = both(tmp_path, saying(SpecificCharacterSet=b"ISO_IR 192", PatientName=name), "cp1251")
+    assert copied.notes == ()
+    assert all(bytes_in(file, "PatientName") == raw("PatientName", name).value for file in files)
+
+
 @pytest.mark.parametrize("character_set", ["utf-8", "shift_jis", "no-such-codec"])
 def test_a_word_that_does_not_fit_leaves_texts_as_sent(tmp_path: Path, character_set: str) -> None:
     name = "Иванов^Иван\x98".encode("cp1251", "replace") + b"\x98\xff\xff"
@@ -362,6 +395,32 @@ def test_bytes_survive_being_read_and_written_again_in_another_transfer_syntax(t
         assert bytes_in(tmp_path / "again.dcm", "PatientID", implicit=True) == number
         subprocess.run(["dcmconv", "+te", tmp_path / "again.dcm", tmp_path / "explicit.dcm"], check=True)
         assert bytes_in(tmp_path / "explicit.dcm", "PatientID") == number
+
+
+@pytest.mark.parametrize("syntax", ["+ti", "+tb", "+td"], ids=["implicit", "big endian", "deflated"])
+def test_bytes_come_over_from_every_transfer_syntax(tmp_path: Path, syntax: str) -> None:
+    number = "ИБ-12/45".encode("cp1251")
+    other = Dataset()
+    other["PatientID"] = raw("PatientID", number)
+
+    def edit(image: Dataset, index: int) -> None:
+        image.OtherPatientIDsSequence = [other]
+        saying(SpecificCharacterSet=b"ISO_IR 192", PatientID=number, PatientBirthDate=b"unknown")(
+            image, index
+        )
+
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    for file in write_mr_series(tmp_path / "series", VOLUME, edit=edit):
+        subprocess.run(["dcmconv", syntax, file, folder / file.name], check=True)
+    images = list(stack_slices(read_headers(sorted(folder.iterdir()))).images)
+    copied = read_copied(images[0])
+    assert {note.code for note in copied.notes} == {NoteCode.VALUE_LEFT_OUT, NoteCode.TEXT_KEPT_AS_SENT}
+    for file in (segmentation(images, tmp_path, copied), report(images, tmp_path, copied)):
+        assert bytes_in(file, "PatientID") == number
+        (kept,) = pydicom.dcmread(file).OtherPatientIDsSequence
+        assert kept.get_item("PatientID").value == number
+        assert bytes_in(file, "PatientBirthDate") == b""
 
 
 def test_our_times_are_in_the_zone_that_the_result_names(tmp_path: Path) -> None:

@@ -191,6 +191,20 @@ def test_what_contradicts_the_positions_is_noted_and_what_only_differs_is_not(
     assert all(note.detail.endswith(f": {named}") for note in notes)
 
 
+@pytest.mark.parametrize("lean", [0.002, -0.0005], ids=["as much as a stack may", "a hair"])
+def test_slices_that_lean_and_jitter_within_tolerance_are_read_where_they_were_computed(
+    tmp_path: Path, lean: float
+) -> None:
+    def shift(image: Dataset, index: int) -> None:
+        jitter = 0.01 * (-1) ** index
+        image.ImagePositionPatient = [-100.0, -100.0 + 2 * lean * index, -50.0 + 2.0 * index + jitter]
+
+    stack = stack_slices(read_headers(write_mr_series(tmp_path / "series", VOLUME, edit=shift)))
+    file = written(tmp_path, stack)
+    # The readers take the slices to stand straight on the plane; the stack's tolerance is 0.05 mm.
+    assert_both_see(file, tmp_path / "nifti", seen(MASK.transpose(2, 1, 0), stack.affine), 0.05)
+
+
 def test_a_tilted_gantry_is_refused_not_straightened(tmp_path: Path) -> None:
     def tilt(image: Dataset, index: int) -> None:
         image.ImagePositionPatient = [-100.0, -100.0 + 0.5 * index, -50.0 + 2.0 * index]

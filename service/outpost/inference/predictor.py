@@ -23,6 +23,7 @@ from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.completeness import hold_if_more_may_come
 from outpost.inference.context import StudyContext
 from outpost.inference.header import read_headers
 from outpost.inference.result import GoldenVerdict, InferenceResult
@@ -104,6 +105,9 @@ class Predictor:
         self.verdict = None
         self._notes, self._context = (), context or StudyContext()
         judge = judge or self._own_judge
+        # Who overrules the filter answers for the study as it is.
+        overruled = self._context.overruled or judge.file.text == open_rules().text
+        context = self._context = replace(self._context, overruled=overruled)
         headers = read_headers(files)
         self.observed["images"] = observe.safely(
             lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
@@ -111,12 +115,13 @@ class Predictor:
         verdict = judge(headers)
         # Without the headers: those of thousands of images would stay until the next study.
         self.verdict = replace(verdict, accepted=())
-        taken = verdict.require()
+        try:
+            taken = verdict.require()
+        except InputRejected as rejection:
+            hold_if_more_may_come(rejection, headers, context)
+            raise
         kept = {id(header) for header in taken}
         left_out = [header for header in headers if id(header) not in kept]
-        # Who overrules the filter answers for the study as it is.
-        overruled = self._context.overruled or judge.file.text == open_rules().text
-        context = replace(self._context, overruled=overruled)
         case = self._task.read(taken, judge.file.rules.pixels, left_out, context)
         self.observed["pixels"] = observe.safely(
             lambda: [observe.of_pixels(pixels) for pixels in self._task.pixels(case)]

@@ -95,7 +95,9 @@ class VolumeSegmentation:
         judged = _judged(volume, images[0], pixels) if pixels is not None else ()
         notes = (*partial, *judged, *copied.notes, *contradictions((images[0], images[-1]), grid))
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml, grid, copied)
+        return VolumeCase(
+            view.apply(volume), view, images, notes=notes, voxel_ml=voxel_ml, grid=grid, copied=copied
+        )
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())

@@ -181,7 +181,9 @@ def _same_pixels(one: Dataset, other: Dataset) -> bool:
 
 def _decoded(dataset: Dataset) -> tuple[NDArray[Any], str]:
     """Stored values as unsigned numbers, and what colours they are."""
-    pixels, said = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, raw=True)
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    # pydicom's annotation says that each option is all of them.
+    pixels, said = decoder.as_array(dataset, raw=True, correct_unused_bits=False)  # type: ignore[arg-type] # as above
     colours = str(said["photometric_interpretation"])
     if colours in (PhotometricInterpretation.YBR_RCT, PhotometricInterpretation.YBR_ICT):
         colours = "RGB"  # the transform of JPEG 2000, undone by its decoder

@@ -16,7 +16,7 @@ none and finds nobody by it:
 Kept item by item by the same rules, without what is private or a sequence in them:
     OtherPatientIDsSequence, IssuerOfPatientIDQualifiersSequence, IssuerOfAccessionNumberSequence,
     DeidentificationMethodCodeSequence (SQ).
-Left out, whatever the VR: a value longer than the 65,534 bytes of a short field.
+Left out, whatever the VR: a value longer than 16,382 bytes, which might not fit its field in another character set.
 
 What is left out is named in a note VALUE_LEFT_OUT by keyword and VR. Attributes that the standard wants present
 (type 2) are then empty.
@@ -28,8 +28,9 @@ else without its accents. Where they cannot be decoded for certain (no label, an
 allow), the note TEXT_KEPT_AS_SENT says so.
 
 A site may say what a sender's texts are really encoded in. They are then decoded by it and written as ISO_IR 192, if
-all of them can be. Wanted where the archive decodes unlabelled texts by a setting of its own (Orthanc's
-DefaultEncoding) and others who read the result do not know it. An archive that compares bytes wants no such setting.
+all of them can be; a label of UTF-8 that all texts obey is believed before it. Wanted where the archive decodes
+unlabelled texts by a setting of its own (Orthanc's DefaultEncoding) and others who read the result do not know it. An
+archive that compares bytes wants no such setting.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from io import BytesIO
@@ -118,8 +119,9 @@ _TEXT_VRS: Final = frozenset({"PN", "LO", "SH", "UC", "LT", "ST", "UT"})
 _UID_VRS: Final = frozenset({"UI"})
 _CHARACTER_SET: Final = Tag("SpecificCharacterSet")
 _UTF8: Final = b"ISO_IR 192"
-# A short field's length is counted in 16 bits in Explicit VR.
-_LONGEST: Final = 0xFFFE
+# A short field's length is counted in 16 bits in Explicit VR, and a text may grow fourfold in UTF-8.
+_LONGEST: Final = 0x3FFE
+_LONGEST_LABEL: Final = 1024
 _MOST_ITEMS: Final = 64
 # Single-byte default repertoire: with any of these as label, or none, only ASCII is certain.
 _DEFAULT_LABELS: Final = ("", "ISO_IR 6", "ISO 2022 IR 6")
@@ -226,7 +228,6 @@ class Copied:
                 maker[element.tag] = element
             maker.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.AcquisitionEquipment)]
             result.ContributingEquipmentSequence = [maker, *result.get("ContributingEquipmentSequence", ())]
-
         keep_bytes(result)
 
     def now(self) -> datetime:
@@ -261,8 +262,8 @@ def copied_from(source: Dataset, character_set: str = "") -> Copied:
         character_set: what the site says its texts are really encoded in, as a name that Python's codecs know; empty
             where it says nothing.
     """
-    source = _encoded(source)
     left_out: dict[str, str] = {}
+    source = _encoded(source, left_out)
     elements = [
         element
         for keyword in (*ALWAYS, *IF_THERE)
@@ -273,12 +274,14 @@ def copied_from(source: Dataset, character_set: str = "") -> Copied:
         for keyword in EQUIPMENT
         if (element := _element(source, Tag(keyword), False, left_out)) is not None
     ]
-    label = _bytes_of(source, _CHARACTER_SET) if _CHARACTER_SET in source else None
+    label: bytes | None = _bytes_of(source, _CHARACTER_SET)
+    if label and len(label) > _LONGEST_LABEL:
+        left_out["SpecificCharacterSet"], label = "CS", None
     copied = Copied(
         elements=tuple(elements),
         equipment=tuple(equipment),
         frame_of_reference=_bytes_of(source, Tag("FrameOfReferenceUID")),
-        label=label,
+        label=label or None,
         zone=_zone(elements),
     )
     notes = []
@@ -286,11 +289,14 @@ def copied_from(source: Dataset, character_set: str = "") -> Copied:
         named = ", ".join(f"{keyword} ({vr})" for keyword, vr in sorted(left_out.items()))
         notes.append(Note(NoteCode.VALUE_LEFT_OUT, f"not allowed by DICOM: {named}"))
     texts = [(keyword, value) for keyword, value in _texts((*elements, *equipment)) if not _is_plain(value)]
+    values = [value for _, value in texts]
     encodings = _encodings_of_label(label or b"")
-    if texts and character_set and _all_decode([value for _, value in texts], [character_set]):
-        encodings = [character_set]
+    fits = encodings is not None and _all_decode(values, encodings)
+    # UTF-8 is the one encoding that bytes of another do not pass for.
+    proven = fits and encodings == [charset.python_encoding["ISO_IR 192"]]
+    if texts and character_set and not proven and _all_decode(values, [character_set]):
         copied = replace(copied, encodings=(character_set,)).in_utf8()
-    elif texts and (encodings is None or not _all_decode([value for _, value in texts], encodings)):
+    elif texts and not fits:
         why = "no SpecificCharacterSet" if not label else "SpecificCharacterSet does not fit"
         if character_set:
             why += ", nor does the site's character set"
@@ -309,10 +315,14 @@ def keep_bytes(dataset: Dataset, implicit_vr: bool = False) -> None:
     bytes of a value are the same, sequences aside.
     """
     correct_ambiguous_vr(dataset, is_little_endian=True)  # as it would do beside
+    _keep_bytes(dataset, implicit_vr)
+
+
+def _keep_bytes(dataset: Dataset, implicit_vr: bool) -> None:
     for element in list(dataset.elements()):
         if element.VR == "SQ":
             for item in dataset[element.tag].value:
-                keep_bytes(item, implicit_vr)
+                _keep_bytes(item, implicit_vr)
     # What it holds against the original character set, and has no public name.
     dataset.set_original_encoding(implicit_vr, True, dataset._character_set)
 
@@ -320,32 +330,22 @@ def keep_bytes(dataset: Dataset, implicit_vr: bool = False) -> None:
 # --- elements ---
 
 
-def _encoded(source: Dataset) -> Dataset:
-    """The attributes that are copied, each as the bytes of Explicit VR Little Endian or a sequence."""
+def _encoded(source: Dataset, left_out: dict[str, str]) -> Dataset:
+    """The attributes that are copied, each as the bytes of Explicit VR Little Endian or a sequence of such."""
     wanted = Dataset()
-    decoded = Dataset()
+    decoded: list[DataElement] = []
     for keyword in (*KEYWORDS, *EQUIPMENT):
         tag = Tag(keyword)
         if tag not in source:
             continue
         element = source.get_item(tag)
-        if isinstance(element, RawDataElement) or element.VR == "SQ":
+        if _is_raw(element) or tag == _CHARACTER_SET:
             wanted[tag] = element
         else:
-            decoded[tag] = element
+            decoded.append(element)
     if decoded:
-        character_set = decoded.get("SpecificCharacterSet") or wanted.get("SpecificCharacterSet")
-        if character_set:
-            decoded.SpecificCharacterSet = character_set
-        elif not all(text.isascii() for text in _own_texts(decoded)):
-            decoded.SpecificCharacterSet = "ISO_IR 192"
-        stream = DicomBytesIO()
-        stream.is_little_endian, stream.is_implicit_VR = True, False
-        write_dataset(stream, decoded)
-        again = read_dataset(BytesIO(stream.getvalue()), is_implicit_VR=False, is_little_endian=True)
-        for encoded in again.elements():
-            if encoded.tag not in wanted or encoded.tag == _CHARACTER_SET:
-                wanted[encoded.tag] = encoded
+        for encoded in _encoded_again(decoded, _bytes_of(wanted, _CHARACTER_SET), left_out):
+            wanted[encoded.tag] = encoded
     return wanted
 
 
@@ -354,6 +354,31 @@ def _is_raw(element: Element) -> bool:
     if isinstance(element, RawDataElement):
         return True
     return element.VR == "SQ" and all(_is_raw(inner) for item in element.value for inner in item.elements())
+
+
+def _encoded_again(
+    decoded: Sequence[DataElement], label: bytes, left_out: dict[str, str]
+) -> Iterator[Element]:
+    """Elements that somebody decoded, or made, as bytes again; in UTF-8 where no label says otherwise."""
+    character_set = label.decode("latin-1").split("\\") if label else "ISO_IR 192"
+    unlabelled = not label
+    for element in decoded:
+        one = Dataset()
+        one[element.tag] = element
+        plain = all(text.isascii() for text in _own_texts(one))
+        one.SpecificCharacterSet = character_set
+        stream = DicomBytesIO()
+        stream.is_little_endian, stream.is_implicit_VR = True, False
+        try:
+            write_dataset(stream, one)
+        except Exception:  # pydicom raises many types on values that are none of their VR
+            left_out[element.keyword] = str(element.VR)
+            continue
+        again = read_dataset(BytesIO(stream.getvalue()), is_implicit_VR=False, is_little_endian=True)
+        yield again.get_item(element.tag)
+        if unlabelled and not plain:
+            unlabelled = False
+            yield _raw(_CHARACTER_SET, "CS", _UTF8)
 
 
 def _element(source: Dataset, tag: BaseTag, always: bool, left_out: dict[str, str]) -> Element | None:
@@ -377,6 +402,9 @@ def _sequence(source: Dataset, tag: BaseTag, left_out: dict[str, str]) -> Elemen
         return None
     made = []
     for item in items:
+        if _CHARACTER_SET in item:  # texts of another character set than all others: not worth the confusion
+            left_out[keyword] = "SQ"
+            continue
         copy = Dataset()
         for element in list(item.elements()):
             inner = element.tag
@@ -418,9 +446,10 @@ def _bytes_of(source: Dataset, tag: BaseTag) -> bytes:
     if tag not in source:
         return b""
     element = source.get_item(tag)
+    if tag == _CHARACTER_SET and isinstance(element, DataElement):  # pydicom looks at it for its own purposes
+        terms = [element.value] if isinstance(element.value, str) else list(element.value or ())
+        return "\\".join(map(str, terms)).encode("latin-1", "replace")
     value = element.value if isinstance(element, RawDataElement) else None
-    if isinstance(value, str):
-        value = value.encode()  # as pydicom gives SpecificCharacterSet that it has looked at
     return value.rstrip(b"\0") if isinstance(value, bytes) else b""
 
 

@@ -94,7 +94,7 @@ def write_segmentation(
     first, last = _extent(mask)
     now = copied.now()
     dataset = Segmentation(
-        source_images=[_bare(image, grid, index) for index, image in enumerate(images)],
+        source_images=_bare(images, grid),
         pixel_array=mask[first : last + 1],
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[description],
@@ -141,13 +141,13 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return (int(filled[0]), int(filled[-1])) if len(filled) else (0, len(mask) - 1)
 
 
-def _bare(image: Dataset, grid: Grid, index: int) -> Dataset:
-    """An image of which only identity is the sender's; its geometry is the grid's, all else empty."""
-    bare = Dataset()
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(bare, keyword, str(image[keyword].value))
-    bare.FrameOfReferenceUID = "2.25.0"  # the sender's own takes its place as it is
-    bare.Modality = ""
+def _bare(images: Sequence[Dataset], grid: Grid) -> list[Dataset]:
+    """Images of which only identity is the sender's; their geometry is the grid's, all else empty."""
+    first = images[0]
+    shared = Dataset()
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(shared, keyword, str(first[keyword].value))
+    shared.FrameOfReferenceUID = "2.25.0"  # the sender's own takes its place as it is
     for keyword in (
         "PatientID",
         "PatientName",
@@ -156,16 +156,23 @@ def _bare(image: Dataset, grid: Grid, index: int) -> Dataset:
         "AccessionNumber",
         "StudyID",
     ):
-        setattr(bare, keyword, "")
-    bare.StudyDate = bare.StudyTime = bare.ReferringPhysicianName = None
-    bare.Rows, bare.Columns = image.Rows, image.Columns
-    bare.ImageOrientationPatient = [_decimal(value) for value in grid.orientation]
-    bare.ImagePositionPatient = [_decimal(value) for value in grid.position(index)]
-    bare.PixelSpacing = [_decimal(value) for value in grid.pixel_spacing]
-    bare.SliceThickness = bare.SpacingBetweenSlices = _decimal(grid.slice_spacing)
-    if _says(image, "LossyImageCompression") == "01":
-        bare.LossyImageCompression = "01"
-    return bare
+        setattr(shared, keyword, "")
+    shared.StudyDate = shared.StudyTime = shared.ReferringPhysicianName = None
+    shared.Modality = ""
+    shared.Rows, shared.Columns = first.Rows, first.Columns
+    shared.ImageOrientationPatient = [_decimal(value) for value in grid.orientation]
+    shared.PixelSpacing = [_decimal(value) for value in grid.pixel_spacing]
+    shared.SliceThickness = shared.SpacingBetweenSlices = _decimal(grid.slice_spacing)
+    if any(_says(image, "LossyImageCompression") == "01" for image in images):
+        shared.LossyImageCompression = "01"
+    made = []
+    for index, image in enumerate(images):
+        bare = Dataset()
+        bare.update(shared)
+        bare.SOPClassUID, bare.SOPInstanceUID = str(image.SOPClassUID), str(image.SOPInstanceUID)
+        bare.ImagePositionPatient = [_decimal(value) for value in grid.position(index)]
+        made.append(bare)
+    return made
 
 
 def _decimal(value: float) -> DSfloat:
