@@ -211,8 +211,8 @@ class Orthanc:
         folder: Path,
         modalities: dict[str, list[Any]],
         plugins: Sequence[str] = (),
-        encoding: str = "Latin1",
         lua: Sequence[Path] = (),
+        encoding: str = "Latin1",
     ) -> None:
         self.port, self.http_port = free_port(), free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,8 +230,8 @@ class Orthanc:
                     "AuthenticationEnabled": False,
                     "DicomModalities": modalities,
                     "Plugins": list(plugins),
-                    "DefaultEncoding": encoding,
                     "LuaScripts": [str(script) for script in lua],
+                    "DefaultEncoding": encoding,
                 }
             )
         )

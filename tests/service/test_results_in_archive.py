@@ -230,6 +230,15 @@ def test_missing_radiographs_are_waited_for_then_told_and_made_up_for(
     rung = full_rung(radiographs._bundle)
     with pytest.raises(StudyIncomplete, match="holds 2 images, NumberOfSeriesRelatedInstances says 3"):
         radiographs.read(chests[:2], context=StudyContext(forced=False))
+
+    def of_another_kind(image: Dataset, _: int) -> None:
+        image.Modality = "US"
+
+    others = changed(chests[:1], tmp_path / "other", of_another_kind)
+    with pytest.raises(StudyIncomplete, match="ended in the middle"):
+        radiographs.read(others, context=StudyContext(forced=False, broken_off=BROKEN))
+    with pytest.raises(InputRejected):
+        radiographs.read(others, context=StudyContext(broken_off=BROKEN))
     answered = Judge(open_rules())
     case = radiographs.read(chests[:2], answered, StudyContext(forced=False))
     assert [note.code for note in case.notes] == [NoteCode.STUDY_PARTIAL]

@@ -246,7 +246,9 @@ def test_a_gap_is_held_only_where_more_may_come() -> None:
     with pytest.raises(StudyIncomplete):
         hold_if_more_may_come(rejection, series(WHOLE, ImagesInSeries=61), context(False))
     other = InputRejected(Code.GEOMETRY_MISSING, "lacks PixelSpacing")
-    hold_if_more_may_come(other, headers, context(False, BROKEN))
+    hold_if_more_may_come(other, series(WHOLE, ImagesInSeries=61), context(False))
+    with pytest.raises(StudyIncomplete):
+        hold_if_more_may_come(other, headers, context(False, BROKEN))
 
 
 # --- radiographs ---

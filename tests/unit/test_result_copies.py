@@ -397,6 +397,32 @@ def test_bytes_survive_being_read_and_written_again_in_another_transfer_syntax(t
         assert bytes_in(tmp_path / "explicit.dcm", "PatientID") == number
 
 
+@pytest.mark.parametrize("syntax", ["+ti", "+tb", "+td"], ids=["implicit", "big endian", "deflated"])
+def test_bytes_come_over_from_every_transfer_syntax(tmp_path: Path, syntax: str) -> None:
+    number = "ИБ-12/45".encode("cp1251")
+    other = Dataset()
+    other["PatientID"] = raw("PatientID", number)
+
+    def edit(image: Dataset, index: int) -> None:
+        image.OtherPatientIDsSequence = [other]
+        saying(SpecificCharacterSet=b"ISO_IR 192", PatientID=number, PatientBirthDate=b"unknown")(
+            image, index
+        )
+
+    folder = tmp_path / "sent"
+    folder.mkdir()
+    for file in write_mr_series(tmp_path / "series", VOLUME, edit=edit):
+        subprocess.run(["dcmconv", syntax, file, folder / file.name], check=True)
+    images = list(stack_slices(read_headers(sorted(folder.iterdir()))).images)
+    copied = read_copied(images[0])
+    assert {note.code for note in copied.notes} == {NoteCode.VALUE_LEFT_OUT, NoteCode.TEXT_KEPT_AS_SENT}
+    for file in (segmentation(images, tmp_path, copied), report(images, tmp_path, copied)):
+        assert bytes_in(file, "PatientID") == number
+        (kept,) = pydicom.dcmread(file).OtherPatientIDsSequence
+        assert kept.get_item("PatientID").value == number
+        assert bytes_in(file, "PatientBirthDate") == b""
+
+
 def test_our_times_are_in_the_zone_that_the_result_names(tmp_path: Path) -> None:
     files, copied = both(tmp_path, saying(TimezoneOffsetFromUTC=b"+1345"))
     for file in files:

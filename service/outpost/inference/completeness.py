@@ -83,25 +83,18 @@ def require_all_radiographs(
 def hold_if_more_may_come(
     rejection: InputRejected, study: Sequence[ImageHeader], context: StudyContext
 ) -> None:
-    """Hold a study that was refused for want of slices, where headers or transfer say that there are more.
+    """Hold a study that was refused, where the transfer broke off, or where slices are missing that headers announce.
 
     Raises:
         StudyIncomplete: images may still come.
     """
-    if (
-        context.forced
-        or context.overruled
-        or rejection.code
-        not in (
-            Code.SLICES_MISSING,
-            Code.SLICES_UNEVEN,
-            Code.NO_SERIES_FOR_BUNDLE,
-        )
-    ):
+    if context.forced or context.overruled:
         return
     signs = list(context.broken_off)
-    for uid in dict.fromkeys(header.series_instance_uid for header in study):
-        signs += _lacks_by_count([header for header in study if header.series_instance_uid == uid], study)[0]
+    if rejection.code in (Code.SLICES_MISSING, Code.SLICES_UNEVEN, Code.NO_SERIES_FOR_BUNDLE):
+        for uid in dict.fromkeys(header.series_instance_uid for header in study):
+            series = [header for header in study if header.series_instance_uid == uid]
+            signs += _lacks_by_count(series, study)[0]
     if signs:
         raise StudyIncomplete((rejection.message, *signs)) from rejection
 

@@ -24,6 +24,7 @@ from outpost.filter.verdict import HeaderVerdict, Judge
 from outpost.inference import broken, engines
 from outpost.inference.bundle import Bundle, RadiographManifest, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
+from outpost.inference.completeness import hold_if_more_may_come
 from outpost.inference.context import StudyContext
 from outpost.inference.header import read_study
 from outpost.inference.result import GoldenVerdict, InferenceResult
@@ -108,10 +109,13 @@ class Predictor:
         self.verdict, self.step = None, Step.READ
         self._notes, self._context = (), context or StudyContext()
         judge = judge or self._own_judge
+        # Who overrules the filter answers for the study as it is.
+        overruled = self._context.overruled or judge.file.text == open_rules().text
+        context = self._context = replace(self._context, overruled=overruled)
         headers, unreadable = read_study(files)
         broken.require_something(unreadable, len(headers))
         identity = require_one_patient(
-            [*headers, *unreadable], judge.file.rules.identity, self._context.character_set
+            [*headers, *unreadable], judge.file.rules.identity, context.character_set
         )
         self.observed["images"] = observe.safely(
             lambda: observe.of_headers((header.series_instance_uid, header.dataset) for header in headers)
@@ -120,14 +124,15 @@ class Predictor:
         # Without the headers: those of thousands of images would stay until the next study.
         self.verdict = broken.counted_in(replace(verdict, accepted=()), unreadable)
         wanted = broken.wanted_of(unreadable, self._classes)
-        # Who overrules the filter answers for the study as it is.
-        overruled = self._context.overruled or judge.file.text == open_rules().text
-        known = replace(self._context, overruled=overruled)
         try:
-            taken = verdict.require()
+            try:
+                taken = verdict.require()
+            except InputRejected as rejection:
+                hold_if_more_may_come(rejection, headers, context)
+                raise
             kept = {id(header) for header in taken}
             left_out = [header for header in headers if id(header) not in kept]
-            case = self._task.read(taken, judge.file.rules.pixels, left_out, known)
+            case = self._task.read(taken, judge.file.rules.pixels, left_out, context)
         except InputRejected as rejection:
             raise broken.blamed(rejection, wanted) from rejection
         if isinstance(self._bundle.manifest, VolumeManifest):

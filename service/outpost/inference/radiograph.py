@@ -26,7 +26,7 @@ from outpost.filter.pixels import judge_displayed
 from outpost.filter.thumbnail import without_border
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
-from outpost.inference.completeness import require_all_radiographs
+from outpost.inference.completeness import hold_if_more_may_come, require_all_radiographs
 from outpost.inference.context import StudyContext
 from outpost.inference.copying import read_copied
 from outpost.inference.decode import decode_image, refusing
@@ -136,17 +136,19 @@ class RadiographClassification:
                     first_rejection = rejection
                 unread.append((header.dataset, rejection.code))
         if not pictures:
-            raise first_rejection or InputRejected(
+            none_read = first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
+            hold_if_more_may_come(none_read, (*headers, *left_out), context)
+            raise none_read
         copied = read_copied(images[0], context.character_set)
         return RadiographCase(
             torch.stack([picture.pixels for picture in pictures]),
             tuple(image.dataset for image in images),
             tuple(unread),
-            merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
-            tuple(picture.padded for picture in pictures),
-            copied,
+            notes=merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
+            padded=tuple(picture.padded for picture in pictures),
+            copied=copied,
         )
 
     def _require_all(

@@ -103,8 +103,16 @@ class VolumeSegmentation:
             *contradictions((images[0], images[-1]), grid),
         )
         voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        padded = None if volume.padded is None else view.apply(volume.padded)
-        return VolumeCase(view.apply(volume.values), view, images, notes, voxel_ml, padded, grid, copied)
+        return VolumeCase(
+            view.apply(volume.values),
+            view,
+            images,
+            notes=notes,
+            voxel_ml=voxel_ml,
+            padded=None if volume.padded is None else view.apply(volume.padded),
+            grid=grid,
+            copied=copied,
+        )
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())

@@ -180,6 +180,9 @@ class Assembly:
             transfer.check(now)
         half = {transfer.row for transfer in transfers if transfer.in_instance()}
         with self._lock:
+            for transfer in transfers:  # over a slow link one instance can take minutes
+                if transfer.row is not None and (sent_to := self._receiving.get(transfer.row)):
+                    sent_to.last_sign = max(sent_to.last_sign, transfer.last_sign)
             due = {
                 row: by
                 for row, study in self._receiving.items()

@@ -338,7 +338,8 @@ class StorageScp:
                 address=_address(event.assoc),
             )
         except InstanceRefused as refused:
-            if self._spool.may_be_image(str(request.AffectedSOPClassUID)):
+            sop_class = refused.sop_class or str(request.AffectedSOPClassUID)
+            if self._spool.may_be_image(sop_class):
                 sender.transfer.refused(str(request.AffectedSOPInstanceUID), refused.refusal)
             self._turn_away("instance", refused.refusal.name, refused.comment, event.assoc, refused.__cause__)
             return _answer_to(refused, str(request.AffectedSOPClassUID))
@@ -356,7 +357,7 @@ def _storage_refused(association: Association) -> list[str]:
     """Storage classes that were asked for and are in no accepted context."""
     accepted = {context.abstract_syntax for context in association.accepted_contexts}
     asked = {context.abstract_syntax for context in association.rejected_contexts} - accepted
-    return sorted(str(uid) for uid in asked if uid is not None and is_storage(str(uid)))
+    return sorted({name_of(str(uid)) for uid in asked if uid is not None and is_storage(str(uid))})
 
 
 # What may be wrong with an object that is no image, and no reason to hold up the images behind it.

@@ -51,7 +51,6 @@ class _Ready:
     path: Path
     header: Header
     instance: Instance
-    address: str  # of who sent it
 
 
 class FilesMissing(Exception):
@@ -171,7 +170,7 @@ class Spool:
         if announced_uid is not None and announced_uid != header.sop_uid:
             raise InstanceRefused(Refusal.UID_MISMATCH, header.sop_class, header.sop_uid)
         sync_file(path)
-        return _Ready(number, path, header, self._instance(path, header, digest, source, address), address)
+        return _Ready(number, path, header, self._instance(path, header, digest, source, address))
 
     def _instance(self, path: Path, header: Header, digest: str, source: str, address: str = "") -> Instance:
         return Instance(
@@ -188,7 +187,7 @@ class Spool:
             address=address,
         )
 
-    def _refusal(self, error: Exception, path: Path, source: str, address: str) -> InstanceRefused:
+    def _refusal(self, error: Exception, path: Path, source: str, address: str = "") -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
         if isinstance(error, InstanceRefused):
             refused = error
@@ -241,48 +240,13 @@ class Spool:
                 return {
                     number: one for each in ready for number, one in self._admit([each], transfer).items()
                 }
-            refused = self._refusal(error, ready[0].path, ready[0].instance.source, ready[0].address)
+            refused = self._refusal(error, ready[0].path, ready[0].instance.source, ready[0].instance.address)
             refused.sop_class, refused.sop_uid = ready[0].header.sop_class, ready[0].header.sop_uid
             return {ready[0].number: refused}
         for one in ready:
             if one.number not in found:
                 found |= self._contradicting(one, transfer)
         return found
-
-    def _contradicting(
-        self, one: _Ready, transfer: str
-    ) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
-        """What becomes of an instance whose UID is held with other values: perhaps it is only encoded differently."""
-        held = self._journal.lookup(one.instance.sop_uid)
-        answer = self._same_image(one, held) if held is not None else None
-        if held is not None and answer is not None and answer.same:
-            # By the digest of the instance that is held, the journal knows it for that one.
-            return self._admit([replace(one, instance=replace(one.instance, digest=held.digest))], transfer)
-        conflict = InstanceRefused(
-            Refusal.CONTENT_CONFLICT,
-            one.header.sop_class,
-            one.header.sop_uid,
-            answer.comment if answer is not None else "",
-        )
-        return {one.number: self._refusal(conflict, one.path, one.instance.source, one.address)}
-
-    def _same_image(self, one: _Ready, held: Instance) -> Answer | None:
-        """Compare what arrived with what is held, or with its digest alone where its file is gone."""
-        if (held.study_uid, held.series_uid, held.sop_class) != (
-            one.header.study_uid,
-            one.header.series_uid,
-            one.header.sop_class,
-        ):
-            return None
-        return compare(one.path, self._held_file(held), held.digest)
-
-    def _held_file(self, held: Instance) -> Path | None:
-        """Where the bytes of a known instance are now, in the spool or in quarantine; None where they are gone."""
-        revisions = self._journal.revisions(held.study_uid)
-        folders = [self.folder(held.study_uid)]
-        folders += [self.quarantine_folder(r, r.reason) for r in reversed(revisions) if r.reason]
-        files = (folder / f"{held.sop_uid}.dcm" for folder in folders)
-        return next((file for file in files if file.exists()), None)
 
     def _keep_with_ended(self, study: StudyRecord) -> None:
         """What came late to a study that lies in quarantine joins its files there, and the spool is free again.
@@ -304,6 +268,41 @@ class Spool:
         here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
+
+    def _contradicting(
+        self, one: _Ready, transfer: str
+    ) -> dict[int, tuple[Header, StudyRecord | None] | InstanceRefused]:
+        """What becomes of an instance whose UID is held with other values: perhaps it is only encoded differently."""
+        held = self._journal.lookup(one.instance.sop_uid)
+        answer = self._same_image(one, held) if held is not None else None
+        if held is not None and answer is not None and answer.same:
+            # By the digest of the instance that is held, the journal knows it for that one.
+            return self._admit([replace(one, instance=replace(one.instance, digest=held.digest))], transfer)
+        conflict = InstanceRefused(
+            Refusal.CONTENT_CONFLICT,
+            one.header.sop_class,
+            one.header.sop_uid,
+            answer.comment if answer is not None else "",
+        )
+        return {one.number: self._refusal(conflict, one.path, one.instance.source, one.instance.address)}
+
+    def _same_image(self, one: _Ready, held: Instance) -> Answer | None:
+        """Compare what arrived with what is held, or with its digest alone where its file is gone."""
+        if (held.study_uid, held.series_uid, held.sop_class) != (
+            one.header.study_uid,
+            one.header.series_uid,
+            one.header.sop_class,
+        ):
+            return None
+        return compare(one.path, self._held_file(held), held.digest)
+
+    def _held_file(self, held: Instance) -> Path | None:
+        """Where the bytes of a known instance are now, in the spool or in quarantine; None where they are gone."""
+        revisions = self._journal.revisions(held.study_uid)
+        folders = [self.folder(held.study_uid)]
+        folders += [self.quarantine_folder(r, r.reason) for r in reversed(revisions) if r.reason]
+        files = (folder / f"{held.sop_uid}.dcm" for folder in folders)
+        return next((file for file in files if file.exists()), None)
 
     def _place(self, ready: Sequence[_Ready]) -> None:
         """Link, not rename: an existing file is never overwritten."""
@@ -337,9 +336,8 @@ class Spool:
         os.link(arrived, kept)
         sync_file(kept)
         sync_folder(folder)
-        self._journal.refuse(
-            refusal.name, str(kept.relative_to(self.root)), kept.stat().st_size, source, address
-        )
+        size = kept.stat().st_size
+        self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), size, source, address)
 
     # --- files of a study ---
 

@@ -82,9 +82,7 @@ class StowRequest:
         """`address` is the sender's. `study_uid`: what the request's path names, if anything; only its are taken."""
         self._spool = spool
         self._assembly = assembly
-        self._transfer = assembly.transfer(
-            _SOURCE, address, what="request", half=lambda: self._file is not None
-        )
+        self._transfer = assembly.transfer("stow", address, what="request", half=self._part_is_untaken)
         self._address = address
         self._study_uid = study_uid
         self._doors = doors or Doors()
@@ -96,6 +94,7 @@ class StowRequest:
         self._file: IO[bytes] | None = None
         self._batch: list[tuple[Path, ExitStack]] = []  # whole parts that are not taken yet
         self._batch_bytes, self._batch_began = 0, 0.0
+        self._taking = False
         self._turn = asyncio.Lock()  # one thread at a time handles what came
         self._full: InstanceRefused | None = None
 
@@ -146,6 +145,13 @@ class StowRequest:
             async with self._turn:
                 if self._batch and time.monotonic() - self._batch_began >= _BATCH_SECONDS:
                     await run_in_threadpool(self._take_batch)
+
+    def _taken(self) -> None:
+        self._taking = False
+
+    def _part_is_untaken(self) -> bool:
+        """Whether a part is arriving, or here and not yet in the journal."""
+        return self._file is not None or bool(self._batch) or self._taking
 
     def reply(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and DICOM JSON body (PS3.18 10.5.3): 200 all stored, 202 some, 409 none."""
@@ -198,6 +204,8 @@ class StowRequest:
 
     def _fail(self, refused: InstanceRefused) -> None:
         self._failed.append(refused)
+        if self._spool.may_be_image(refused.sop_class):
+            self._transfer.refused(refused.sop_uid, refused.refusal)
         self._doors.turned_away(
             "instance", refused.refusal.name, refused.comment, _SOURCE, self._address, refused.__cause__
         )
@@ -212,17 +220,15 @@ class StowRequest:
 
     def _take_batch(self) -> None:
         """Take what came since the last time: the sender waits for one answer to all, and so may the disk."""
+        self._taking = True
         with ExitStack() as files:
+            files.callback(self._taken)
             batch, self._batch = self._batch, []
             for _, file in batch:
                 files.push(file)
             paths = [path for path, _ in batch]
             answers = self._spool.take_all(
-                paths,
-                _SOURCE,
-                transfer=self._transfer.name,
-                address=self._address,
-                study_uid=self._study_uid,
+                paths, _SOURCE, address=self._address, study_uid=self._study_uid, transfer=self._transfer.name
             )
             for path, taken in zip(paths, answers, strict=True):
                 if isinstance(taken, InstanceRefused):

@@ -67,11 +67,11 @@ class Transfer:
         self._sent: Counter[str] = Counter()  # instances by study UID, known ones too
         self._refused: dict[str, Refusal] = {}  # by announced instance UID
         self._over = False
-        self._last_sign = time.monotonic()
+        self.last_sign = time.monotonic()  # of anything that came
 
     def moved(self) -> None:
         """Bytes have come."""
-        self._last_sign = time.monotonic()
+        self.last_sign = time.monotonic()
 
     def took(self, header: Header, study: StudyRecord | None) -> None:
         """An instance was taken, or was known."""
@@ -81,7 +81,7 @@ class Transfer:
             self._refused.pop(header.sop_uid, None)
             if study is not None:
                 self.row = study.row
-            self._last_sign = time.monotonic()
+            self.last_sign = time.monotonic()
         if first:
             self._assembly.transfer_began(self)
 
@@ -99,7 +99,7 @@ class Transfer:
         """Call it broken off where its peer is gone, or silent in the middle of an image (monotonic seconds)."""
         if self._over:
             return
-        silent = now - self._last_sign > SILENT_SECONDS and self._half()
+        silent = now - self.last_sign > SILENT_SECONDS and self._half()
         if silent or not self._alive():
             self.broke_off()
 
