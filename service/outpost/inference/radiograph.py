@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from torch.nn import functional
 
-from outpost.codes.notes import Note, merged
+from outpost.codes.notes import Note, NoteCode, merged
 from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.drift.book import Value
+from outpost.filter.doubt import notes_of
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
@@ -53,12 +54,14 @@ class RadiographCase:
         images: attributes of each without its pixels; none for the golden case.
         unread: attributes of those whose pixels could not be read or were refused, and why.
         notes: what was seen in reading that the result must say.
+        policy: whether answers are judged; None judges none.
     """
 
     pixels: torch.Tensor
     images: tuple[Dataset, ...] = ()
     unread: tuple[tuple[Dataset, str], ...] = ()
     notes: tuple[Note, ...] = ()
+    policy: PixelPolicy | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -125,7 +128,7 @@ class RadiographClassification:
             raise first_rejection or InputRejected(
                 Code.NO_SERIES_FOR_BUNDLE, "; ".join(refused) or "the study holds no images"
             )
-        return RadiographCase(torch.stack(pictures), tuple(images), tuple(unread), merged(notes))
+        return RadiographCase(torch.stack(pictures), tuple(images), tuple(unread), merged(notes), pixels)
 
     def golden_case(self) -> RadiographCase:
         if self._manifest.golden.case != "chest_phantom":
@@ -175,7 +178,31 @@ class RadiographClassification:
         return Written((write_report(reports, self._manifest.report, provenance, revision, output_dir),))
 
     def doubts(self, case: RadiographCase, output: NDArray[np.float32]) -> tuple[Note, ...]:
-        return ()
+        if case.policy is None or case.policy.plausible == "off":
+            return ()
+        # Told, never held: an answer that says how sure it is withholds nothing, and the other images' answers stand.
+        return tuple(
+            Note(NoteCode.RESULT_DOUBTFUL, f"image {number} of {len(output)}: {doubt}")
+            for number, answers in enumerate(output, start=1)
+            if (doubt := self._doubt(answers))
+        )
+
+    def _doubt(self, answers: NDArray[np.float32]) -> str:
+        """Which answers to one image are doubtful, with their probabilities; empty where none is."""
+        limits = self._manifest.doubtful
+        view, rotation, _, inverted = _by_head(answers)
+        shown = VIEWS[int(view.argmax())]
+        if shown in limits.views:
+            return f"it shows {shown.replace('_', ' ')} ({view.max():.2f}), which the model knows nothing of"
+        # Of how an image lies that shows no chest, nothing is reported.
+        reported = {"view": view.max()}
+        if shown != "other":
+            reported |= {
+                "turn": rotation.max(),
+                "reversal": max(inverted[0], 1 - inverted[0]),
+            }
+        weak = [f"{name} {value:.2f}" for name, value in reported.items() if value < limits.below]
+        return f"{', '.join(weak)} ({limits.below:g} is enough)" if weak else ""
 
     def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
         return [image.numpy() for image in case.pixels]
@@ -309,14 +336,14 @@ def _read_pixels(image: ImageHeader) -> torch.Tensor:
     return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
 
 
-def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> list[Note]:
+def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> tuple[Note, ...]:
     """What the pixel verdict found in an image and the policy accepts."""
     verdict = judge_displayed(picture.numpy(), header.modality, policy)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
         )
-    return [Note(finding.code, f"{header.path.name}: {finding.detail}") for finding in verdict.findings]
+    return notes_of(verdict, header.path.name)
 
 
 def _slope(dataset: Dataset) -> float:

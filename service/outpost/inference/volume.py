@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from outpost.codes.notes import Note
+from outpost.codes.notes import Note, NoteCode
 from outpost.delivery.seg import write_segmentation
 from outpost.drift.book import Value
+from outpost.filter.doubt import notes_of
+from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
 from outpost.inference.bundle import Bundle, VolumeManifest
@@ -22,6 +24,7 @@ from outpost.inference.golden import dice, read_golden, write_golden
 from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
 from outpost.inference.phantom import head_phantom
+from outpost.inference.plausible import Limits, read_organ
 from outpost.inference.result import Written
 from outpost.inference.selection import choose_stack
 from outpost.inference.series import read_volume
@@ -41,14 +44,21 @@ class VolumeCase:
         images: attributes of the slices without their pixels, in the order of the series; none for the
             golden case.
         notes: what was seen in reading that the result must say.
-        voxel_ml: volume of a voxel, millilitres.
+        spacing_mm: between voxels of `volume` along its axes.
+        policy: by which the answer is judged; None judges nothing.
     """
 
     volume: NDArray[np.float32]
     view: RasView
     images: tuple[Dataset, ...]
     notes: tuple[Note, ...] = ()
-    voxel_ml: float = 0.001
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    policy: PixelPolicy | None = None
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, millilitres."""
+        return float(np.prod(self.spacing_mm)) / 1000
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,6 +71,7 @@ class VolumeSegmentation:
     def __init__(self, bundle: Bundle) -> None:
         assert isinstance(bundle.manifest, VolumeManifest)  # as `task` in it says
         self._manifest = bundle.manifest
+        self._limits = _limits(bundle, bundle.manifest)
 
     def read(
         self,
@@ -73,9 +84,10 @@ class VolumeSegmentation:
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
-        notes = _judged(volume, images[0], pixels) if pixels is not None else ()
-        voxel_ml = float(np.prod(stack.spacing_mm)) / 1000
-        return VolumeCase(view.apply(volume), view, images, notes, voxel_ml)
+        spacing = tuple(stack.spacing_mm[axis] for axis in view.axes)
+        turned = view.apply(volume)
+        notes = _judged(volume, turned, spacing, view, images[0], pixels) if pixels is not None else ()
+        return VolumeCase(turned, view, images, notes, (spacing[0], spacing[1], spacing[2]), pixels)
 
     def golden_case(self) -> VolumeCase:
         return VolumeCase(head_phantom(), RasView((0, 1, 2), (False, False, False)), ())
@@ -100,7 +112,18 @@ class VolumeSegmentation:
         )
 
     def doubts(self, case: VolumeCase, output: NDArray[np.bool_]) -> tuple[Note, ...]:
-        return ()
+        policy = case.policy
+        if policy is None or policy.plausible == "off":
+            return ()
+        judged = self._limits.judge(case.volume, output, case.spacing_mm)
+        if judged.grade == "plausible":
+            return ()
+        told = f"the answer is unlike what the model gives on what it is for: {judged.told}"
+        if judged.grade == "implausible" and policy.plausible == "reject":
+            raise InputRejected(PixelCode.PIXELS_ANATOMY, told)
+        if policy.unsure != "accept":
+            raise InputRejected(PixelCode.PIXELS_UNSURE, told, hold=policy.unsure == "hold")
+        return (Note(NoteCode.RESULT_DOUBTFUL, told),)
 
     def pixels(self, case: VolumeCase) -> list[NDArray[np.float32]]:
         return [case.volume]
@@ -116,12 +139,43 @@ class VolumeSegmentation:
         write_golden(output, expected)
 
 
-def _judged(volume: NDArray[np.float32], image: Dataset, policy: PixelPolicy) -> tuple[Note, ...]:
-    """What the pixel verdict found and the policy accepts. `volume` is (column, row, slice)."""
+def _limits(bundle: Bundle, manifest: VolumeManifest) -> Limits:
+    likeness = manifest.plausible.likeness
+    if likeness is None:
+        return Limits(manifest.plausible.volume_ml)
+    organ = read_organ(bundle.path / likeness.path, likeness.sha256)
+    return Limits(
+        manifest.plausible.volume_ml, organ, likeness.doubtful_below, likeness.implausible_below
+    )
+
+
+def _judged(
+    volume: NDArray[np.float32],
+    turned: NDArray[np.float32],
+    spacing_mm: Sequence[float],
+    view: RasView,
+    image: Dataset,
+    policy: PixelPolicy,
+) -> tuple[Note, ...]:
+    """What the pixel verdict found and the policy accepts. `volume` is (column, row, slice), `turned` as in a case."""
     slices = [volume[:, :, index].T for index in slices_to_judge(volume.shape[2], policy)]
-    verdict = judge_volume(slices, image, policy)
+    asked = bool(policy.expected_anatomy) and policy.anatomy != "off"
+    planes = [cut_across(turned, spacing_mm, axis, policy) for axis in range(3) if view.axes[axis] != 2]
+    verdict = judge_volume(slices, image, policy, planes if asked else ())
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"slices of the series: {against.detail}", hold=against.action == "hold"
         )
-    return tuple(Note(finding.code, finding.detail) for finding in verdict.findings)
+    return notes_of(verdict)
+
+
+def cut_across(
+    volume: NDArray[np.float32], spacing_mm: Sequence[float], axis: int, policy: PixelPolicy
+) -> list[NDArray[np.float32]]:
+    """Slices across an axis, upright, with pixels as tall as they are wide but for half of one."""
+    across, up = (spacing for other, spacing in enumerate(spacing_mm) if other != axis)
+    wide, tall = (max(1, round(spacing / min(across, up))) for spacing in (across, up))
+    return [
+        np.rot90(np.take(volume, index, axis)).repeat(tall, axis=0).repeat(wide, axis=1)
+        for index in slices_to_judge(volume.shape[axis], policy)
+    ]
