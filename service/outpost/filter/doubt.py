@@ -1,34 +1,25 @@
-"""What a result says of findings that its rule set accepts: each by its own code, and that the result is doubtful.
+"""Which findings of the pixel verdict, where a rule set accepts them, make a result doubtful.
 
 The one place where a finding becomes doubt, for every task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from outpost.codes.notes import Note, NoteCode
 from outpost.filter.pixel_codes import PixelCode
-from outpost.filter.pixels import PixelVerdict
 
 # Writing on an image says nothing against what the image shows.
-_NO_DOUBT: Final = frozenset((PixelCode.PIXELS_TEXT,))
+_DOUBTS: Final = frozenset(PixelCode) - {PixelCode.PIXELS_TEXT}
 
 
-def notes_of(verdict: PixelVerdict, where: str = "") -> tuple[Note, ...]:
-    """Notes of the findings of an accepted image or volume.
-
-    Args:
-        verdict: with nothing against computing.
-        where: which image it is, without what its sender named it.
-    """
-    return tuple(
-        note for finding in verdict.findings for note in accepted(finding.code, finding.detail, where)
-    )
-
-
-def accepted(code: PixelCode, detail: str, where: str = "") -> tuple[Note, ...]:
-    """Notes of one finding that was accepted."""
-    detail = f"{where}: {detail}" if where else detail
-    note = Note(code, detail)
-    return (note,) if code in _NO_DOUBT else (note, Note(NoteCode.RESULT_DOUBTFUL, f"{code}: {detail}"))
+def with_doubt(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """The notes, and beside each finding that casts doubt that the result is doubtful, and by what."""
+    told: list[Note] = []
+    for note in notes:
+        told.append(note)
+        if note.code in _DOUBTS:
+            told.append(Note(NoteCode.RESULT_DOUBTFUL, f"{note.code}: {note.detail}"))
+    return tuple(told)

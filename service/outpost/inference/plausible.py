@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,9 +115,7 @@ class Limits:
         ml = volume_ml(mask, spacing_mm)
         if self.volume_ml is not None and not self.volume_ml[0] <= ml <= self.volume_ml[1]:
             grade = "doubtful"
-            told.append(
-                f"the mask has {ml:.0f} ml, {self.volume_ml[0]:g} to {self.volume_ml[1]:g} are usual"
-            )
+            told.append(f"the mask has {ml:.0f} ml, {self.volume_ml[0]:g} to {self.volume_ml[1]:g} are usual")
         if self.organ is not None:
             found = measure(volume, mask, spacing_mm, self.organ)
             likeness = self.organ.likeness(found.form, found.pattern)
@@ -144,9 +142,10 @@ def measure(volume: Grey, mask: NDArray[np.bool_], spacing_mm: Sequence[float], 
     for turn in _TURNS:
         share, grey, deep = seen.at(turn)
         here = share > 0.5
-        form = 2 * np.count_nonzero(here & inside) / max(1, np.count_nonzero(here) + np.count_nonzero(inside))
+        both, either = int((here & inside).sum()), int(here.sum() + inside.sum())
+        form = 2 * both / max(1, either)
         pattern = abs(_correlation(grey[deep & inside], organ.pattern[deep & inside]))
-        best = max(best, (pattern, float(form)))
+        best = max(best, (pattern, form))
         if pattern >= _ENOUGH:
             break
     return Measures(ml, best[1], best[0])
@@ -255,9 +254,9 @@ def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
     return slice(int(planes[0]), int(planes[-1]) + 1)
 
 
-def _blocks(values: NDArray[np.generic], steps: Sequence[int]) -> Grey:
+def _blocks(values: NDArray[Any], steps: Sequence[int]) -> Grey:
     """Means of blocks of so many voxels; what is left over at the ends is filled up with nothing."""
-    means = values
+    means: NDArray[Any] = values
     for axis, step in enumerate(steps):  # one axis after the other: each leaves less to the next
         sums = np.add.reduceat(means, np.arange(0, means.shape[axis], step), axis, dtype=np.float32)
         means = sums / np.float32(step)

@@ -21,7 +21,6 @@ from torch.nn import functional
 from outpost.codes.notes import Note, NoteCode, merged
 from outpost.delivery.report import ImageReport, Probability, write_report
 from outpost.drift.book import Value
-from outpost.filter.doubt import notes_of
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_displayed
 from outpost.inference.bundle import Bundle, RadiographManifest, RadiographRules
@@ -117,7 +116,7 @@ class RadiographClassification:
             try:
                 picture = _read_pixels(header)
                 if pixels is not None:
-                    notes += _judged(picture, header, pixels)
+                    notes += _judged(picture, header, pixels, len(images) + 1)
                 pictures.append(picture)
                 images.append(header.dataset)
             except InputRejected as rejection:
@@ -336,14 +335,15 @@ def _read_pixels(image: ImageHeader) -> torch.Tensor:
     return -small if falls != (image.photometric_interpretation == "MONOCHROME1") else small
 
 
-def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy) -> tuple[Note, ...]:
+def _judged(picture: torch.Tensor, header: ImageHeader, policy: PixelPolicy, number: int) -> list[Note]:
     """What the pixel verdict found in an image and the policy accepts."""
     verdict = judge_displayed(picture.numpy(), header.modality, policy)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
         )
-    return notes_of(verdict, header.path.name)
+    # By its number: a file's name is the image's UID.
+    return [Note(finding.code, f"image {number}: {finding.detail}") for finding in verdict.findings]
 
 
 def _slope(dataset: Dataset) -> float:

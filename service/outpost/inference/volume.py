@@ -14,7 +14,6 @@ from pydicom.dataset import Dataset
 from outpost.codes.notes import Note, NoteCode
 from outpost.delivery.seg import write_segmentation
 from outpost.drift.book import Value
-from outpost.filter.doubt import notes_of
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
@@ -144,9 +143,7 @@ def _limits(bundle: Bundle, manifest: VolumeManifest) -> Limits:
     if likeness is None:
         return Limits(manifest.plausible.volume_ml)
     organ = read_organ(bundle.path / likeness.path, likeness.sha256)
-    return Limits(
-        manifest.plausible.volume_ml, organ, likeness.doubtful_below, likeness.implausible_below
-    )
+    return Limits(manifest.plausible.volume_ml, organ, likeness.doubtful_below, likeness.implausible_below)
 
 
 def _judged(
@@ -166,7 +163,7 @@ def _judged(
         raise InputRejected(
             against.code, f"slices of the series: {against.detail}", hold=against.action == "hold"
         )
-    return notes_of(verdict)
+    return tuple(Note(finding.code, finding.detail) for finding in verdict.findings)
 
 
 def cut_across(

@@ -80,17 +80,26 @@ def measure(work: Path) -> None:
     todo = list(samples())
     kept = {one.name: _mask(one, work) for one in todo}
     examples = [
-        _example(one, kept[one.name]) for one in todo if one.ordinary and one.fitted and one.name.endswith(": as it is")
+        _example(one, kept[one.name])
+        for one in todo
+        if one.ordinary and one.fitted and one.name.endswith(": as it is")
     ]
     organ = Organ(
-        *(np.mean([example[part] for example in examples], axis=0).astype(np.float16).astype(np.float32) for part in (0, 1)),
+        *(
+            np.mean([example[part] for example in examples], axis=0).astype(np.float16).astype(np.float32)
+            for part in (0, 1)
+        ),
         (0.0, 0.0, 0.0),
     )
     found: list[Row] = []
     for one in todo:
         volume, spacing = one.make()
         mask, refused = kept[one.name]
-        values = asdict(measured(volume, mask, spacing, organ)) if mask.any() else dict.fromkeys(("volume_ml", "form", "pattern"), 0.0)
+        values = (
+            asdict(measured(volume, mask, spacing, organ))
+            if mask.any()
+            else dict.fromkeys(("volume_ml", "form", "pattern"), 0.0)
+        )
         found.append(
             Row(
                 head=one.head,
@@ -103,7 +112,9 @@ def measure(work: Path) -> None:
                 **{name: round(value, 4) for name, value in values.items()},
             )
         )
-        print(f"{one.name}: {found[-1].volume_ml:.0f} ml, form {found[-1].form:.3f}, pattern {found[-1].pattern:.3f}")
+        print(
+            f"{one.name}: {found[-1].volume_ml:.0f} ml, form {found[-1].form:.3f}, pattern {found[-1].pattern:.3f}"
+        )
     coefficients = fit(found)
     ORGAN.parent.mkdir(exist_ok=True)
     np.savez_compressed(
@@ -159,7 +170,9 @@ def _inferer() -> Any:
     return _MADE[0]
 
 
-def _example(one: Any, kept: tuple[NDArray[np.bool_], str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _example(
+    one: Any, kept: tuple[NDArray[np.bool_], str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     from outpost.inference.plausible import sample
 
     volume, spacing = one.make()
@@ -190,7 +203,9 @@ def fit(found: Iterable[Row]) -> list[float]:
     sources = {head: {row.source for row in used if row.head is head} for head in (True, False)}
     weights = np.array(
         [
-            1 / len(sources[row.head]) / sum(other.source == row.source and other.head is row.head for other in used)
+            1
+            / len(sources[row.head])
+            / sum(other.source == row.source and other.head is row.head for other in used)
             for row in used
         ]
     )
@@ -213,12 +228,16 @@ def fit(found: Iterable[Row]) -> list[float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("measure", "radiographs", "publish"))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/plausible"))
+    parser.add_argument("--work", type=Path, required=False)
     arguments = parser.parse_args()
     sys.path.insert(0, str(HERE))
     if arguments.what == "measure":
+        if arguments.work is None:
+            parser.error("measure needs --work FOLDER: masks are kept there")
         measure(arguments.work)
     elif arguments.what == "radiographs":
         import radiographs

@@ -58,7 +58,13 @@ def _answers() -> Iterator[Answer]:
     from outpost.inference.bundle import full_rung, load_bundle
     from outpost.inference.header import read_header
     from outpost.inference.predictor import Predictor
-    from outpost.inference.radiograph import VIEWS, RadiographCase, RadiographClassification, _by_head, _read_pixels
+    from outpost.inference.radiograph import (
+        VIEWS,
+        RadiographCase,
+        RadiographClassification,
+        _by_head,
+        _read_pixels,
+    )
 
     bundle = load_bundle(BUNDLE)
     predictor = Predictor(bundle, full_rung(bundle))
@@ -73,7 +79,9 @@ def _answers() -> Iterator[Answer]:
                     shown.append(np.ascontiguousarray(-one if reverse else one))
                     asked.append((turn, reverse))
         case = RadiographCase(torch.from_numpy(np.stack(shown)))
-        for found, (turn, reverse) in zip(task.compute(case, predictor.inferer("full"), 8), asked, strict=True):
+        for found, (turn, reverse) in zip(
+            task.compute(case, predictor.inferer("full"), 8), asked, strict=True
+        ):
             view, rotation, _, inverted = _by_head(found)
             name = VIEWS[int(view.argmax())]
             right, least = name == wanted, float(view.max())

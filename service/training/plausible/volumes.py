@@ -142,7 +142,9 @@ def shaded(strength: float) -> Change:
     def change(volume: Volume, spacing: Spacing, rng: np.random.Generator) -> tuple[Volume, Spacing]:
         coarse = rng.uniform(-1, 1, (3, 3, 3))
         coarse *= strength / np.abs(coarse).max()
-        shade = ndimage.zoom(coarse, [size / 3 for size in volume.shape], order=2, mode="nearest", grid_mode=True)
+        shade = ndimage.zoom(
+            coarse, [size / 3 for size in volume.shape], order=2, mode="nearest", grid_mode=True
+        )
         return (volume * (1 + shade[tuple(slice(size) for size in volume.shape)])).astype(np.float32), spacing
 
     return change
@@ -362,7 +364,10 @@ def _grid(shape: Sequence[int], spacing: Sequence[float]) -> list[Any]:
     """Millimetres from the middle along each axis."""
     return list(
         np.meshgrid(
-            *((np.arange(n, dtype=np.float32) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)),
+            *(
+                (np.arange(n, dtype=np.float32) - (n - 1) / 2) * s
+                for n, s in zip(shape, spacing, strict=True)
+            ),
             indexing="ij",
             sparse=True,
         )
@@ -371,8 +376,7 @@ def _grid(shape: Sequence[int], spacing: Sequence[float]) -> list[Any]:
 
 def _distance(shape: Sequence[int], spacing: Sequence[float], place: Sequence[float]) -> Volume:
     axes = [
-        (np.arange(n, dtype=np.float32) - p * n) * s
-        for n, s, p in zip(shape, spacing, place, strict=True)
+        (np.arange(n, dtype=np.float32) - p * n) * s for n, s, p in zip(shape, spacing, place, strict=True)
     ]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     return np.sqrt(x**2 + y**2 + z**2)
@@ -392,7 +396,9 @@ def sphere(radius: float, spacing: Spacing = (1.5, 1.5, 1.5), field: Sequence[fl
 
 def ellipsoid(axes: Spacing, spacing: Spacing = (1.5, 1.5, 1.5)) -> Volume:
     x, y, z = _grid(_room(spacing), spacing)
-    return np.where((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2 < 1, 1000, 0).astype(np.float32)
+    return np.where((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2 < 1, 1000, 0).astype(
+        np.float32
+    )
 
 
 def cylinder(radius: float, half: float, along: int, spacing: Spacing = (1.5, 1.5, 1.5)) -> Volume:
@@ -550,7 +556,14 @@ def _drawn_things() -> Iterator[Sample]:
                     then(shaded(0.3), rician(snr)),
                 )
             )
-    for radius, segments, layers in ((60, 10, 0), (75, 12, 0), (90, 0, 5), (70, 0, 9), (95, 0, 0), (80, 8, 3)):
+    for radius, segments, layers in (
+        (60, 10, 0),
+        (75, 12, 0),
+        (90, 0, 5),
+        (70, 0, 9),
+        (95, 0, 0),
+        (80, 8, 3),
+    ):
         made.append(
             (
                 "fruit",
@@ -614,9 +627,7 @@ def _noise(rng: np.random.Generator, kind: str) -> Volume:
     shape = _room((2, 2, 2))
     if kind == "rayleigh":
         return np.asarray(rng.rayleigh(60, shape), dtype=np.float32)
-    return np.asarray(
-        np.abs(ndimage.gaussian_filter(rng.normal(0, 1, shape), 3)) * 1000, dtype=np.float32
-    )
+    return np.asarray(np.abs(ndimage.gaussian_filter(rng.normal(0, 1, shape), 3)) * 1000, dtype=np.float32)
 
 
 # --- other anatomy ---
