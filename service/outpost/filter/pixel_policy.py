@@ -63,7 +63,7 @@ class PixelPolicy(BaseModel):
         return self.sure if self.likely is None else self.likely
 
 
-# For a study that a person has looked at and wants computed all the same.
+# For a study that a person has looked at and wants computed all the same; what the answer is like is told.
 LOOKS_AT_NOTHING = PixelPolicy(
     blank="off",
     zeros="off",
@@ -73,5 +73,5 @@ LOOKS_AT_NOTHING = PixelPolicy(
     photometric="off",
     burned_in_text="off",
     anatomy="off",
-    plausible="off",
+    plausible="accept",
 )

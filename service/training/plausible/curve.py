@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from calibrate import BUNDLE, Row
 from radiographs import BUNDLE as RADIOGRAPHS
 from radiographs import Answer, answers
 
+from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.rulefile import rules_of, source_of
 from outpost.inference.bundle import RadiographManifest, VolumeManifest, read_manifest
 from outpost.inference.plausible import Limits, Organ, read_organ
@@ -22,6 +23,7 @@ _PROBABILITY: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 REFUSED, DOUBTED, NOTHING = "refused", "doubt told", "nothing told"
 
 
+@cache
 def organ() -> Organ:
     """The mean brain of the bundle."""
     manifest = read_manifest(BUNDLE / "outpost.yaml")
@@ -31,6 +33,7 @@ def organ() -> Organ:
     return read_organ(BUNDLE / likeness.path, likeness.sha256)
 
 
+@cache
 def limits() -> Limits:
     """Those that are shipped."""
     manifest = read_manifest(BUNDLE / "outpost.yaml")
@@ -44,9 +47,14 @@ def likeness_of(row: Row, brain: Organ) -> float:
     return 0.0 if row.refused else brain.likeness(row.form, row.pattern)
 
 
+@cache
+def shipped_rules() -> PixelPolicy:
+    return rules_of(source_of(BUNDLE, None)).rules.pixels
+
+
 def first_stage(row: Row) -> str:
     """What the slices alone make of it, by the shipped rules."""
-    policy = rules_of(source_of(BUNDLE, None)).rules.pixels
+    policy = shipped_rules()
     shown = max(row.shown)
     if 1 - shown >= policy.sure:
         return REFUSED
@@ -72,7 +80,7 @@ def both_stages(row: Row, shipped: Limits) -> str:
 def page(rows: Sequence[Row]) -> str:
     """The whole page."""
     shipped, brain = limits(), organ()
-    policy = rules_of(source_of(BUNDLE, None)).rules.pixels
+    policy = shipped_rules()
     heads = [row for row in rows if row.head]
     others = [row for row in rows if not row.head]
     ordinary = [row for row in heads if row.ordinary]
@@ -270,12 +278,14 @@ chests, cylinders with inserts and noise. Plain noise has its own code before th
 """
 
 _MASK = """\
-Two measures, whatever the size, the contrast and a tilt of the head: **form**, the overlap of the mask with a
-mean brain's, scaled by volume; **pattern**, the correlation of what lies inside with that of a mean brain.
-Likeness is the probability of a logistic regression of both, half heads, half others. Refused: below {refuse:g}.
-Doubt: below {doubt:g}, or a volume outside {least:g} to {greatest:g} ml. The least likeness of any real head, cut
-or ill, is {margin:.2f}; of a head drawn as CT shows it (in a series that says MR) {ct:.2f}, which is doubted and
-not refused; the greatest of a water sphere, in a strongly shaded field, is {sphere:.2f}.
+Two measures, whatever the size, the contrast and a tilt of the head: **form**, the overlap of the mask with a mean
+brain's, scaled by volume; **pattern**, the correlation of what lies inside with that of a mean brain. Likeness is the
+probability of a logistic regression of both, half heads, half others. Refused: below {refuse:g}. Doubt: below
+{doubt:g}, or a volume outside {least:g} to {greatest:g} ml.
+
+The least likeness of any real head, cut or ill, is {margin:.2f}; the greatest of a water sphere, in a strongly shaded
+field, {sphere:.2f}. A head drawn as CT shows it, in a series that says MR, has {ct:.2f} and more: doubted here, and
+refused where its mask comes out worse.
 """
 
 _LIMITS = """\
