@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -369,6 +370,20 @@ def test_a_bundle_may_state_a_volume_alone() -> None:
 def test_limits_that_make_no_sense_are_named(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Plausible.model_validate(wrong)
+
+
+def test_limits_measured_with_another_model_are_not_used(
+    tmp_path: Path,
+    sphere: tuple[NDArray[np.float32], NDArray[np.bool_]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(BRAIN, tmp_path / "other")
+    with (tmp_path / "other/golden/head_phantom.npz").open("ab") as file:
+        file.write(b"another model's answer")
+    task = VolumeSegmentation(load_bundle(tmp_path / "other"))
+    assert "measured with another model" in caplog.text
+    volume, mask = sphere
+    assert task.doubts(VolumeCase(volume, RAS, (), (), MM2, PixelPolicy()), mask) == ()
 
 
 def test_a_mean_organ_that_was_changed_is_not_used(tmp_path: Path) -> None:

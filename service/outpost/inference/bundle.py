@@ -241,9 +241,11 @@ class Likeness(_Strict):
 class Plausible(_Strict):
     """What an answer of this model looks like; left out, no answer is doubted.
 
-    `volume_ml` are the least and the greatest usual volume of the mask.
+    `volume_ml` are the least and the greatest usual volume of the mask. `golden_sha256` is of the golden answer of the
+    model that the limits were measured with: of a model that answers otherwise they say nothing, and are not used.
     """
 
+    golden_sha256: Digest | None = None
     volume_ml: tuple[float, float] | None = None
     likeness: Likeness | None = None
 

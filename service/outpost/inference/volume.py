@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from outpost.inference.selection import choose_stack
 from outpost.inference.series import read_volume
 from outpost.inference.stack import require_whole
 from outpost.results.provenance import Provenance
+
+log = logging.getLogger(__name__)
 
 Inferer = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 
@@ -139,9 +143,23 @@ class VolumeSegmentation:
 
 
 def _limits(bundle: Bundle, manifest: VolumeManifest) -> Limits:
-    likeness = manifest.plausible.likeness
+    """What the bundle takes for plausible; nothing, where that was measured with another model."""
+    plausible = manifest.plausible
+    if plausible.golden_sha256 is not None:
+        golden = bundle.path / manifest.golden.expected
+        # Absent or broken, the golden case itself says so.
+        found = hashlib.sha256(golden.read_bytes()).hexdigest() if golden.is_file() else ""
+        if found != plausible.golden_sha256:
+            log.warning(
+                "plausible is not used: it was measured with another model; golden.expected has sha256 %s, "
+                "plausible.golden_sha256 is %s: measure the limits again (docs/doubt.md)",
+                found or "absent",
+                plausible.golden_sha256,
+            )
+            return Limits()
+    likeness = plausible.likeness
     if likeness is None:
-        return Limits(manifest.plausible.volume_ml)
+        return Limits(plausible.volume_ml)
     organ = read_organ(bundle.path / likeness.path, likeness.sha256)
     return Limits(manifest.plausible.volume_ml, organ, likeness.doubtful_below, likeness.implausible_below)
 
