@@ -120,6 +120,11 @@ bench-filter: .venv/tests.stamp ## what the filter of input costs, and its share
 bench-intake bench-decode bench-health bench-filter: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
 
+# The measures behind it take half an hour and packages of their own: service/training/plausible/README.md.
+.PHONY: doubt
+doubt: .venv/tests.stamp ## docs/doubt.md: what each threshold of doubt refuses and lets pass
+	@PYTHONPATH=service .venv/bin/python service/training/plausible/calibrate.py publish
+
 .PHONY: bench-drift
 bench-drift: .venv-bench/setup.stamp ## ten years of image headers, watched by Outpost and by evidently
 	@.venv-bench/bin/python benchmarks/drift.py $(ARGS)

@@ -31,10 +31,13 @@ class PixelPolicy(BaseModel):
         photometric: dark is shown as bright: the photometric interpretation is wrong.
         burned_in_text: suspicion only, so it is counted and not refused; writing on images is usual in places.
         anatomy: another part of the body than `expected_anatomy`; not looked at while that is empty.
-        unsure: the pixels do not say enough for a verdict.
+        plausible: the model's answer is not what it gives on what it is for (`plausible` in its outpost.yaml).
+        unsure: the pixels, or the answer, do not say enough for a verdict. Accepted, the result tells the doubt.
         expected_anatomy: what the model is for; empty takes any.
         sure: least probability at which the classifier's answer counts; below it the verdict is unsure.
-        slices_per_series: how many slices of a volume are looked at, evenly spread over its middle.
+        likely: probability of `expected_anatomy` from which on nothing is told; left out, `sure`.
+        slices_per_series: how many slices of a volume are looked at, evenly spread over its middle; of anatomy, in
+            each of the three planes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,13 +50,20 @@ class PixelPolicy(BaseModel):
     photometric: CheckAction = "reject"
     burned_in_text: CheckAction = "accept"
     anatomy: CheckAction = "reject"
+    plausible: CheckAction = "reject"
     unsure: UnsureAction = "accept"
     expected_anatomy: tuple[Anatomy, ...] = ()
     sure: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    likely: Annotated[float, Field(ge=0, lt=1)] | None = None
     slices_per_series: Annotated[int, Field(ge=1, le=15)] = 3
 
+    @property
+    def enough(self) -> float:
+        """Probability of `expected_anatomy` below which there is doubt."""
+        return self.sure if self.likely is None else self.likely
 
-# For a study that a person has looked at and wants computed all the same.
+
+# For a study that a person has looked at and wants computed all the same; what the answer is like is told.
 LOOKS_AT_NOTHING = PixelPolicy(
     blank="off",
     zeros="off",
@@ -63,4 +73,5 @@ LOOKS_AT_NOTHING = PixelPolicy(
     photometric="off",
     burned_in_text="off",
     anatomy="off",
+    plausible="accept",
 )

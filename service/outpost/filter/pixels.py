@@ -149,6 +149,7 @@ def judge_volume(
     dataset: Dataset,
     policy: PixelPolicy,
     padded: Sequence[Mask] | None = None,
+    planes: Sequence[Sequence[NDArray[Any]]] = (),
 ) -> PixelVerdict:
     """Judge slices of one volume: a finding counts when most of them show it, anatomy by the middle one of them.
 
@@ -157,6 +158,8 @@ def judge_volume(
         dataset: attributes of any slice.
         policy: of the rule set.
         padded: of each slice, true where a pixel is padding, which is background in it: it is not looked at.
+        planes: the same volume cut the other ways; what it shows in its best plane counts: the classifier knows an
+            organ better in one plane than in another.
     """
     sign = -1 if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1" else 1
     out = [None] * len(slices) if padded is None else [reduce_mask(one, _FINE) for one in padded]
@@ -170,11 +173,18 @@ def judge_volume(
         if 2 * sum(finding[0] in {code for code, _ in other.plain} for other in seen) > len(seen)
     ]
     plain = tuple({code: (code, detail) for code, detail in reversed(most)}.values())[::-1]
-    shown = [one.shown for one in seen if one.shown is not None]
-    # Not the mean: a slice between two organs, or beside one, looks like anything.
-    shown.sort(key=lambda one: one.probability(*policy.expected_anatomy))
-    middle = shown[len(shown) // 2] if shown else None
+    middle = _middle([one.shown for one in seen if one.shown is not None], policy)
+    if middle is not None and policy.expected_anatomy:
+        cut = [[classify(sign * reduce_frame(one, LARGEST)) for one in plane] for plane in planes]
+        ways = [middle, *(way for plane in cut if (way := _middle(plane, policy)) is not None)]
+        middle = max(ways, key=lambda one: one.probability(*policy.expected_anatomy))
     return _verdict(_Seen(plain, middle, seen[0].modality), policy)
+
+
+def _middle(shown: list[Shown], policy: PixelPolicy) -> Shown | None:
+    """Not the mean: a slice between two organs, or beside one, looks like anything."""
+    shown.sort(key=lambda one: one.probability(*policy.expected_anatomy))
+    return shown[len(shown) // 2] if shown else None
 
 
 def slices_to_judge(count: int, policy: PixelPolicy) -> list[int]:
@@ -276,11 +286,11 @@ def _of_anatomy(shown: Shown, modality: str, policy: PixelPolicy) -> list[tuple[
     if policy.expected_anatomy and policy.anatomy != "off":
         if 1 - wanted >= policy.sure and modality not in _LITTLE_LEARNT:
             return [(PixelCode.PIXELS_ANATOMY, f"shows {told} wanted ({wanted:.2f})")]
-        if wanted < policy.sure:
+        if wanted < policy.enough:
             return [
                 (
                     PixelCode.PIXELS_UNSURE,
-                    f"shows perhaps {told} wanted ({wanted:.2f}, {policy.sure:g} is sure)",
+                    f"shows perhaps {told} wanted ({wanted:.2f}, {policy.enough:g} is enough)",
                 )
             ]
     chest = shown.probability("chest_frontal", "chest_lateral") >= policy.sure

@@ -137,7 +137,8 @@ def open_rules() -> RuleFile:
         "about": "everything is taken: an administrator has overruled the filter",
         "missing": "accept",
         "known": dict.fromkeys(known_classes(), "keep"),
-        "pixels": dict.fromkeys(checks, "off") | {"unsure": "accept"},
+        # The answer is judged all the same: who reads the result was not asked, and is told.
+        "pixels": dict.fromkeys(checks, "off") | {"plausible": "accept", "unsure": "accept"},
         "identity": "off",
     }
     return parse_rules(yaml.safe_dump(content).encode(), Path("skip_filter"))

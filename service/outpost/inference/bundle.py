@@ -217,6 +217,45 @@ class BundleManifest(_Strict):
         return self
 
 
+class Likeness(_Strict):
+    """The mean of the organ (path inside the bundle), and how unlike it a mask may be: `outpost.inference.plausible`.
+
+    Below `doubtful_below` the result is told to be doubtful, below `implausible_below` the study is refused; both are
+    probabilities by the coefficients in the file, chosen on examples of both kinds.
+    """
+
+    path: InnerPath
+    sha256: Digest
+    doubtful_below: float = Field(ge=0, le=1)
+    implausible_below: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _doubt_comes_first(self) -> Self:
+        if self.implausible_below > self.doubtful_below:
+            raise ValueError(
+                f"implausible_below {self.implausible_below:g} is more than doubtful_below {self.doubtful_below:g}"
+            )
+        return self
+
+
+class Plausible(_Strict):
+    """What an answer of this model looks like; left out, no answer is doubted.
+
+    `volume_ml` are the least and the greatest usual volume of the mask. `golden_sha256` is of the golden answer of the
+    model that the limits were measured with: of a model that answers otherwise they say nothing, and are not used.
+    """
+
+    golden_sha256: Digest | None = None
+    volume_ml: tuple[float, float] | None = None
+    likeness: Likeness | None = None
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.volume_ml is not None and not 0 <= self.volume_ml[0] < self.volume_ml[1]:
+            raise ValueError(f"volume_ml {list(self.volume_ml)}: give the least, then the greatest")
+        return self
+
+
 class VolumeManifest(BundleManifest):
     """`outpost.yaml` of a bundle that segments a volume."""
 
@@ -225,6 +264,7 @@ class VolumeManifest(BundleManifest):
     segment: Segment
     # What becomes of a volume that is a part, once no more is waited for: `outpost.inference.completeness`.
     incomplete: Literal["refuse", "compute"] = "refuse"
+    plausible: Plausible = Plausible()
 
     @model_validator(mode="after")
     def _golden_is_a_mask(self) -> Self:
@@ -244,6 +284,17 @@ class RadiographRules(_Strict):
     min_pixels: int = Field(ge=1)
 
 
+class DoubtfulAnswers(_Strict):
+    """Which answers about a radiograph are told to be doubtful; left out, none.
+
+    `views` are answers that say the model does not know the image; `below` is a probability: an answer that is
+    reported and less probable is doubtful.
+    """
+
+    views: list[Literal["chest_frontal", "chest_lateral", "other"]] = []
+    below: float = Field(default=0, ge=0, le=1)
+
+
 class ReportTexts(_Strict):
     """What a report is called, and what its reader must know before the findings."""
 
@@ -259,6 +310,7 @@ class RadiographManifest(BundleManifest):
     report: ReportTexts
     # What becomes of a study of which images are missing, once no more is waited for.
     incomplete: Literal["refuse", "compute"] = "compute"
+    doubtful: DoubtfulAnswers = DoubtfulAnswers()
 
 
 # By the name in `task`; the classes that do them are in `outpost.inference.task`.

@@ -18,6 +18,7 @@ from outpost.codes.notes import Note, merged
 from outpost.drift import observe
 from outpost.drift.book import Value
 from outpost.filter.anatomy import AnatomyWeightsError, check_weights
+from outpost.filter.doubt import with_doubt
 from outpost.filter.identity import require_one_patient
 from outpost.filter.rulefile import RulesInvalid, open_rules, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
@@ -179,7 +180,7 @@ class Predictor:
             precision=rung.precision,
             rung=rung.name,
             device=rung.device,
-            notes=merged((*self._notes, *case.notes, *self._task.doubts(case, output))),
+            notes=merged(with_doubt((*self._notes, *case.notes, *self._task.doubts(case, output)))),
             replaces=self._context.replaces,
         )
         written = self._task.write(case, output, provenance, revision, output_dir)

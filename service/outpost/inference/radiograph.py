@@ -61,6 +61,7 @@ class RadiographCase:
         notes: what was seen in reading that the result must say.
         padded: of each image where it is padding, (512, 512), or None; empty for the golden case.
         copied: what the report repeats of the first image; none for the golden case.
+        policy: whether answers are judged; None judges none.
     """
 
     pixels: torch.Tensor
@@ -69,6 +70,7 @@ class RadiographCase:
     notes: tuple[Note, ...] = ()
     padded: tuple[NDArray[np.bool_] | None, ...] = ()
     copied: Copied | None = None
+    policy: PixelPolicy | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,7 +129,7 @@ class RadiographClassification:
             try:
                 picture = read_picture(header)
                 if pixels is not None:
-                    notes += _judged(picture, header, pixels)
+                    notes += _judged(picture, header, pixels, len(images) + 1)
                 notes += picture.notes
                 pictures.append(picture)
                 images.append(header)
@@ -149,6 +151,7 @@ class RadiographClassification:
             notes=merged((*partial, *_unread(unread, len(images)), *notes, *copied.notes)),
             padded=tuple(picture.padded for picture in pictures),
             copied=copied,
+            policy=pixels,
         )
 
     def _require_all(
@@ -210,7 +213,31 @@ class RadiographClassification:
         return Written((file,))
 
     def doubts(self, case: RadiographCase, output: NDArray[np.float32]) -> tuple[Note, ...]:
-        return ()
+        if case.policy is None or case.policy.plausible == "off":
+            return ()
+        # Told, never held: an answer that says how sure it is withholds nothing, and the other images' answers stand.
+        return tuple(
+            Note(NoteCode.RESULT_DOUBTFUL, f"image {number} of {len(output)}: {doubt}")
+            for number, answers in enumerate(output, start=1)
+            if (doubt := self._doubt(answers))
+        )
+
+    def _doubt(self, answers: NDArray[np.float32]) -> str:
+        """Which answers to one image are doubtful, with their probabilities; empty where none is."""
+        limits = self._manifest.doubtful
+        view, rotation, _, inverted = _by_head(answers)
+        shown = VIEWS[int(view.argmax())]
+        if shown in limits.views:
+            return f"it shows {shown.replace('_', ' ')} ({view.max():.2f}), which the model knows nothing of"
+        # Of how an image lies that shows no chest, nothing is reported.
+        reported = {"view": view.max()}
+        if shown != "other":
+            reported |= {
+                "turn": rotation.max(),
+                "reversal": max(inverted[0], 1 - inverted[0]),
+            }
+        weak = [f"{name} {value:.2f}" for name, value in reported.items() if value < limits.below]
+        return f"{', '.join(weak)} ({limits.below:g} is enough)" if weak else ""
 
     def pixels(self, case: RadiographCase) -> list[NDArray[np.float32]]:
         masks = case.padded or (None,) * len(case.pixels)
@@ -411,14 +438,15 @@ def _unread(unread: Sequence[tuple[Dataset, str]], read: int) -> tuple[Note, ...
     return (Note(NoteCode.IMAGES_NOT_READ, f"{len(unread)} of {len(unread) + read} images: {reasons}"),)
 
 
-def _judged(picture: Picture, header: ImageHeader, policy: PixelPolicy) -> list[Note]:
+def _judged(picture: Picture, header: ImageHeader, policy: PixelPolicy, number: int) -> list[Note]:
     """What the pixel verdict found in an image and the policy accepts."""
     verdict = judge_displayed(picture.pixels.numpy(), header.modality, policy, picture.padded)
     if (against := verdict.against) is not None:
         raise InputRejected(
             against.code, f"{header.path.name}: {against.detail}", hold=against.action == "hold"
         )
-    return [Note(finding.code, f"{header.path.name}: {finding.detail}") for finding in verdict.findings]
+    # By its number: a file's name is the image's UID.
+    return [Note(finding.code, f"image {number}: {finding.detail}") for finding in verdict.findings]
 
 
 def _not_finite(logits: torch.Tensor) -> str:

@@ -107,7 +107,11 @@ class Task(Protocol):
         ...
 
     def doubts(self, case: Case, output: Any) -> Sequence[Note]:
-        """What makes the answer doubtful once it is there: a mask unlike any of the organ, for one."""
+        """What makes the answer doubtful once it is there: a mask unlike any of the organ, for one.
+
+        Raises:
+            InputRejected: it is no answer about what the model is for, or the rule set accepts no doubt.
+        """
         ...
 
     def pixels(self, case: Case) -> Sequence[NDArray[Any]]:
