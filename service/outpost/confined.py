@@ -25,4 +25,6 @@ def confine(memory_mib: int, cpu_seconds: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        hardest = resource.getrlimit(kind)[1]  # of whoever started this process: it cannot be raised
+        limit = most if hardest == resource.RLIM_INFINITY else min(most, hardest)
+        resource.setrlimit(kind, (limit, limit))

@@ -160,6 +160,13 @@ def test_without_time_nothing_is_the_same_and_the_next_question_is_answered(
         answer = compared(rle, sample("MR_small.dcm"))
         assert (answer.same, "not found out" in answer.comment) == (False, True)
     assert compared(rle, sample("MR_small.dcm")).same
+    with monkeypatch.context() as patched:
+        patched.setattr(same, "SECONDS", 0.0)
+        patched.setattr(same, "_REST_SECONDS", 0.5)
+        assert not any(compared(rle, sample("MR_small.dcm")).same for _ in range(same._MOST_FAILURES))
+    assert not compared(rle, sample("MR_small.dcm")).same, "it rests"
+    time.sleep(0.6)
+    assert compared(rle, sample("MR_small.dcm")).same
 
 
 def test_a_child_that_died_is_replaced_and_a_busy_one_is_not_waited_for_long(

@@ -28,7 +28,7 @@ _TAGS = [
 _INFLATED_LIMIT = 16 << 20
 _INFLATED_TIMES = 50
 # Top-level elements before the pixels; real objects have hundreds. Each costs microseconds, however empty.
-_MOST_ELEMENTS = 100_000
+MOST_ELEMENTS = 100_000
 _PIXEL_DATA = 0x7FE00008  # Float Pixel Data, the first of the three kinds
 _CHUNK = 1 << 20
 
@@ -99,13 +99,13 @@ def read_attributes(file: BinaryIO, keywords: Sequence[str] = ()) -> FileDataset
 
     Raises many types on malformed data sets, `ValueError` on endless ones.
     """
-    left = _MOST_ELEMENTS
+    left = MOST_ELEMENTS
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ValueError(f"more than {_MOST_ELEMENTS} elements")
+            raise ValueError(f"more than {MOST_ELEMENTS} elements")
         return tag in (_PIXEL_DATA, _PIXEL_DATA + 1, _PIXEL_DATA + 8)
 
     wanted: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]

@@ -27,6 +27,9 @@ SECONDS: Final = 15.0
 _SEAT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 1024
+# Whoever sends what ends one child after the other shall not have a core for it: then nothing is compared for a while.
+_MOST_FAILURES: Final = 5
+_REST_SECONDS: Final = 60.0
 _UNDECIDED: Final = "this UID is held; whether with the same image was not found out"
 
 
@@ -53,6 +56,8 @@ class _Comparer:
         self._seat = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._leaving: threading.Timer | None = None
+        self._failures = 0  # one behind the other
+        self._rests_until = 0.0
 
     def compare(self, arrived: Path, held: Path | None, digest: str) -> Answer:
         if not self._seat.acquire(timeout=_SEAT_SECONDS):
@@ -60,8 +65,10 @@ class _Comparer:
         try:
             if self._leaving is not None:
                 self._leaving.cancel()
-            question = [str(arrived), str(held) if held is not None else "", digest]
-            found = self._ask(question)
+            if time.monotonic() < self._rests_until:
+                return Answer(same=False, comment=_UNDECIDED)
+            found = self._ask([str(arrived), str(held) if held is not None else "", digest])
+            self._count(failed=found is None)
             self._leaving = threading.Timer(_IDLE_SECONDS, self._dismiss_idle)
             self._leaving.daemon = True
             self._leaving.start()
@@ -92,6 +99,14 @@ class _Comparer:
                 )
                 return None
         return None
+
+    def _count(self, *, failed: bool) -> None:
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures >= _MOST_FAILURES:
+            self._failures, self._rests_until = 0, time.monotonic() + _REST_SECONDS
+            log.warning(
+                "comparing encodings failed %d times: left alone for %g s", _MOST_FAILURES, _REST_SECONDS
+            )
 
     def _dismiss(self) -> None:
         child, self._child = self._child, None
