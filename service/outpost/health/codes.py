@@ -267,7 +267,7 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.DESTINATION_ANSWERS: CheckKind(
         "A destination answers C-ECHO.",
-        "What is wrong, and what to do, is shown. Results wait in the outbox.",
+        "Check its address, and what the value shown says of the reason and the remedy. Results wait in the outbox.",
         critical=False,
         place="host",
     ),
