@@ -76,9 +76,7 @@ def read_days(table: Path, columns: Mapping[str, str], sender: str = "TABLE") ->
                     book = days[day] = Book()
                 book.add(f"table/{sender.lower()}/{day}", sender, values)
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, IndexError) as error:
-        raise TableUnusable(
-            f"{table} is no CSV table of headers ({told(error)})"
-        ) from error
+        raise TableUnusable(f"{table} is no CSV table of headers ({told(error)})") from error
     return dict(sorted(days.items()))
 
 
