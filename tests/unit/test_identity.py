@@ -173,6 +173,18 @@ def test_the_same_patient_under_another_character_set_is_one(tmp_path: Path) -> 
     assert verdict(tmp_path / "two", two).startswith("two: ")
 
 
+def test_escapes_of_iso_2022_are_read_by_their_label(tmp_path: Path) -> None:
+    """PS3.5 H.3: the same name in kanji by escapes, and in UTF-8."""
+    escaped = b"Yamada^Tarou=" + "山田^太郎".encode("iso2022_jp")
+    written = [
+        {"PatientName": escaped, "SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientID": "1"},
+        {"PatientName": "山田^太郎".encode(), "SpecificCharacterSet": "ISO_IR 192", "PatientID": ""},
+    ]
+    assert verdict(tmp_path, written).startswith("PatientName: ")
+    other = [written[0], written[1] | {"PatientName": "山本^次郎".encode()}]
+    assert verdict(tmp_path / "other", other).startswith("two: ")
+
+
 def test_groups_of_a_name_agree_by_one_of_them_and_contradict_by_one_of_them(tmp_path: Path) -> None:
     whole = {"PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
     for number, part in enumerate(("Yamada^Tarou", "山田^太郎", "=山田^太郎", "YAMADA^TAROU=山田^太郎")):

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
 
+from outpost.codes.failure import told
 from outpost.drift.alarms import Alarm, transitions, turning_day
 from outpost.drift.book import Book, Value, merge
 from outpost.drift.judge import Finding, Limits, judge
@@ -75,9 +76,7 @@ def read_days(table: Path, columns: Mapping[str, str], sender: str = "TABLE") ->
                     book = days[day] = Book()
                 book.add(f"table/{sender.lower()}/{day}", sender, values)
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, IndexError) as error:
-        raise TableUnusable(
-            f"{table} is no CSV table of headers ({type(error).__name__}: {error})"
-        ) from error
+        raise TableUnusable(f"{table} is no CSV table of headers ({told(error)})") from error
     return dict(sorted(days.items()))
 
 

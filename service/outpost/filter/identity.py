@@ -64,6 +64,7 @@ from typing import Any, Final, Literal
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, SegmentationStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
@@ -102,21 +103,15 @@ _NOBODY: Final = frozenset(
 )
 
 # Cyrillic by letters that the usual transliterations agree on once `_ROMAN` has folded what they do not.
-_CYRILLIC: Final = str.maketrans(
-    {
-        "а": "a", "б": "b", "в": "v", "г": "g", "д": "d", "е": "e", "ё": "e", "ж": "zh", "з": "z", "и": "i",
-        "й": "i", "к": "k", "л": "l", "м": "m", "н": "n", "о": "o", "п": "p", "р": "r", "с": "s", "т": "t",
-        "у": "u", "ф": "f", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh", "щ": "shch", "ъ": "", "ы": "y", "ь": "",
-        "э": "e", "ю": "iu", "я": "ia", "і": "i", "ї": "i", "є": "ie", "ґ": "g", "ў": "u", "ә": "a", "ғ": "g",
-        "қ": "k", "ң": "n", "ө": "o", "ұ": "u", "ү": "u", "һ": "h", "җ": "zh",
-    }
-)  # fmt: skip
+_CYRILLIC: Final = str.maketrans({pair[0]: pair[1:] for pair in (
+    "аa бb вv гg дd еe ёe жzh зz иi йi кk лl мm нn оo пp рr сs тt уu фf хkh цts чch шsh щshch ъ ыy ь эe "
+    "юiu яia іi їi єie ґg ўu әa ғg қk ңn өo ұu үu һh җzh "
+).split()})  # fmt: skip
 # Latin spellings of one Cyrillic letter, the longest first: GOST 7.79-2000 B, ICAO 9303, passports since 1997, BGN.
-_ROMAN: Final = (
-    ("shch", "1"), ("shh", "1"), ("sch", "1"), ("sh", "1"), ("tch", "ch"), ("ks", "x"), ("kh", "h"), ("cz", "c"),
-    ("ts", "c"), ("tz", "c"), ("ju", "u"), ("yu", "u"), ("iu", "u"), ("ja", "a"), ("ya", "a"), ("ia", "a"),
-    ("jo", "e"), ("yo", "e"), ("io", "e"), ("je", "e"), ("ye", "e"), ("ie", "e"), ("y", "i"), ("j", "i"), ("w", "v"),
-)  # fmt: skip
+_ROMAN: Final = tuple(tuple(pair.split("=")) for pair in (
+    "shch=1 shh=1 sch=1 sh=1 tch=ch ks=x kh=h cz=c ts=c tz=c ju=u yu=u iu=u ja=a ya=a ia=a jo=e yo=e io=e "
+    "je=e ye=e ie=e y=i j=i w=v "
+).split())  # fmt: skip
 _DOUBLED: Final = re.compile(r"([a-z1])\1+")
 _QUIET: Final = re.compile(r"[\s^.,;:_'`\"’ʹʺ()\[\]/\\#№+*-]+")
 
@@ -239,6 +234,8 @@ def _plainly(value: Any) -> bytes | str | None:
     """A value without its padding."""
     if isinstance(value, bytes):
         return value.strip(b" \0")
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value))
     return None if value is None else str(value)
 
 
@@ -288,9 +285,8 @@ def _text(value: bytes | str | None, encodings: tuple[str, ...], site: str) -> _
     readings: list[str] = []
     with suppress(Exception):  # pydicom and codecs raise many types: then it is read otherwise
         readings = [decode_bytes(value, list(encodings), TEXT_VR_DELIMS)]
-    sure = _decoded(
-        value, ("utf-8",)
-    )  # nothing else looks like it by chance; nor like ISO 2022 with its escapes
+    # Nothing else looks like UTF-8 by chance; nor like ISO 2022 with its escapes.
+    sure = _decoded(value, ("utf-8",)) if b"\x1b" not in value else ()
     guesses = () if sure or b"\x1b" in value else _decoded(value, _GUESSES)
     return _Text(value, _unbroken([*readings, *_decoded(value, (site,)), *sure]), guesses)
 
