@@ -175,7 +175,8 @@ def _judged(
     """What the pixel verdict found and the policy accepts. `volume` is (column, row, slice), `turned` as in a case."""
     slices = [volume[:, :, index].T for index in slices_to_judge(volume.shape[2], policy)]
     asked = bool(policy.expected_anatomy) and policy.anatomy != "off"
-    planes = [cut_across(turned, spacing_mm, axis, policy) for axis in range(3) if view.axes[axis] != 2]
+    # Cut only when asked for: of most heads, the series' own slices say enough.
+    planes = (cut_across(turned, spacing_mm, axis, policy) for axis in range(3) if view.axes[axis] != 2)
     verdict = judge_volume(slices, image, policy, planes if asked else ())
     if (against := verdict.against) is not None:
         raise InputRejected(
@@ -191,6 +192,6 @@ def cut_across(
     across, up = (spacing for other, spacing in enumerate(spacing_mm) if other != axis)
     wide, tall = (max(1, round(spacing / min(across, up))) for spacing in (across, up))
     return [
-        np.rot90(np.take(volume, index, axis)).repeat(tall, axis=0).repeat(wide, axis=1)
+        np.rot90(volume[(slice(None),) * axis + (index,)]).repeat(tall, axis=0).repeat(wide, axis=1)
         for index in slices_to_judge(volume.shape[axis], policy)
     ]
