@@ -52,7 +52,7 @@ _NOTHING = """
 about: nothing is judged
 known: {{{known}}}
 pixels: {{blank: "off", zeros: "off", saturated: "off", clipped: "off", screen_capture: "off", photometric: "off",
-  burned_in_text: "off", anatomy: "off", unsure: accept}}
+  burned_in_text: "off", anatomy: "off", plausible: "off", unsure: accept}}
 """
 # Beside the bundle's own: every check that there is, with the classifier on every radiograph.
 _STRICT = """

@@ -7,7 +7,7 @@ it: what hostile pixels do to a library, they do to a process that is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -149,7 +149,7 @@ def judge_volume(
     dataset: Dataset,
     policy: PixelPolicy,
     padded: Sequence[Mask] | None = None,
-    planes: Sequence[Sequence[NDArray[Any]]] = (),
+    planes: Iterable[Sequence[NDArray[Any]]] = (),
 ) -> PixelVerdict:
     """Judge slices of one volume: a finding counts when most of them show it, anatomy by the middle one of them.
 
@@ -158,8 +158,8 @@ def judge_volume(
         dataset: attributes of any slice.
         policy: of the rule set.
         padded: of each slice, true where a pixel is padding, which is background in it: it is not looked at.
-        planes: the same volume cut the other ways; what it shows in its best plane counts: the classifier knows an
-            organ better in one plane than in another.
+        planes: the same volume cut the other ways, looked at until one shows enough; the best plane counts: the
+            classifier knows an organ better in one plane than in another.
     """
     sign = -1 if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1" else 1
     out = [None] * len(slices) if padded is None else [reduce_mask(one, _FINE) for one in padded]
@@ -175,9 +175,12 @@ def judge_volume(
     plain = tuple({code: (code, detail) for code, detail in reversed(most)}.values())[::-1]
     middle = _middle([one.shown for one in seen if one.shown is not None], policy)
     if middle is not None and policy.expected_anatomy:
-        cut = [[classify(sign * reduce_frame(one, LARGEST)) for one in plane] for plane in planes]
-        ways = [middle, *(way for plane in cut if (way := _middle(plane, policy)) is not None)]
-        middle = max(ways, key=lambda one: one.probability(*policy.expected_anatomy))
+        for plane in planes:
+            if middle.probability(*policy.expected_anatomy) >= policy.enough:
+                break
+            way = _middle([classify(sign * reduce_frame(one, LARGEST)) for one in plane], policy)
+            if way is not None:
+                middle = max(middle, way, key=lambda one: one.probability(*policy.expected_anatomy))
     return _verdict(_Seen(plain, middle, seen[0].modality), policy)
 
 

@@ -256,11 +256,17 @@ def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
 
 def _blocks(values: NDArray[Any], steps: Sequence[int]) -> Grey:
     """Means of blocks of so many voxels; what is left over at the ends is filled up with nothing."""
+    # One axis after the other, the one furthest apart in memory first: what is left lies together.
     means: NDArray[Any] = values
-    for axis, step in enumerate(steps):  # one axis after the other: each leaves less to the next
-        sums = np.add.reduceat(means, np.arange(0, means.shape[axis], step), axis, dtype=np.float32)
+    for axis in sorted(range(3), key=lambda axis: -abs(values.strides[axis])):
+        step, size = steps[axis], means.shape[axis]
+        shape = [-(-size // step) if other == axis else means.shape[other] for other in range(3)]
+        sums = np.zeros_like(means, dtype=np.float32, shape=shape)
+        for start in range(min(step, size)):
+            part = means[(slice(None),) * axis + (slice(start, None, step),)]
+            sums[(slice(None),) * axis + (slice(0, part.shape[axis]),)] += part
         means = sums / np.float32(step)
-    return np.asarray(means, dtype=np.float32)
+    return means
 
 
 def _correlation(first: Grey, second: Grey) -> float:

@@ -224,7 +224,8 @@ def _judged(
     slices = [volume.values[:, :, index].T for index in judged]
     padded = None if volume.padded is None else [volume.padded[:, :, index].T for index in judged]
     asked = bool(policy.expected_anatomy) and policy.anatomy != "off"
-    planes = [cut_across(turned, spacing_mm, axis, policy) for axis in range(3) if view.axes[axis] != 2]
+    # Cut only when asked for: of most heads, the series' own slices say enough.
+    planes = (cut_across(turned, spacing_mm, axis, policy) for axis in range(3) if view.axes[axis] != 2)
     verdict = judge_volume(slices, image, policy, padded, planes if asked else ())
     if (against := verdict.against) is not None:
         raise InputRejected(
@@ -240,6 +241,6 @@ def cut_across(
     across, up = (spacing for other, spacing in enumerate(spacing_mm) if other != axis)
     wide, tall = (max(1, round(spacing / min(across, up))) for spacing in (across, up))
     return [
-        np.rot90(np.take(volume, index, axis)).repeat(tall, axis=0).repeat(wide, axis=1)
+        np.rot90(volume[(slice(None),) * axis + (index,)]).repeat(tall, axis=0).repeat(wide, axis=1)
         for index in slices_to_judge(volume.shape[axis], policy)
     ]
