@@ -154,8 +154,8 @@ def test_a_scanner_that_writes_no_birth_date_but_zeros_makes_nothing_unready(
             one = study().every("PatientBirthDate", value).every("StudyDate", when)
             rows.append(service.wait_outcome(one.send(service)))
     assert all(looks)
-    for row in rows:  # delivered, once what writes results is as lenient as what reads
-        assert (row["outcome"], row["reason"]) in (("delivered", ""), ("quarantined", "STUDY_UNUSUAL"))
+    for row in rows:
+        assert (row["outcome"], row["reason"]) == ("delivered", "")
         assert "CANARY" not in str(row)
     assert "CANARY" not in service.log
 
