@@ -151,15 +151,17 @@ class Intake(Section):
 
 
 class Study(Section):
-    """When a study is complete: after `quiet_seconds` without a new instance; when every series that the
-    bundle names is there and quiet for `series_quiet_seconds`; at the latest `forced_seconds` after its first
-    instance, even while more arrive. A study of which images are missing waits as long for them.
+    """When a study is complete: after `quiet_seconds` without a new instance (`open_quiet_seconds`,
+    while the association that brought the last one is still open: lines stall); when every series that the bundle
+    names is there and quiet for `series_quiet_seconds`; at the latest `forced_seconds` after its first instance, even
+    while more arrive. A study of which images are missing waits as long for them.
 
     An image that comes later makes a new revision. After `revisions` of one study within `revisions_hours` the next
     one waits, collecting what comes, until the first of them is so old.
     """
 
     quiet_seconds: Seconds = 5
+    open_quiet_seconds: Seconds = 20
     series_quiet_seconds: Seconds = 2
     forced_seconds: Seconds = 5400
     revisions: Annotated[int, Field(ge=1, le=1000)] = 10

@@ -101,6 +101,7 @@ def serve(config: Config, config_file: Path) -> int:
             config.study.quiet_seconds,
             series_quiet_seconds=config.study.series_quiet_seconds,
             forced_seconds=config.study.forced_seconds,
+            open_quiet_seconds=config.study.open_quiet_seconds,
             required_series=_required_series(plan),
             header_of=spool.header_of,
         )

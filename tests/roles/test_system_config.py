@@ -27,7 +27,7 @@ GIVEN = {
     "inference_api_tokens": [{"name": "duty", "role": "read", "sha256": "0" * 64}],
     "inference_quarantine": {"max_items": 7, "reasons": [{"reason": "NO_PIXELS", "max_mib": 1, "max_items": 2}]},
     "inference_drift": {"enabled": True, "window_days": 14, "min_sample": 50, "effect": 0.3},
-    "inference_study": {"forced_seconds": 1800, "revisions": 3, "revisions_hours": 0.5},
+    "inference_study": {"forced_seconds": 1800, "open_quiet_seconds": 40, "revisions": 3, "revisions_hours": 0.5},
     "inference_senders": [{"ae_title": "*", "character_set": "cp1251"}],
     "inference_delivery": {"retry_max_seconds": 60, "refused_retry_seconds": 3600},
     "inference_rule_files": {"brain": "/etc/outpost/filter/brain.yaml"},

@@ -302,3 +302,56 @@ def test_a_study_is_not_held_where_a_later_revision_has_what_came_since(tmp_path
     assert not intake.journal.hold(row, utc_now(), ("an image is missing",))
     assert intake.journal.study(row).state == "inferring"
     assert intake.journal.events() == []
+
+
+def test_a_sender_that_stalls_between_two_images_is_waited_for_while_its_transfer_is_open(
+    tmp_path: Path,
+) -> None:
+    intake = Intake(tmp_path / "s", quiet_seconds=0.2, open_quiet_seconds=1.0)
+    record = intake.send()
+    header = intake.spool.header_of(intake.journal.instances("1.2.3", 1)[0])
+    assert header is not None
+    transfer = intake.assembly.transfer("CT1")
+    transfer.took(header, record)
+    time.sleep(0.5)
+    assert intake.assembly.complete_due_studies() == 0, "open: its sender has not said that it is through"
+    other = intake.send(study="1.2.4")
+    transfer.took(header, other)  # it has gone on to another study
+    assert intake.assembly.complete_due_studies() == 1
+    assert intake.completed_by(record.row) == "quiet"
+    time.sleep(0.3)
+    assert intake.assembly.complete_due_studies() == 0
+    transfer.released()
+    assert intake.assembly.complete_due_studies() == 1
+
+
+def test_a_transfer_that_stays_open_for_ever_keeps_no_study_longer_than_its_own_quiet_time(
+    tmp_path: Path,
+) -> None:
+    intake = Intake(tmp_path / "s", quiet_seconds=0.1, open_quiet_seconds=0.4)
+    record = intake.send()
+    header = intake.spool.header_of(intake.journal.instances("1.2.3", 1)[0])
+    assert header is not None
+    intake.assembly.transfer("CT1").took(header, record)
+    time.sleep(0.2)
+    assert intake.assembly.complete_due_studies() == 0
+    time.sleep(0.3)
+    assert intake.assembly.complete_due_studies() == 1
+
+
+def test_a_required_series_that_an_open_transfer_sent_to_last_may_not_be_whole(tmp_path: Path) -> None:
+    intake = Intake(tmp_path / "s", series_quiet_seconds=0.1, required_series=(T1,))
+    intake.send()
+    record = intake.send()
+    header = intake.spool.header_of(intake.journal.instances("1.2.3", 1)[0])
+    assert header is not None
+    transfer = intake.assembly.transfer("CT1")
+    transfer.took(header, record)
+    time.sleep(0.2)
+    assert intake.assembly.complete_due_studies() == 0
+    intake.send("SURVEY")
+    survey = intake.spool.header_of(intake.journal.instances("1.2.3", 1)[2])
+    assert survey is not None
+    transfer.took(survey, record)  # it has gone on to another series
+    assert intake.assembly.complete_due_studies() == 1
+    assert intake.completed_by(record.row) == "series"

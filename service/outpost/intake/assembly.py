@@ -2,7 +2,8 @@
 
 Three timers, whichever comes first:
 
-- quiet: nothing came for `quiet_seconds`;
+- quiet: nothing came for `quiet_seconds`; for `open_quiet_seconds`, where the association (or request) that brought the
+  last instance is still open: its sender has not said that it is through, and lines stall;
 - series: every series that the model needs is there, and quiet for `series_quiet_seconds`, whatever else the
   sender still has to send;
 - forced: `forced_seconds` after the first instance, even while more arrive: a study must not wait for ever.
@@ -21,7 +22,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from outpost.events import EventCode
@@ -86,6 +87,7 @@ class Assembly:
         *,
         series_quiet_seconds: float = 2,
         forced_seconds: float = 5400,
+        open_quiet_seconds: float = 0,
         required_series: Sequence[RequiredSeries] = (),
         header_of: Callable[[Instance], Header | None] | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class Assembly:
         self._quiet = quiet_seconds
         self._series_quiet = series_quiet_seconds
         self._forced = forced_seconds
+        self._open_quiet = max(quiet_seconds, open_quiet_seconds)
         self._required = tuple(required_series)
         self._header_of = header_of
         self._lock = threading.Lock()
@@ -179,6 +182,10 @@ class Assembly:
         for transfer in transfers:
             transfer.check(now)
         half = {transfer.row for transfer in transfers if transfer.in_instance()}
+        sending: dict[int, set[str]] = {}  # series of studies that an open transfer sent to last
+        for transfer in transfers:
+            if transfer.row is not None and (series := transfer.open_series()) is not None:
+                sending.setdefault(transfer.row, set()).add(series)
         with self._lock:
             for transfer in transfers:  # over a slow link one instance can take minutes
                 if transfer.row is not None and (sent_to := self._receiving.get(transfer.row)):
@@ -186,7 +193,7 @@ class Assembly:
             due = {
                 row: by
                 for row, study in self._receiving.items()
-                if (by := self._due(study, now, row in half))
+                if (by := self._due(study, now, row in half, sending.get(row, frozenset())))
             }
             taken = {row: self._receiving.pop(row) for row in due}
             for row, study in taken.items():
@@ -228,30 +235,36 @@ class Assembly:
         with self._lock:
             return sum(not study.held_for for study in self._receiving.values())
 
-    def _due(self, study: _Study, now: float, half: bool) -> str | None:
-        """The timer that has run out, if any; named as the journal names it."""
+    def _due(self, study: _Study, now: float, half: bool, sending: Collection[str]) -> str | None:
+        """The timer that has run out, if any; named as the journal names it.
+
+        `half`: an image of it is half here. `sending`: series of it that open transfers sent to last.
+        """
+        quiet_since = now - (self._open_quiet if sending else self._quiet)
         if study.held_for == EventCode.REVISIONS_HELD:
             if now < study.held_until:
                 return None
             study.held_for = ""
         if study.forced_at <= now:
             # Quiet all the same: then nothing was cut short.
-            quiet = not half and not study.held_for and study.last_sign <= now - self._quiet
+            quiet = not half and not study.held_for and study.last_sign <= quiet_since
             return "quiet" if quiet else "forced"
         if half or study.held_for:
             return None
-        if study.last_sign <= now - self._quiet:
+        if study.last_sign <= quiet_since:
             return "quiet"
-        if self._required and self._all_there_and_quiet(study, now - self._series_quiet):
+        if self._required and self._all_there_and_quiet(study, now - self._series_quiet, sending):
             return "series"
         return None
 
-    def _all_there_and_quiet(self, study: _Study, since: float) -> bool:
+    def _all_there_and_quiet(self, study: _Study, since: float, sending: Collection[str]) -> bool:
         for number, rule in enumerate(self._required):
-            fitting = [series for series in study.series.values() if number in series.rules]
-            if not any(len(series.instances) >= rule.min_instances for series in fitting):
+            fitting = {uid: series for uid, series in study.series.items() if number in series.rules}
+            if any(uid in fitting for uid in sending):
+                return False  # whose sender may have stalled in the middle of it
+            if not any(len(series.instances) >= rule.min_instances for series in fitting.values()):
                 return False
-            if any(series.last_sign > since for series in fitting):
+            if any(series.last_sign > since for series in fitting.values()):
                 return False
         return True
 

@@ -56,6 +56,7 @@ class Transfer:
         """`half` says whether an image has begun to arrive and not ended; `alive`, whether the peer's thread is."""
         self.name = secrets.token_hex(8)
         self.row: int | None = None  # of the study that it sends to
+        self.series_uid = ""  # likewise
         self._journal = journal
         self._assembly = assembly
         sender = clean_sender(source) or "an unnamed sender"
@@ -80,7 +81,7 @@ class Transfer:
             self._sent[header.study_uid] += 1
             self._refused.pop(header.sop_uid, None)
             if study is not None:
-                self.row = study.row
+                self.row, self.series_uid = study.row, header.series_uid
             self.last_sign = time.monotonic()
         if first:
             self._assembly.transfer_began(self)
@@ -94,6 +95,10 @@ class Transfer:
     def in_instance(self) -> bool:
         """Whether an image of it is half here: nobody may call its study complete."""
         return not self._over and self._half()
+
+    def open_series(self) -> str | None:
+        """The series it sent to last, while it may bring more of that; None once it is over."""
+        return None if self._over else self.series_uid
 
     def check(self, now: float) -> None:
         """Call it broken off where its peer is gone, or silent in the middle of an image (monotonic seconds)."""
