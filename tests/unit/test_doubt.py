@@ -283,7 +283,7 @@ def test_the_rules_decide_what_becomes_of_an_answer_that_is_none(
 ) -> None:
     volume, mask = request.getfixturevalue(thing)
     task = VolumeSegmentation(brain)
-    case = VolumeCase(volume, RAS, (), (), MM2, policy)
+    case = VolumeCase(volume, RAS, (), spacing_mm=MM2, policy=policy)
     if isinstance(wanted, tuple):
         with pytest.raises(InputRejected) as refusal:
             task.doubts(case, mask)
@@ -383,7 +383,7 @@ def test_limits_measured_with_another_model_are_not_used(
     task = VolumeSegmentation(load_bundle(tmp_path / "other"))
     assert "measured with another model" in caplog.text
     volume, mask = sphere
-    assert task.doubts(VolumeCase(volume, RAS, (), (), MM2, PixelPolicy()), mask) == ()
+    assert task.doubts(VolumeCase(volume, RAS, (), spacing_mm=MM2, policy=PixelPolicy()), mask) == ()
 
 
 def test_a_mean_organ_that_was_changed_is_not_used(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_a_cat_tagged_as_a_chest_is_told_to_be_doubtful(radiographs: Predictor, 
 
 def test_of_two_images_the_doubtful_one_is_named(radiographs: Predictor, tmp_path: Path) -> None:
     files = [packaged("pydicom-data", "RG3_UNCR.dcm"), packaged("deid-data", "cat.dcm")]
-    told = doubts_of(radiographs, files, tmp_path / "out")
+    told = doubts_of(radiographs, files, tmp_path / "out", "identity: 'off' # they are of two\n")
     assert {note.detail.partition(":")[0] for note in told} == {"image 1 of 2", "image 2 of 2"}
     assert "cat" not in str(told)
 

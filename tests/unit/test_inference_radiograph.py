@@ -271,7 +271,7 @@ def test_a_study_of_one_image_ends_as_a_report_with_its_rung(
     result = predictor.run(predictor.read([chest()]), rung, tmp_path, 3)
     report = pydicom.dcmread(result.files[0])
     assert report.Modality == "SR"
-    assert report.SeriesDescription.startswith("REDUCED: rung batch-1")
+    assert report.SeriesDescription.startswith("DOUBTFUL, REDUCED.")
     assert report.StudyInstanceUID == pydicom.dcmread(chest(), stop_before_pixels=True).StudyInstanceUID
     assert "revision = 3" in report.to_json()
 

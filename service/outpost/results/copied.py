@@ -131,11 +131,13 @@ _DEFAULT_LABELS: Final = ("", "ISO_IR 6", "ISO 2022 IR 6")
 
 
 def _is_date(value: str) -> bool:
+    if re.fullmatch(r"[0-9]{8}", value) is None:
+        return False
     try:
         date(int(value[:4]), int(value[4:6]), int(value[6:]))
     except ValueError:
         return False
-    return re.fullmatch(r"[0-9]{8}", value) is not None
+    return True
 
 
 def _is_time(value: str) -> bool:
