@@ -48,10 +48,17 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 	yamllint --strict .
 	ansible-lint --offline -q
 
+# Half of the service's tests is waiting for peers and timers: the unit tests run beside them.
 .PHONY: test-python
 test-python: .venv/tests.stamp ## unit and service tests, with real peers
-	pytest -q tests/unit tests/service tests/faults
+	@$(MAKE) --output-sync=line --jobs=2 test-unit test-service
 	pytest -q tests/roles # by itself: Ansible replaces sys.intern, which torch's compiler then stumbles over
+
+.PHONY: test-unit test-service
+test-unit: .venv/tests.stamp ## unit tests
+	pytest -q tests/unit
+test-service: .venv/tests.stamp ## the service with real peers, and what breaks it
+	pytest -q tests/service tests/faults
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
@@ -105,8 +112,10 @@ bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost 
 release: bootstrap .venv/controller.stamp ## build the release of this checkout into dist/releases
 	@service/build-release
 
+# Two at a time: each has a lab and addresses of its own, and waits half of its time.
 .PHONY: molecule
-molecule: $(SCENARIOS:%=molecule-%) ## all scenarios
+molecule: release ## all scenarios
+	@$(MAKE) --output-sync=line --jobs=2 $(SCENARIOS:%=molecule-%)
 
 .PHONY: $(SCENARIOS:%=molecule-%)
 $(SCENARIOS:%=molecule-%): molecule-%: release
