@@ -98,12 +98,11 @@ def arm(killer: Killer) -> None:
     for name in ("fsync", "link", "rename", "unlink", "rmdir", "mkdir"):
         setattr(os, name, killer.around(name, getattr(os, name)))
 
-    from pynetdicom.association import Association
-
+    from outpost.delivery.link import Link
     from outpost.inference import worker
     from outpost.records.recorder import Recorder
 
-    Association.send_c_store = killer.around("c-store", Association.send_c_store)  # type: ignore[method-assign]
+    Link.ask = killer.around("c-store", Link.ask)  # type: ignore[method-assign]
     Recorder._upsert = killer.around("upsert", Recorder._upsert)  # type: ignore[method-assign]
     ask = worker._Child.ask
 

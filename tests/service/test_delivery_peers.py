@@ -338,12 +338,12 @@ def test_an_answer_that_comes_after_we_gave_up_loses_and_doubles_nothing(
     sender: Sender, archive: Archive
 ) -> None:
     archive.wait_seconds = 1.5
-    study = sender.put()
-    (result,) = sender.results(study)
     sender.start(_to(archive.port))
     courier = sender.couriers[0]
     assert courier._peer is not None
-    courier._peer = replace(courier._peer, answer_seconds=0.6)
+    courier._peer = replace(courier._peer, answer_seconds=0.6)  # before there is anything to send
+    study = sender.put()
+    (result,) = sender.results(study)
     wait_for(lambda: courier.failures[Cause.NO_ANSWER] >= 1, 20, "no answer in time")
     archive.wait_seconds, archive.otherwise = 0.0, 0x0111
     sender.wait_delivered(study)

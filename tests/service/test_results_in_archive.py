@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, SegmentationStorage, generate_uid
 from running import BUNDLE, ROOT, Orthanc
 
-from outpost.codes.notes import NoteCode, merged
+from outpost.codes.notes import Note, NoteCode, merged
 from outpost.demo import TEMPLATES
 from outpost.demo.series import write_series
 from outpost.filter.rulefile import open_rules
@@ -243,21 +243,27 @@ def test_missing_radiographs_are_waited_for_then_told_and_made_up_for(
     case = radiographs.read(chests[:2], answered, StudyContext(forced=False))
     assert [note.code for note in case.notes] == [NoteCode.STUDY_PARTIAL]
     part = radiographs.run(radiographs.read(chests[:2], context=StudyContext()), rung, tmp_path, 1)
-    assert [note.code for note in part.notes] == [NoteCode.STUDY_PARTIAL]
+    # On its network's word alone every real image is doubtful (docs/models.md): that is beside the matter here.
+    assert not_doubts(part.notes) == [NoteCode.STUDY_PARTIAL]
     old = pydicom.dcmread(part.files[0])
-    assert old.SeriesDescription.startswith("PARTIAL: not all images of the study were there")
+    assert old.SeriesDescription.startswith("PARTIAL")
+    assert "PARTIAL: not all images of the study were there" in old.to_json()
 
     (object_,) = part.objects
     replaces = (Replaced(object_.sop_class, object_.sop_uid, object_.series_uid, 1),)
     case = radiographs.read(chests, context=StudyContext(forced=False, replaces=replaces))
     whole = radiographs.run(case, rung, tmp_path, 2)
     new = pydicom.dcmread(whole.files[0])
-    assert whole.notes == ()
+    assert not_doubts(whole.notes) == []
     assert new.SOPClassUID == ComprehensiveSRStorage
     (study,) = new.PredecessorDocumentsSequence
     assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == old.SeriesInstanceUID
     named_old = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert named_old.ReferencedSOPInstanceUID == old.SOPInstanceUID
+
+
+def not_doubts(notes: Sequence[Note]) -> list[str]:
+    return [note.code for note in notes if note.code != NoteCode.RESULT_DOUBTFUL]
 
 
 def test_a_radiograph_that_could_not_be_read_makes_the_report_one_of_a_part(
@@ -269,6 +275,8 @@ def test_a_radiograph_that_could_not_be_read_makes_the_report_one_of_a_part(
     files = [*chests[:2], *changed(chests[2:], tmp_path / "blank", blank)]
     case = radiographs.read(files, context=StudyContext(forced=False))
     result = radiographs.run(case, full_rung(radiographs._bundle), tmp_path, 1)
-    (note,) = result.notes
+    (note,) = (note for note in result.notes if note.code != NoteCode.RESULT_DOUBTFUL)
     assert (note.code, note.detail[:15]) == (NoteCode.IMAGES_NOT_READ, "1 of 3 images: ")
-    assert pydicom.dcmread(result.files[0]).SeriesDescription.startswith("PARTIAL: some images could not")
+    report = pydicom.dcmread(result.files[0])
+    assert report.SeriesDescription.startswith("PARTIAL")
+    assert "PARTIAL: some images could not" in report.to_json()
