@@ -24,13 +24,14 @@ from pydicom.tag import Tag
 FAULTS = {
     "loop": "the PACS sends every result, and every image of the study, back",
     "names": "a scanner writes dates, times and names that DICOM does not allow",
-    "part": "every other image of a study comes, the rest of half of the studies 10 s later",
+    "part": "20 of 24 images of a study come, the rest of half of the studies 10 s later",
     "patients": "the second half of a study's images is of another patient",
 }
 SECONDS = 25.0  # how long the fault lasts
 RATE = 0.5  # studies of the fault a second
 FORCED_SECONDS = 30  # after which a part is waited for no more
 _LATER_SECONDS = 10.0
+_PART = 20  # images, which the model would read
 _FIRST = 1_000_000  # serial number of the first study of the fault
 # Values that a sender really wrote, by keyword; each study of the fault has them all.
 _ILLEGAL = {
@@ -161,10 +162,10 @@ def _a_part(subject: Outpost, serial: int) -> None:
         image.ImagesInAcquisition = len(subject.studies.template)
 
     files = _edited(subject.studies.files(serial), counted)
-    _sent(subject, files[::2])
+    _sent(subject, files[:_PART])
     if _made_whole(serial):
         time.sleep(_LATER_SECONDS)
-        _sent(subject, files[1::2])
+        _sent(subject, files[_PART:])
 
 
 def _made_whole(serial: int) -> bool:

@@ -239,7 +239,6 @@ def test_a_gap_is_held_only_where_more_may_come() -> None:
     rejection = InputRejected(Code.SLICES_MISSING, "slices 3 and 4 are 2 mm apart")
     headers = series(WHOLE)
     hold_if_more_may_come(rejection, headers, context(False))
-    hold_if_more_may_come(rejection, headers, context(True, BROKEN))
     with pytest.raises(StudyIncomplete) as held:
         hold_if_more_may_come(rejection, headers, context(False, BROKEN))
     assert held.value.lacks == (rejection.message, *BROKEN)
@@ -249,6 +248,20 @@ def test_a_gap_is_held_only_where_more_may_come() -> None:
     hold_if_more_may_come(other, series(WHOLE, ImagesInSeries=61), context(False))
     with pytest.raises(StudyIncomplete):
         hold_if_more_may_come(other, headers, context(False, BROKEN))
+
+
+def test_what_did_not_come_in_time_is_the_reason_or_stands_beside_it() -> None:
+    rejection = InputRejected(Code.SLICES_MISSING, "slices 3 and 4 are 2 mm apart")
+    hold_if_more_may_come(rejection, series(WHOLE), context(True))
+    for headers, broken in ((series(WHOLE), BROKEN), (series(WHOLE, ImagesInSeries=61), ())):
+        with pytest.raises(InputRejected) as refused:
+            hold_if_more_may_come(rejection, headers, context(True, broken))
+        assert (refused.value.code, refused.value.hold) == (Code.STUDY_INCOMPLETE, True)
+        assert refused.value.message.startswith(f"{rejection.message}; ")
+    none = InputRejected(Code.NO_SERIES_FOR_BUNDLE, "3 slices, at least 20 wanted")
+    with pytest.raises(InputRejected, match="ImagesInSeries says 61") as refused:
+        hold_if_more_may_come(none, series(WHOLE, ImagesInSeries=61), context(True))
+    assert (refused.value.code, refused.value.hold) == (Code.NO_SERIES_FOR_BUNDLE, False)
 
 
 # --- radiographs ---

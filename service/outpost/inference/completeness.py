@@ -48,6 +48,7 @@ _OF_STUDY: Final = ("NumberOfStudyRelatedInstances", "ImagesInStudy")
 _REFORMATTED: Final = frozenset(
     {"MPR", "CSA MPR", "CSAPARALLEL", "REFORMATTED", "RESAMPLED", "MIP", "PROJECTION IMAGE", "AVERAGE"}
 )
+_FOR_WANT_OF_SLICES: Final = (Code.SLICES_MISSING, Code.SLICES_UNEVEN)
 # Of the distance between slices: senders round to three decimals.
 _TOLERANCE: Final = 0.02
 
@@ -87,16 +88,24 @@ def hold_if_more_may_come(
 
     Raises:
         StudyIncomplete: images may still come.
+        InputRejected: they did not come, which is the reason (STUDY_INCOMPLETE) or belongs to it.
     """
-    if context.forced or context.overruled:
+    if context.overruled:
         return
     signs = list(context.broken_off)
-    if rejection.code in (Code.SLICES_MISSING, Code.SLICES_UNEVEN, Code.NO_SERIES_FOR_BUNDLE):
+    if rejection.code in (*_FOR_WANT_OF_SLICES, Code.NO_SERIES_FOR_BUNDLE):
         for uid in dict.fromkeys(header.series_instance_uid for header in study):
             series = [header for header in study if header.series_instance_uid == uid]
             signs += _lacks_by_count(series, study)[0]
-    if signs:
-        raise StudyIncomplete((rejection.message, *signs)) from rejection
+    if not signs:
+        return
+    lacks = tuple(dict.fromkeys((rejection.message, *signs)))
+    if not context.forced:
+        raise StudyIncomplete(lacks) from rejection
+    if rejection.code in _FOR_WANT_OF_SLICES:
+        raise InputRejected(Code.STUDY_INCOMPLETE, "; ".join(lacks), hold=True) from rejection
+    # Whether the rest would have made it a study for this model, nobody knows.
+    raise InputRejected(rejection.code, "; ".join(lacks), rejection.hold) from rejection
 
 
 def lacks_of_volume(
