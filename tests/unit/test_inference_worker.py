@@ -50,7 +50,7 @@ def worker(bundle: Path) -> Iterator[InferenceWorker]:
     worker.close()
 
 
-def a_worker(bundle: Path, timeout_seconds: float = 8) -> InferenceWorker:
+def a_worker(bundle: Path, timeout_seconds: float = 60) -> InferenceWorker:
     """One that computes as the bundle was released; it keeps converted models beside the bundle."""
     return InferenceWorker(bundle, full_rung(load_bundle(bundle)), timeout_seconds, bundle.parent)
 
