@@ -70,6 +70,7 @@ from pydicom.uid import ComprehensiveSRStorage, SegmentationStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from outpost.codes.notes import Note, NoteCode
+from outpost.dicom.quicktag import QuickTag
 from outpost.inference.codes import Code, InputRejected
 from outpost.inference.header import ImageHeader, Unreadable
 from outpost.results.provenance import MANUFACTURER
@@ -84,7 +85,7 @@ _NAME: Final = "PatientName"
 _BIRTH: Final = "PatientBirthDate"
 _SEX: Final = "PatientSex"
 _COMPARED: Final = (_ID, _ISSUER, _NAME, _BIRTH, _SEX)
-_LOOKED_AT: Final = (_CHARACTER_SET, *(Tag(keyword) for keyword in _COMPARED))
+_LOOKED_AT: Final = tuple(map(QuickTag, (_CHARACTER_SET, *(Tag(keyword) for keyword in _COMPARED))))
 # More spellings of one patient than this are not all compared with each other.
 _MOST_SPELLINGS: Final = 16
 _MOST_TOLD: Final = 20
@@ -211,15 +212,21 @@ def _spellings(
 ) -> dict[tuple[Any, ...], list[ImageHeader | Unreadable]]:
     """Objects by what stands in their attributes, undecoded; padding is no difference."""
     held: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
+    before: list[Any] = []
+    alike: list[ImageHeader | Unreadable] = []
     for one in objects:
         if one.dataset is None:
             continue
         get = one.dataset.items().mapping.get  # type: ignore[attr-defined]  # of every dict's view, as in values.py
-        key = tuple([None if (element := get(tag)) is None else element.value for tag in _LOOKED_AT])
-        try:
-            held.setdefault(key, []).append(one)
-        except TypeError:  # several values, decoded already
-            held.setdefault(tuple(map(_plainly, key)), []).append(one)
+        values = [None if element is None else element.value for element in map(get, _LOOKED_AT)]
+        if values != before:  # as in few of a study: comparing costs less than a key for each
+            before = values
+            key = tuple(values)
+            try:
+                alike = held.setdefault(key, [])
+            except TypeError:  # several values, decoded already
+                alike = held.setdefault(tuple(map(_plainly, key)), [])
+        alike.append(one)
     found: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
     for key, some in held.items():
         found.setdefault(tuple(map(_plainly, key)), []).extend(some)

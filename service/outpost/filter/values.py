@@ -16,6 +16,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+from outpost.dicom.quicktag import QuickTag
 from outpost.inference.header import CODE_STRING, MALFORMED, ImageHeader
 
 Values = tuple[str | float, ...]
@@ -23,7 +24,7 @@ Values = tuple[str | float, ...]
 # Longer text is no name and no description: an expression is not let loose on a megabyte.
 _LONGEST_TEXT: Final = 1024
 _MOST_VALUES: Final = 256
-_CHARACTER_SET: Final = Tag("SpecificCharacterSet")
+_CHARACTER_SET: Final = QuickTag(Tag("SpecificCharacterSet"))
 _NUMBERS: Final = frozenset("DS FL FD IS SL SS SV UL US UV".split())
 _TEXTS: Final = frozenset("AE AS CS DA DT LO LT PN SH ST TM UC UI UR UT".split())
 # Values of these kinds say nothing of who the patient is; free text may, also where it should not.
@@ -60,7 +61,7 @@ class Attribute:
     def __init__(self, path: str) -> None:
         self.path = path
         self._tags = [Tag(part) for part in path.split(".")]
-        self._first = self._tags[0]
+        self._first = QuickTag(self._tags[0])
         self._in_meta = self._first.group == 2
         self._seen: dict[Any, Values] = {}
 
@@ -95,7 +96,7 @@ class Fingerprint:
 
     def __init__(self, paths: Iterable[str]) -> None:
         tags = {Tag(path.split(".")[0]) for path in paths} - _OF_SERIES
-        self._tags = sorted(tag for tag in tags - _DECODED.keys() if tag.group != _PATIENT_GROUP)
+        self._tags = [QuickTag(t) for t in sorted(tags - _DECODED.keys()) if t.group != _PATIENT_GROUP]
         decoded = [_DECODED[tag] for tag in sorted(tags & _DECODED.keys())]
         self._decoded = attrgetter("series_instance_uid", "sop_class_uid", *decoded)
 
