@@ -65,27 +65,23 @@ from typing import Any, Final, Literal
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, SegmentationStorage
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 from outpost.codes.notes import Note, NoteCode
-from outpost.dicom.quicktag import QuickTag
 from outpost.inference.codes import Code, InputRejected
-from outpost.inference.header import ImageHeader, Unreadable
+from outpost.inference.header import WHO, ImageHeader, Unreadable, who_of
 from outpost.results.provenance import MANUFACTURER
 
 IdentityMode = Literal["strict", "normal", "off"]
 Agreement = Literal["equal", "similar", "differs", "missing"]
 
-_CHARACTER_SET: Final = Tag("SpecificCharacterSet")
 _ID: Final = "PatientID"
 _ISSUER: Final = "IssuerOfPatientID"
 _NAME: Final = "PatientName"
 _BIRTH: Final = "PatientBirthDate"
 _SEX: Final = "PatientSex"
-_COMPARED: Final = (_ID, _ISSUER, _NAME, _BIRTH, _SEX)
-_LOOKED_AT: Final = tuple(map(QuickTag, (_CHARACTER_SET, *(Tag(keyword) for keyword in _COMPARED))))
+_COMPARED: Final = WHO[1:]
 # More spellings of one patient than this are not all compared with each other.
 _MOST_SPELLINGS: Final = 16
 _MOST_TOLD: Final = 20
@@ -212,20 +208,19 @@ def _spellings(
 ) -> dict[tuple[Any, ...], list[ImageHeader | Unreadable]]:
     """Objects by what stands in their attributes, undecoded; padding is no difference."""
     held: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
-    before: list[Any] = []
+    before: tuple[Any, ...] = ()
     alike: list[ImageHeader | Unreadable] = []
     for one in objects:
         if one.dataset is None:
             continue
-        get = one.dataset.items().mapping.get  # type: ignore[attr-defined]  # of every dict's view, as in values.py
-        values = [None if element is None else element.value for element in map(get, _LOOKED_AT)]
+        taken = one.who if isinstance(one, ImageHeader) else None
+        values = taken if taken is not None else who_of(one.dataset)
         if values != before:  # as in few of a study: comparing costs less than a key for each
             before = values
-            key = tuple(values)
             try:
-                alike = held.setdefault(key, [])
+                alike = held.setdefault(values, [])
             except TypeError:  # several values, decoded already
-                alike = held.setdefault(tuple(map(_plainly, key)), [])
+                alike = held.setdefault(tuple(map(_plainly, values)), [])
         alike.append(one)
     found: dict[tuple[Any, ...], list[ImageHeader | Unreadable]] = {}
     for key, some in held.items():

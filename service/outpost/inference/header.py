@@ -18,9 +18,11 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, UID_dictionary  # type: ignore[attr-defined]  # public by its documentation
 
 from outpost.codes.failure import told
+from outpost.dicom.quicktag import QuickTag
 from outpost.inference.codes import Code, InputRejected
 from outpost.intake.header import is_uid, read_attributes
 
@@ -31,6 +33,13 @@ CODE_STRING: Final = re.compile(r"[A-Z0-9_ ]{0,16}")
 MALFORMED: Final = "(malformed)"
 # Longer text names nothing: no expression is let loose on a megabyte.
 _LONGEST_TEXT: Final = 1024
+
+
+# What every object of a study is compared by (`outpost.filter.identity`), the character set first.
+WHO: Final = (
+    "SpecificCharacterSet", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex",
+)  # fmt: skip
+_WHO: Final = tuple(QuickTag(Tag(keyword)) for keyword in WHO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,9 @@ class ImageHeader:
     pixel_spacing: NDArray[np.float64] | None
     dataset: FileDataset = field(repr=False, compare=False)
     pixels_at: int
+    who: tuple[Any, ...] | None = field(
+        default=None, repr=False, compare=False
+    )  # as `who_of`, if taken already
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +191,12 @@ def _read(path: Path) -> ImageHeader | Unreadable:
         return Unreadable(path, sop_class, series, malformed.told, dataset)
 
 
+def who_of(dataset: Dataset) -> tuple[Any, ...]:
+    """Who the patient is, as it stands in a data set, undecoded: the values of `WHO`, None where one is absent."""
+    get = dataset.items().mapping.get  # type: ignore[attr-defined]  # of every dict's view, as in filter/values.py
+    return tuple([None if element is None else element.value for element in map(get, _WHO)])
+
+
 def _header(path: Path, dataset: FileDataset, pixels_at: int) -> ImageHeader:
     return ImageHeader(
         path=path,
@@ -200,6 +218,7 @@ def _header(path: Path, dataset: FileDataset, pixels_at: int) -> ImageHeader:
         pixel_spacing=_floats(dataset, "PixelSpacing", 2),
         dataset=dataset,
         pixels_at=pixels_at,
+        who=who_of(dataset),  # now, while its elements are at hand: a second visit costs three times as much
     )
 
 
