@@ -253,7 +253,8 @@ class Predictor:
 
 
 def _object(file: Path) -> ResultObject:
-    found = dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"])
+    keywords = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
+    found = dcmread(file, stop_before_pixels=True, specific_tags=keywords)
     return ResultObject(str(found.SOPInstanceUID), str(found.SOPClassUID), str(found.SeriesInstanceUID))
 
 
