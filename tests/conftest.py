@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +23,11 @@ def _nothing_outlives_the_tests() -> Iterator[None]:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def pytest_unconfigure() -> None:
+    """A thread that waits for ever would keep the run from ending, and CI from saying anything: name it and end."""
+    waiting = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if waiting:
+        sys.stderr.write(f"threads that keep pytest from ending: {', '.join(t.name for t in waiting)}\n")
+        faulthandler.dump_traceback_later(90, exit=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -77,6 +78,9 @@ class Line:
 
     def stop(self) -> None:
         for one in self._open:
+            # A thread that waits in recv() keeps a closed socket open, and the peer's thread with it.
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
 

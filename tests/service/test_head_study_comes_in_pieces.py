@@ -115,7 +115,9 @@ def test_a_transfer_that_breaks_off_makes_no_result_until_it_is_made_up_for_or_i
     assert service.stow(*posted_files[126:]).status_code == 200
     for study in (aborted, posted):
         row = service.wait_outcome(study)
-        assert (row["outcome"], row["instances"], row["attempts"]) == ("delivered", 181, 1)
+        assert (row["outcome"], row["attempts"]) == ("delivered", 1)
+        # The archive's copy of the segmentation is counted with the study as soon as it is back.
+        assert row["instances"] in (181, 182)
         assert "STUDY_PARTIAL" not in {note["code"] for note in row["notes"]}
         assert len(segmentations(orthanc, study)) == 1
 
