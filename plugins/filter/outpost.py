@@ -17,6 +17,7 @@ from ansible.errors import AnsibleFilterError
 # The same code serves the command `outpost platform`; it needs the standard library only.
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.platform.facts import ReadError, facts_of, supported_list
+from outpost.platform.ground import SECRET_LENGTH, secret_fault
 
 
 def outpost_platform(text: str) -> dict[str, Any]:
@@ -53,15 +54,11 @@ def outpost_secret(root: str, label: str, length: int = 32) -> str:
     The same root and label always give the same secret, so there is one thing to keep; no derived secret
     tells anything of the root or of another. Base32 needs no quoting in a shell, YAML, SQL or a URL.
     """
-    if root.startswith("example-only"):
+    fault = secret_fault(root)
+    if fault is not None:
         raise AnsibleFilterError(
-            "outpost_root_secret is the worthless one of inventories/example, which everybody can read. "
-            "Set your own as inventories/example/README.md says."
-        )
-    if len(root) < 32:
-        raise AnsibleFilterError(
-            f"outpost_root_secret has {len(root)} characters, at least 32 are needed. "
-            f"Make one with `openssl rand -hex 32` and keep it in ansible-vault."
+            f"outpost_root_secret is {fault.en}; a secret of your own, {SECRET_LENGTH} characters or more, is wanted. "
+            f"Make one with `openssl rand -hex 32` and keep it in ansible-vault (inventories/example/README.md)."
         )
     digest = hmac.new(root.encode(), label.encode(), hashlib.sha512).digest()
     return base64.b32encode(digest).decode().rstrip("=").lower()[:length]

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from outpost.config import Config
+from outpost.shares import workers_of
 
 ROLE = Path(__file__).parents[2] / "roles/inference"
 SYSTEM = {"dicom_port": 11112, "api_port": 8080, "cores": 2, "memory_mib": 4096}
@@ -53,6 +54,12 @@ def test_with_nothing_given_the_services_own_settings_count() -> None:
     config = written({})
     assert config.drift == type(config.drift)()
     assert config.quarantine == type(config.quarantine)()
+
+
+@pytest.mark.parametrize("cores", [0.1, 1, 1.9, 2, 3.5, 16])
+def test_as_many_workers_are_started_as_preflight_counts_memory_for(cores: float) -> None:
+    config = written({"item": {"key": "brain", "value": {**SYSTEM, "cores": cores}}})
+    assert config.inference.workers == workers_of(cores)
 
 
 def test_every_option_arrives() -> None:

@@ -167,7 +167,7 @@ def test_the_container_can_do_no_more_than_it_needs(host: Host) -> None:
     assert inspected["Config"]["User"] == "10001:10001"
     assert inspected["HostConfig"]["ReadonlyRootfs"] is True
     assert inspected["HostConfig"]["CapDrop"] == ["ALL"]
-    assert inspected["HostConfig"]["Memory"] == 3072 * 2**20
+    assert inspected["HostConfig"]["Memory"] == 4096 * 2**20
 
 
 def test_a_killed_container_comes_back_ready(region: str, host: Host) -> None:
@@ -186,6 +186,14 @@ def test_a_killed_container_comes_back_ready(region: str, host: Host) -> None:
         lambda: http_json(f"http://{ADDRESSES[region]}:8080/v2/health/ready") is not None,
         90,
     )
+
+
+def test_the_systems_own_verdict_finds_nothing_wrong(region: str) -> None:
+    """What preflight let pass, the running service must not complain of: both count the same shares."""
+    verdict = http_json(f"http://{ADDRESSES[region]}:8080/health/light")
+    assert verdict is not None
+    assert [check for check in verdict["checks"] if not check["ok"]] == []
+    assert verdict["status"] == "ok"
 
 
 def test_the_journal_is_bounded(host: Host) -> None:

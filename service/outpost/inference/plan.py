@@ -18,11 +18,10 @@ from outpost.inference.codes import InferenceFailed
 from outpost.inference.ladder import Ladder, Reductions, build_rungs
 from outpost.inference.rung import Rung
 from outpost.records.journal import Journal
+from outpost.shares import PARENT_MIB, held_by, needed_mib
 
 log = logging.getLogger(__name__)
 
-# The service itself beside its workers: its threads, the journal's cache, what is being received.
-PARENT_MIB = 400
 _NVIDIA = Path("/dev/nvidiactl")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -77,7 +76,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     need = manifest.resources.memory_mib
     workers = _workers(config, need, manifest.resources.vram_mib if device != "cpu" else 0, journal)
     limit = _limit_mib(config)
-    room = limit is None or limit >= PARENT_MIB + max(workers, 2) * need
+    room = limit is None or limit >= needed_mib(max(workers, 2), need)
     return Plan(
         bundle,
         Ladder(
@@ -89,7 +88,7 @@ def make_plan(config: Config, journal: Journal) -> Plan:
         ),
         fresh,
         room,
-        keep_memory=limit is None or limit >= PARENT_MIB + workers * need,
+        keep_memory=limit is None or limit >= needed_mib(workers, need),
     )
 
 
@@ -122,9 +121,9 @@ def _workers(config: Config, need_mib: int, need_vram_mib: int, journal: Journal
         (config.inference.vram_mib or None, 0, need_vram_mib, "of the GPU's memory"),
     ]
     for limit, taken, need, what in shares:
-        if limit is None or not need or (limit - taken) // need >= fit:
+        if limit is None or not need or held_by(limit, need, taken) >= fit:
             continue
-        fit = max(1, (limit - taken) // need)
+        fit = max(1, held_by(limit, need, taken))
         told = f"{fit} of {wanted}: {limit} MiB {what}, {need} MiB a worker"
         log.warning("inference.workers reduced to %s", told)
         journal.note_event(EventCode.WORKERS_REDUCED, told)
