@@ -41,12 +41,13 @@ bootstrap:
 	@lab/make-venv tests
 
 .PHONY: lint
-lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production
+lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production, units by systemd-analyze
 	ruff check .
 	ruff format --check .
 	mypy
 	yamllint --strict .
 	ansible-lint --offline -q
+	lab/unit-security
 
 # Half of the service's tests is waiting for peers and timers: the unit tests run beside them.
 .PHONY: test-python
