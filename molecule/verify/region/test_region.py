@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -39,6 +40,7 @@ GARBAGE: list[tuple[str, str, dict[str, str]]] = [
     ("LOCALIZER", "dicomdirtests/98892001/CT2N/*", {}),
     ("SITE_NOT_FOR_AI", "MR_small.dcm", {"SeriesDescription": "T1 - not for AI"}),
 ]
+REPORTS = ROOT / ".preflight" / os.environ["LAB_NAME"]
 UNITS = ["docker.service", "outpost-firewall.service", "outpost@brain.service"]
 
 
@@ -53,11 +55,11 @@ def test_the_host_is_the_system_the_scenario_says(region: str, host: Host) -> No
 
 
 def test_the_verdict_lies_on_the_controller(region: str) -> None:
-    verdict = json.loads((ROOT / f".preflight/{region}.json").read_text())
+    verdict = json.loads((REPORTS / f"{region}.json").read_text())
     assert verdict["level"] != "critical"
     assert (verdict["platform"]["id"], verdict["platform"]["release"]) == PLATFORM[region]
     assert {line["code"] for line in verdict["lines"]} >= {"memory", "cores", "disk", "clock", "port-free"}
-    assert f'href="{region}.html"' in (ROOT / ".preflight/index.html").read_text()
+    assert f'href="{region}.html"' in (REPORTS / "index.html").read_text()
 
 
 @pytest.mark.parametrize("unit", UNITS)
