@@ -49,17 +49,22 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 	ansible-lint --offline -q
 	lab/unit-security
 
-# Half of the service's tests is waiting for peers and timers: the unit tests run beside them.
+# Half of the service's tests is waiting for peers and timers: the unit tests and the fault tests run beside them.
 .PHONY: test-python
-test-python: .venv/tests.stamp ## unit and service tests, with real peers
-	@$(MAKE) --output-sync=line --jobs=2 test-unit test-service
+test-python: .venv/tests.stamp ## unit, service and fault tests, with real peers
+	@$(MAKE) --output-sync=line --jobs=2 test-service test-unit-faults
 	pytest -q tests/roles # by itself: Ansible replaces sys.intern, which torch's compiler then stumbles over
 
-.PHONY: test-unit test-service
+.PHONY: test-unit test-service test-faults test-unit-faults
 test-unit: .venv/tests.stamp ## unit tests
 	pytest -q tests/unit
-test-service: .venv/tests.stamp ## the service with real peers, and what breaks it
-	pytest -q tests/service tests/faults
+test-service: .venv/tests.stamp ## the service with real peers
+	pytest -q tests/service
+test-faults: .venv/tests.stamp ## what breaks the service
+	pytest -q tests/faults
+test-unit-faults: # one after the other, so that never more than two run
+	@$(MAKE) test-unit
+	@$(MAKE) test-faults
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
