@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -108,11 +108,13 @@ def _character_set(name: str) -> str:
 class Sender(Section):
     """What the site knows of a sender: `ae_title` is its AE title, `stow` for what comes by STOW-RS, or `*` for all
     that have no entry of their own. `character_set` is what its texts are really encoded in, where its images do not
-    say or say it wrong: a defined term of DICOM (ISO_IR 144) or a codec (cp1251).
+    say or say it wrong: a defined term of DICOM (ISO_IR 144) or a codec (cp1251). `addresses` are the IP addresses or
+    networks (192.168.7.0/24) it sends from: from elsewhere its title is not believed.
     """
 
     ae_title: AeTitle
-    character_set: Annotated[str, AfterValidator(_character_set)]
+    character_set: Annotated[str, AfterValidator(_character_set)] | None = None
+    addresses: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
 class Intake(Section):
@@ -120,10 +122,13 @@ class Intake(Section):
 
     `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
     which nothing more is taken. `tls`: only TLS is spoken where it is given.
-    `senders`: what single senders write wrong.
+    `known_ae_titles`: who may call; empty is anybody. `check_called_ae_title`: whether callers must call us by
+    `ae_title`, or by one of `called_ae_titles`. `senders`: what single senders write wrong, and where they send from.
     """
 
     ae_title: AeTitle = "OUTPOST"
+    check_called_ae_title: bool = True
+    called_ae_titles: tuple[AeTitle, ...] = ()
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - the PACS is on another host; the host's firewall limits it
     dicom_port: Port = 11112
     tls: Tls | None = None
@@ -145,9 +150,27 @@ class Intake(Section):
         """The encoding of texts from these senders, as Python names it: the first that has an entry; else of `*`."""
         from pydicom.charset import python_encoding
 
-        known = {sender.ae_title: sender.character_set for sender in self.senders}
+        known = {sender.ae_title: sender.character_set for sender in self.senders if sender.character_set}
         name = next((known[sender] for sender in (*senders, "*") if sender in known), "")
         return python_encoding.get(name, name)
+
+    def is_called(self, ae_title: str) -> bool:
+        """Whether a peer that calls this AE title means us."""
+        return not self.check_called_ae_title or ae_title in (self.ae_title, *self.called_ae_titles)
+
+    def may_come_from(self, sender: str, address: str) -> bool:
+        """Whether this sender (an AE title, or `stow`) is at this address, as far as `senders` says."""
+        known = {one.ae_title: one.addresses for one in self.senders if one.addresses}
+        networks = known.get(sender, known.get("*"))
+        if networks is None:
+            return True
+        try:
+            peer = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in network for network in networks)
 
 
 class Study(Section):
@@ -335,23 +358,37 @@ class Records(Section):
 
 
 class Token(Section):
-    """Who may use the HTTP API as what: `read` looks, `admin` also sends and asks for work.
+    """Who may use the HTTP API as what: `read` looks, `send` sends (STOW-RS) and no more, `admin` may all.
 
     Only the token's SHA-256 stands here; `outpost token NAME ROLE` makes both.
     """
 
     name: Name
-    role: Literal["read", "admin"]
+    role: Literal["read", "send", "admin"]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Api(Section):
-    """The HTTP listener: health, DICOMweb, metrics, status page. Without `tokens` everyone may do all."""
+    """The HTTP listener: health, DICOMweb, metrics, status page.
+
+    Without `tokens` it answers how this system is, and nothing else; `open` lets everyone do all. `hosts`: names and
+    addresses by which it is called, beside its own; requests that name another host are refused.
+    """
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - as for intake
     port: Port = 8080
     tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
+    open: bool = False
+    hosts: tuple[Host, ...] = ()
+
+    @model_validator(mode="after")
+    def _open_or_not(self) -> Api:
+        if self.open and self.tokens:
+            raise ValueError(
+                "open is true and tokens are named: tokens would close nothing, keep one of the two"
+            )
+        return self
 
 
 class Drift(Section):
