@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -63,6 +63,14 @@ def _host(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError("write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)") from None
+    return text
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("the path must be absolute (begin with /)")
@@ -72,6 +80,7 @@ def _absolute(path: Path) -> Path:
 Name = Annotated[str, AfterValidator(_name)]
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -114,7 +123,15 @@ class Sender(Section):
 
     ae_title: AeTitle
     character_set: Annotated[str, AfterValidator(_character_set)] | None = None
-    addresses: tuple[IPv4Network | IPv6Network, ...] = ()
+    addresses: tuple[Network, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Sender:
+        if self.character_set is None and not self.addresses:
+            raise ValueError(
+                "neither character_set nor addresses: add what is known of this sender, or take it out"
+            )
+        return self
 
 
 class Intake(Section):
@@ -170,7 +187,7 @@ class Intake(Section):
             return False
         if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
-        return any(peer in network for network in networks)
+        return any(peer in ip_network(network) for network in networks)
 
 
 class Study(Section):
