@@ -53,9 +53,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/health/light"])
-def test_health_is_open_to_balancers_and_watchdogs(
-    service: Service, path: str
-) -> None:
+def test_health_is_open_to_balancers_and_watchdogs(service: Service, path: str) -> None:
     assert service.http.get(path).status_code in (200, 503)
 
 
