@@ -290,6 +290,9 @@ def test_a_region_has_no_login_at_the_centre_and_nothing_there_is_for_everybody(
     assert len(relations) > 10
     fleet.ask("CREATE ROLE a_region LOGIN PASSWORD 'guessed'")
     try:
+        with pytest.raises(psycopg.OperationalError, match="CONNECT privilege"):
+            fleet.centre.login("fleet", "a_region", "guessed").close()
+        fleet.ask("GRANT CONNECT ON DATABASE fleet TO a_region")  # the next wall
         with fleet.centre.login("fleet", "a_region", "guessed") as stranger:
             for row in relations:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -299,6 +302,7 @@ def test_a_region_has_no_login_at_the_centre_and_nothing_there_is_for_everybody(
             mapped = stranger.execute("SELECT umoptions FROM pg_user_mappings").fetchall()
             assert {row["umoptions"] for row in mapped} == {None}, "the regions' passwords"
     finally:
+        fleet.ask("REVOKE CONNECT ON DATABASE fleet FROM a_region")
         fleet.ask("DROP ROLE a_region")
 
 
@@ -307,6 +311,9 @@ def test_a_region_shows_a_stranger_with_a_login_nothing(fleet: Fleet) -> None:
     chita.write(1)
     chita.execute("CREATE ROLE a_neighbour LOGIN PASSWORD 'guessed'")
     try:
+        with pytest.raises(psycopg.OperationalError, match="CONNECT privilege"):
+            chita.cluster.login("outpost", "a_neighbour", "guessed").close()
+        chita.execute("GRANT CONNECT ON DATABASE outpost TO a_neighbour")  # the next wall
         with chita.cluster.login("outpost", "a_neighbour", "guessed") as stranger:
             for forbidden in (
                 "SELECT * FROM fleet_export.studies_v1",
@@ -319,6 +326,7 @@ def test_a_region_shows_a_stranger_with_a_login_nothing(fleet: Fleet) -> None:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     stranger.execute(forbidden)
     finally:
+        chita.execute("REVOKE CONNECT ON DATABASE outpost FROM a_neighbour")
         chita.execute("DROP ROLE a_neighbour")
 
 
