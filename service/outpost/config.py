@@ -121,6 +121,10 @@ class Intake(Section):
     `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
     which nothing more is taken. `tls`: only TLS is spoken where it is given.
     `senders`: what single senders write wrong.
+
+    `max_associations` in all; `max_associations_per_peer` of one AE title at one address (0: half of them).
+    `stall_seconds`: so long a line may stall in the middle of a message. `unused_seconds`: so long a sender that never
+    stored anything may keep an association open without asking for anything.
     """
 
     ae_title: AeTitle = "OUTPOST"
@@ -129,6 +133,9 @@ class Intake(Section):
     tls: Tls | None = None
     known_ae_titles: tuple[AeTitle, ...] = ()
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_associations_per_peer: Annotated[int, Field(ge=0, le=1000)] = 0
+    stall_seconds: Seconds = 60
+    unused_seconds: Seconds = 60
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
     disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
     senders: tuple[Sender, ...] = ()
