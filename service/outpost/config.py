@@ -190,17 +190,26 @@ class ReasonQuota(Section):
     max_items: Annotated[int, Field(ge=1)]
 
 
+class SenderQuota(Section):
+    """What quarantine may hold of one sender (AE title, or `stow`), whatever the reason: MiB, and studies or files."""
+
+    ae_title: AeTitle
+    max_mib: Annotated[int, Field(ge=1)]
+    max_items: Annotated[int, Field(ge=1)]
+
+
 class Quarantine(Section):
-    """How much of what ended without a result is kept; beyond it the oldest goes.
+    """How much of what ended without a result is kept; beyond it the oldest goes, of the sender that holds most.
 
     `max_mib` and `max_items` hold for each reason code that `reasons` does not name; `disk_percent`, of the whole
-    file system of storage.root, for all reasons together.
+    file system of storage.root, for all reasons together; `senders` for single senders.
     """
 
     max_mib: Annotated[int, Field(ge=1)] = 10240
     max_items: Annotated[int, Field(ge=1)] = 1000
     disk_percent: Annotated[float, Field(gt=0, le=100)] = 20
     reasons: tuple[ReasonQuota, ...] = ()
+    senders: tuple[SenderQuota, ...] = ()
 
     @model_validator(mode="after")
     def _reasons_differ(self) -> Quarantine:
@@ -208,6 +217,10 @@ class Quarantine(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"reasons names {', '.join(twice)} twice: keep one")
+        titles = [quota.ae_title for quota in self.senders]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"senders names {', '.join(twice)} twice: keep one")
         return self
 
     def of(self, reason: str) -> ReasonQuota:

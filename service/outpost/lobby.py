@@ -7,6 +7,7 @@ with the most, has to leave: whoever connects and asks at once always finds a pl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import select
@@ -294,8 +295,6 @@ class Lobby(threading.Thread):
 
 
 def _reset(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    except OSError:
-        pass
     connection.close()

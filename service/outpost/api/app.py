@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from outpost import __version__
 from outpost.api.dicomweb import add_dicomweb
 from outpost.api.drift import add_drift
+from outpost.api.limits import tell_limits
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
 from outpost.api.security import Guard
@@ -24,6 +25,7 @@ from outpost.intake.doors import Doors
 from outpost.intake.spool import Spool
 from outpost.quarantine.desk import Desk
 from outpost.records.journal import Journal
+from outpost.records.questions import Questions
 
 
 def create_app(
@@ -42,10 +44,12 @@ def create_app(
     app = FastAPI(title="Outpost", version=__version__, docs_url=None, redoc_url=None)
     guard = Guard(config.api.tokens)
     read, admin = [Depends(guard.needs("read"))], [Depends(guard.needs("admin"))]
+    tell_limits(app)
+    asking = Questions(journal)
     _add_health(app, config, model, health, admin)
-    add_studies(app, journal, read)
+    add_studies(app, asking, read)
     add_dicomweb(app, spool, assembly, admin, doors or Doors())
-    add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
+    add_quarantine(app, Desk(asking, spool, assembly, config.quarantine), read, admin)
     add_drift(app, config, keeper, read, admin)
     pages = files("outpost.api") / "templates"
     status_page = (pages / "status.html").read_text(encoding="utf-8")

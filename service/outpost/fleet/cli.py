@@ -11,15 +11,16 @@ import threading
 from pathlib import Path
 
 import psycopg
-import uvicorn
 
 from outpost import config as configuration
 from outpost import logs
+from outpost.api.limits import LimitedServer, Limits
 from outpost.fleet import table, view
 from outpost.fleet.app import create_app
 from outpost.fleet.collector import Collector, sync_all
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.sync import CentreError, centre_connection
+from outpost.intake.doors import Doors
 from outpost.notify import Notifier
 
 
@@ -90,14 +91,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
-    http = uvicorn.Server(
-        uvicorn.Config(
-            create_app(config, collector),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
+    doors = Doors()
+    http = LimitedServer(
+        create_app(config, collector),
+        Limits(),
+        lambda reason, words, address: doors.turned_away("connection", reason, words, "", address),
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()

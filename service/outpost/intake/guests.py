@@ -8,6 +8,7 @@ pynetdicom's own timers do not run while it reads one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -99,7 +100,9 @@ class Guest:
     reading: bool = False
     came: int = 0  # bytes, in all
     last: float = 0.0  # when bytes came
-    marks: list[tuple[float, int]] = field(default_factory=list)  # while a message is half: (when, bytes in all)
+    marks: list[tuple[float, int]] = field(
+        default_factory=list
+    )  # while a message is half: (when, bytes in all)
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -127,34 +130,27 @@ class Guest:
             self.gone = True
             if self.connection.fileno() < 0:
                 return
-            try:
+            with contextlib.suppress(OSError):
                 if farewell and type(self.connection) is socket.socket:
                     self.connection.send(farewell, socket.MSG_DONTWAIT)
-            except OSError:
-                pass
-            try:
+            with contextlib.suppress(OSError):
                 # Not SSLSocket's own: that one takes its state from under a thread that reads.
                 socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def close(self) -> None:
         """Give the descriptor back. Safe to repeat."""
         with self.lock:
             self.gone = True
-            for end in (lambda: socket.socket.shutdown(self.connection, socket.SHUT_RDWR), self.connection.close):
-                try:
-                    end()
-                except OSError:
-                    pass
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                self.connection.close()
 
 
 class Guests:
     """The book of who is here. Safe to use from any thread; `run` is a thread's."""
 
-    def __init__(
-        self, places: Places, told: Callable[[Why, Guest], None], known: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, places: Places, told: Callable[[Why, Guest], None], known: Iterable[str] = ()) -> None:
         """`told` hears of each that was cut; `known` are AE titles of the site's own senders."""
         self.places = places
         self._told = told

@@ -44,6 +44,7 @@ class PromptRequestHandler(RequestHandler):
         connection.__class__ = _PromptConnection  # made by super(), which has announced it already
         assert isinstance(connection, _PromptConnection)
         connection.wake = wake
+        assert connection.socket is not None
         connection.guest = getattr(self.server, "guest_of", _stranger)(connection.socket, self.client_address)
         # From the network to the service, whose thread passes this checkpoint before it looks at both queues.
         association._reactor_checkpoint = _Checkpoint(work)

@@ -192,9 +192,7 @@ class StorageScp:
         self._spool = spool
         self._assembly = assembly
         self._doors = doors or Doors()
-        self._guests = Guests(
-            places or places_of(config), self._cut, (*config.known_ae_titles, *reporters)
-        )
+        self._guests = Guests(places or places_of(config), self._cut, (*config.known_ae_titles, *reporters))
         self._takes_reports = reports is not None
         self._reporters = frozenset(reporters)
         self._callers = frozenset((*config.known_ae_titles, *reporters)) if config.known_ae_titles else None
@@ -203,7 +201,9 @@ class StorageScp:
         _receive_into(spool)
         entity = AE(config.ae_title)
         entity.maximum_pdu_size = _MAX_PDU
-        entity.maximum_associations = 1 << 30  # `Guests` counts: pynetdicom counts those that never asked, too
+        entity.maximum_associations = (
+            1 << 30
+        )  # `Guests` counts: pynetdicom counts those that never asked, too
         entity.network_timeout = _IDLE_SECONDS
         entity.add_supported_context(VERIFICATION)  # what else is accepted depends on who proposes what
         handlers: list[evt.EventHandlerType] = []
@@ -337,9 +337,7 @@ class StorageScp:
             full = self._guests.take_place(guest, str(request.calling_ae_title))
             if full is not None:
                 return Turned.TOO_MANY_ASSOCIATIONS, full, _REJECT_TRANSIENT_LOCAL_LIMIT
-            guest.half = lambda still=weakref.ref(association): (  # type: ignore[misc]  # a default cannot be inferred
-                (known := still()) is not None and known.dimse.message is not None
-            )
+            guest.half = _half_of(association)
         return None
 
     def _may_report(self, association: Association, request: A_ASSOCIATE) -> bool:
@@ -483,6 +481,12 @@ def _first_of_tls(_connection: socket.socket, _address: Any, _data: bytes) -> bo
 
 def _guest(association: Association) -> Guest | None:
     return getattr(association.dul.socket, "guest", None)
+
+
+def _half_of(association: Association) -> Callable[[], bool]:
+    """Whether a message of it has begun and not ended; it does not keep the association."""
+    still = weakref.ref(association)
+    return lambda: (known := still()) is not None and known.dimse.message is not None
 
 
 def _storage_refused(association: Association) -> list[str]:
