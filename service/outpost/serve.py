@@ -24,6 +24,7 @@ from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.descriptors import TooFewDescriptors, provide
 from outpost.drift.keeper import Keeper
 from outpost.drift.shelf import SHIPPED_REFERENCE
 from outpost.drift.ship import shipper
@@ -38,6 +39,7 @@ from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.doors import Doors
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
+from outpost.lobby import Room
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
@@ -78,6 +80,10 @@ def serve(config: Config, config_file: Path) -> int:
         signal.signal(number, end)
     with ExitStack() as ending:
         ending.enter_context(_only_one(config))
+        try:
+            shares = provide(config.intake.max_associations)
+        except TooFewDescriptors as error:
+            raise CannotStart(str(error)) from None
         budget = Budget(config.study.revisions, config.study.revisions_hours)
         journal = Journal(config.storage.root / "journal.sqlite3", config.system, budget)
         ending.callback(journal.close)
@@ -163,6 +169,7 @@ def serve(config: Config, config_file: Path) -> int:
                 reports.take,
                 [d.ae_title for d in config.delivery.destinations if d.commitment and d.ae_title],
                 doors,
+                Room(most=shares.waiting, per_peer=max(1, shares.waiting // 2), per_second=50, burst=100),
             )
         except TlsUnusable as error:
             raise CannotStart(str(error)) from None
@@ -197,7 +204,7 @@ def serve(config: Config, config_file: Path) -> int:
             keeper,
             doors,
         )
-        http = _http_server(app, config, doors, Limits())
+        http = _http_server(app, config, doors, Limits.of(shares.http, shares.storing))
         metrics.follow_connections(
             lambda: {
                 ("dicom", "waiting"): scp.waiting,

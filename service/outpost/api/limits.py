@@ -69,24 +69,33 @@ class Limits:
     small_body_bytes: int = 1 << 20
     pace: float = 100.0
     burst: float = 200.0
+    storing: int = 16
+
+    @classmethod
+    def of(cls, connections: int, storing: int = 16) -> Limits:
+        """For so many connections and STOW-RS requests at a time: what there are descriptors for."""
+        reserved = min(32, connections // 8)
+        most = connections - reserved
+        return cls(connections=most, per_peer=max(1, most // 4), reserved=reserved, storing=storing)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Answers of one cost: how many are worked on at a time, how many wait, and for how long each, in seconds."""
 
+    name: str
     at_once: int
     waiting: int
     wait_seconds: float
     work_seconds: float | None  # None: as long as it takes
 
 
-HEALTH: Final = Kind(8, 64, 10, None)
-ORDINARY: Final = Kind(4, 64, 20, 20)
-COSTLY: Final = Kind(1, 16, 20, 30)
-METRICS: Final = Kind(1, 8, 10, 20)
-LONG: Final = Kind(2, 8, 20, None)  # a golden case, an archive
-STORING: Final = Kind(16, 48, 60, None)
+HEALTH: Final = Kind("health", 8, 64, 10, None)
+ORDINARY: Final = Kind("ordinary", 4, 64, 20, 20)
+COSTLY: Final = Kind("costly", 1, 16, 20, 30)
+METRICS: Final = Kind("metrics", 1, 8, 10, 20)
+LONG: Final = Kind("long", 2, 8, 20, None)  # a golden case, an archive
+STORING: Final = Kind("storing", 16, 48, 60, None)
 
 
 def kind_of(method: str, path: str) -> Kind:
@@ -107,9 +116,9 @@ def kind_of(method: str, path: str) -> Kind:
 class _Turns:
     """So many at a time, the others one after the other."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, at_once: int) -> None:
         self.kind = kind
-        self._free = asyncio.Semaphore(kind.at_once)
+        self._free = asyncio.Semaphore(at_once)
         self._waiting: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -160,7 +169,7 @@ class Gate:
     def __init__(self, app: App, limits: Limits, turned_away: TurnedAway) -> None:
         self.limits, self.turned_away = limits, turned_away
         self._app = app
-        self._turns: dict[int, _Turns] = {}
+        self._turns: dict[Kind, _Turns] = {}
         self._paces: dict[tuple[str, bool], _Pace] = {}
         self._all = {health: _Pace(2 * limits.pace, 2 * limits.burst) for health in (True, False)}
 
@@ -174,7 +183,9 @@ class Gate:
         delay = self._delay(at.peer, kind)
         if delay:
             await asyncio.sleep(delay)
-        turns = self._turns.setdefault(id(kind), _Turns(kind))
+        turns = self._turns.get(kind)
+        if turns is None:
+            turns = self._turns[kind] = _Turns(kind, min(kind.at_once, self.limits.storing))
         async with turns.turn(at.peer) as mine:
             if at.is_gone:
                 return  # whoever asked has gone meanwhile

@@ -15,6 +15,7 @@ import psycopg
 from outpost import config as configuration
 from outpost import logs
 from outpost.api.limits import LimitedServer, Limits
+from outpost.descriptors import TooFewDescriptors, provide
 from outpost.fleet import table, view
 from outpost.fleet.app import create_app
 from outpost.fleet.collector import Collector, sync_all
@@ -91,10 +92,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
+    try:
+        shares = provide(associations=0)
+    except TooFewDescriptors as error:
+        return _fault(str(error))
     doors = Doors()
     http = LimitedServer(
         create_app(config, collector),
-        Limits(),
+        Limits.of(shares.http),
         lambda reason, words, address: doors.turned_away("connection", reason, words, "", address),
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
