@@ -210,6 +210,11 @@ def measure(folder: Path, names: list[str], rounds: int, *, keep: bool) -> int:
                     under = send(service, images)
                 after = quiet(service, images)
                 rates.setdefault(name, []).append(under / statistics.mean((before, after)))
+                print(
+                    f"{name}: {before:.1f} {under:.1f} {after:.1f} images a second",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 health.setdefault(name, []).append(max(slowest, default=_HEALTH_SECONDS))
                 before = after
                 assert service.process is not None

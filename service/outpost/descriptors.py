@@ -38,8 +38,8 @@ def share(limit: int, associations: int) -> Shares:
     if limit < kept + _LEAST_LEFT:
         raise TooFewDescriptors(
             f"this process may open {limit} descriptors, {kept + _LEAST_LEFT} are needed for {associations} "
-            "associations (intake.max_associations): raise the limit (LimitNOFILE= of the unit, ulimit -n, --ulimit nofile= of the "
-            "container), or lower intake.max_associations"
+            "associations (intake.max_associations): raise the limit (LimitNOFILE= of the unit, ulimit -n, --ulimit "
+            "nofile= of the container), or lower intake.max_associations"
         )
     left = min(limit, _ENOUGH) - kept
     waiting = min(256, left // 4)

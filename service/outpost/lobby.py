@@ -28,6 +28,7 @@ _ACCEPTED_AT_ONCE: Final = 64
 _RESET: Final = struct.pack("ii", 1, 0)
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS: Final = 0.1
+_TELL_SECONDS: Final = 1.0
 BACKLOG: Final = 1024
 
 
@@ -89,15 +90,19 @@ class Lobby(threading.Thread):
         room: Room,
         enter: Callable[[socket.socket, Any], None],
         whole: Callable[[socket.socket, Any, bytes], bool | None],
-        turned_away: Callable[[str, str], None],
+        turned_away: Callable[[str, str, int], None],
+        first: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         """`enter` takes over a connection and its address. `whole` sees what has arrived, without its being read, and
         says whether that is a request: None where the connection was answered already and is to be closed.
-        `turned_away` is told of each that had to leave: the address, and why: `full`, `late`.
+        `turned_away` is told once a second who had to leave: the address, why (`full`, `late`), how many times.
+        `first` says of what has arrived whether it is let in before all others.
         """
         super().__init__(name=name, daemon=True)
         self._listening, self._room = listening, room
-        self._enter, self._whole, self._turned_away = enter, whole, turned_away
+        self._enter, self._whole, self._tell, self._is_first = enter, whole, turned_away, first
+        self._left: Counter[tuple[str, str]] = Counter()  # since it was told
+        self._told = time.monotonic()
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()  # by descriptor, in the order they came
         self._of_peer: Counter[str] = Counter()
         self._ready: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by address: they take turns
@@ -107,6 +112,7 @@ class Lobby(threading.Thread):
         self._accepts = True
         self._accept_again = 0.0
         self._entering = Pace(room.per_second, room.burst)
+        self._first = Pace(room.per_second, room.burst)
         self._accepting = Pace(room.accepted_per_second, room.accepted_per_second / 2)
 
     @property
@@ -152,6 +158,10 @@ class Lobby(threading.Thread):
             self._accepts = True
             self._poll.register(listener, select.EPOLLIN)
         self._end_late(now)
+        if self._left and now - self._told > _TELL_SECONDS:
+            left, self._left, self._told = self._left, Counter(), now
+            for (peer, why), times in left.items():
+                self._tell(peer, why, times)
         while self._ready and not self._entering.wait(now):
             self._entering.take()
             self._let_in(self._next())
@@ -196,8 +206,8 @@ class Lobby(threading.Thread):
             place = self._make_place(None)
         else:
             place = True
-        if not place:  # all that wait have asked, and are let in one after the other
-            self._turned_away(peer, "full")
+        if not place:
+            self._left[peer, "full"] += 1
             _reset(connection)
             return
         connection.setblocking(False)
@@ -208,14 +218,17 @@ class Lobby(threading.Thread):
         self._poll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
     def _make_place(self, peer: str | None) -> bool:
-        """Have the silent one that waited longest leave: of this address, or of the one with the most."""
+        """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""
         if peer is None:
             peer = max(self._silent, key=lambda name: len(self._silent[name]), default=None)
         silent = self._silent.get(peer) if peer is not None else None
-        if not silent:
+        if silent:
+            leaving = next(iter(silent.values()))
+        elif peer is not None and (ready := self._ready.get(peer)):
+            leaving = ready[0]  # whoever comes is looked at: it may be one that goes first
+        else:
             return False
-        leaving = next(iter(silent.values()))
-        self._turned_away(leaving.peer, "full")
+        self._left[leaving.peer, "full"] += 1
         self._close(leaving)
         return True
 
@@ -233,6 +246,9 @@ class Lobby(threading.Thread):
         if whole is None:
             self._forget(one)
             one.connection.close()
+        elif whole and self._is_first(data) and not self._first.wait(time.monotonic()):
+            self._first.take()
+            self._let_in(one)
         elif whole:
             one.ready = True
             self._no_longer_silent(one)
@@ -248,7 +264,7 @@ class Lobby(threading.Thread):
             if not one.ready and age > (room.whole_seconds if one.spoke else room.first_seconds):
                 late.append(one)
         for one in late:
-            self._turned_away(one.peer, "late")
+            self._left[one.peer, "late"] += 1
             self._close(one)
 
     def _next(self) -> _Waiting:

@@ -36,7 +36,7 @@ from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
-from outpost.intake.doors import Doors
+from outpost.intake.doors import Doors, What
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
 from outpost.lobby import Room
@@ -169,7 +169,7 @@ def serve(config: Config, config_file: Path) -> int:
                 reports.take,
                 [d.ae_title for d in config.delivery.destinations if d.commitment and d.ae_title],
                 doors,
-                Room(most=shares.waiting, per_peer=max(1, shares.waiting // 2), per_second=50, burst=100),
+                Room(most=shares.waiting, per_peer=max(1, shares.waiting // 2), per_second=25, burst=50),
             )
         except TlsUnusable as error:
             raise CannotStart(str(error)) from None
@@ -285,10 +285,9 @@ def serve(config: Config, config_file: Path) -> int:
 
 
 def _http_server(app: FastAPI, config: Config, doors: Doors, most: Limits) -> LimitedServer:
-    def turned_away(reason: str, words: str, address: str) -> None:
-        doors.turned_away(
-            "request" if reason == "TOO_MANY_REQUESTS" else "connection", reason, words, "", address
-        )
+    def turned_away(reason: str, words: str, address: str, times: int = 1) -> None:
+        what: What = "request" if reason == "TOO_MANY_REQUESTS" else "connection"
+        doors.turned_away(what, reason, words, "", address, times=times)
 
     tls = config.api.tls
     if tls is None:

@@ -115,10 +115,10 @@ def test_connections_that_ask_for_nothing_take_no_place(receiver: Receiver, tmp_
     assert stores(opened, tmp_path)
     opened.release()
     assert receiver.scp.waiting <= ROOM.per_peer
-    assert receiver.turned("TOO_MANY_CONNECTIONS") >= 60 - ROOM.per_peer - 1
+    wait_for(lambda: receiver.turned("TOO_MANY_CONNECTIONS") >= 60 - ROOM.per_peer - 1, 3, "they are told")
     for one in silent[-ROOM.per_peer :]:
         end_of(one, 3)
-    assert receiver.turned("REQUEST_LATE") >= 1
+    wait_for(lambda: receiver.turned("REQUEST_LATE") >= 1, 3, "it is told")
     assert any("at" in event or "127.0.0.1" in event for event in receiver.events)
     wait_for(lambda: acceptors() == 0, 3, "no thread is left")
 

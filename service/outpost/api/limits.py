@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio.to_thread
 import h11
@@ -36,8 +36,13 @@ from outpost.lobby import BACKLOG, Lobby, Room
 
 log = logging.getLogger(__name__)
 
-# Reason (`doors.Turned`), words, address.
-TurnedAway = Callable[[str, str, str], None]
+
+class TurnedAway(Protocol):
+    """Is told of what was refused: reason (`doors.Turned`), words, address, and how many times."""
+
+    def __call__(self, reason: str, words: str, address: str, times: int = 1) -> None: ...
+
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -56,7 +61,7 @@ class Limits:
     """
 
     connections: int = 256
-    per_peer: int = 64
+    per_peer: int = 32
     reserved: int = 32
     head_seconds: float = 10.0
     head_bytes: int = 32 << 10
@@ -67,8 +72,8 @@ class Limits:
     least_rate: float = 128.0
     linger_seconds: float = 10.0
     small_body_bytes: int = 1 << 20
-    pace: float = 100.0
-    burst: float = 200.0
+    pace: float = 50.0
+    burst: float = 100.0
     storing: int = 16
 
     @classmethod
@@ -76,7 +81,7 @@ class Limits:
         """For so many connections and STOW-RS requests at a time: what there are descriptors for."""
         reserved = min(32, connections // 8)
         most = connections - reserved
-        return cls(connections=most, per_peer=max(1, most // 4), reserved=reserved, storing=storing)
+        return cls(connections=most, per_peer=max(1, most // 8), reserved=reserved, storing=storing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +323,7 @@ class LimitedProtocol(H11Protocol):
             self._head_since = None
 
     def on_response_complete(self) -> None:
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and not self.reserved:
             # It is answered, and still sends. Closing at once would take the answer from it.
             self._lingers_since = time.monotonic()
             self.flow.resume_reading()
@@ -391,8 +396,8 @@ class LimitedProtocol(H11Protocol):
             self.transport.close()
 
     def make_way(self) -> bool:
-        """Close it where it is idle."""
-        if not self.is_idle or self.transport.is_closing():
+        """Close it where it is idle, or answered and still sending."""
+        if not (self.is_idle or self._lingers_since is not None) or self.transport.is_closing():
             return False
         self.transport.abort()
         return True
@@ -448,7 +453,7 @@ class LimitedServer(uvicorn.Server):
             first_seconds=limits.head_seconds,
             whole_seconds=limits.head_seconds,
             per_second=2 * limits.pace,
-            burst=2 * limits.burst,
+            burst=limits.burst,
         )
 
         def let_in(connection: socket.socket, _address: Any) -> None:
@@ -461,6 +466,7 @@ class LimitedServer(uvicorn.Server):
             let_in,
             lambda *_: True,
             self._left_the_lobby,
+            _asks_for_health if self._tls is None else lambda _: False,
         )
         self._lobby.start()
         self._looking = loop.create_task(self._look())
@@ -540,19 +546,21 @@ class LimitedServer(uvicorn.Server):
                 if why is not None:
                     self._turned_away(why, _WORDS[why], one.peer)
 
-    def _left_the_lobby(self, address: str, why: str) -> None:
-        if why == "late":
-            self._turned_away("REQUEST_LATE", _WORDS["REQUEST_LATE"], address)
-        else:
-            self._turned_away(
-                "TOO_MANY_CONNECTIONS", "more connections than there is room for ask nothing", address
-            )
+    def _left_the_lobby(self, address: str, why: str, times: int) -> None:
+        reason = "REQUEST_LATE" if why == "late" else "TOO_MANY_CONNECTIONS"
+        self._turned_away(reason, _WORDS[reason], address, times)
 
 
 _WORDS: Final = {
+    "TOO_MANY_CONNECTIONS": "more connections than there is room for wait to be let in",
     "REQUEST_LATE": "it connected and did not ask in time",
     "TOO_SLOW": "it sends its body, or reads the answer, slower than any line is: look at the line or at the client",
 }
+
+
+def _asks_for_health(head: bytes) -> bool:
+    """Whether the first line of a request that is not encrypted asks for health."""
+    return any(head.startswith(f"GET {path}".encode()) for path in _HEALTH)
 
 
 def tell_limits(app: FastAPI) -> None:

@@ -100,7 +100,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     http = LimitedServer(
         create_app(config, collector),
         Limits.of(shares.http),
-        lambda reason, words, address: doors.turned_away("connection", reason, words, "", address),
+        lambda reason, words, address, times=1: doors.turned_away(
+            "connection", reason, words, "", address, times=times
+        ),
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()

@@ -77,12 +77,17 @@ class Doors:
         sender: str,
         address: str,
         cause: BaseException | None = None,
+        times: int = 1,
     ) -> None:
-        """Note that something was refused. `words` are ours, or names of the standard: never the sender's text."""
+        """Note that something was refused, so many times.
+
+        `words` are ours, or names of the standard: never the sender's text.
+        """
         who = f"{sender!r} at {address}" if sender else address
         with self._lock:
-            self._counts[what, reason] += 1
+            self._counts[what, reason] += times
             unsaid = self._to_say(what, reason, who)
+            unsaid = unsaid + times - 1 if unsaid is not None else None
         if unsaid is not None:
             more = f" ({unsaid} more like it since the last line)" if unsaid else ""
             log.warning(

@@ -233,7 +233,7 @@ class StorageScp:
         self._lobby = Lobby(
             "intake",
             self._server.socket,
-            room or Room(per_second=50, burst=100),
+            room or Room(per_second=25, burst=50),
             self._server.enter,
             self._at_the_door if tls is None else _first_of_tls,
             self._left_the_lobby,
@@ -295,12 +295,12 @@ class StorageScp:
             pass
         return None
 
-    def _left_the_lobby(self, address: str, why: str) -> None:
-        if why == "late":
-            self._doors.turned_away("connection", Turned.REQUEST_LATE, WORDS[Why.REQUEST_LATE], "", address)
-        else:
+    def _left_the_lobby(self, address: str, why: str, times: int) -> None:
+        reason, words = Turned.REQUEST_LATE, WORDS[Why.REQUEST_LATE]
+        if why == "full":
+            reason = Turned.TOO_MANY_CONNECTIONS
             words = "more connections than there is room for wait without having asked for anything"
-            self._doors.turned_away("connection", Turned.TOO_MANY_CONNECTIONS, words, "", address)
+        self._doors.turned_away("connection", reason, words, "", address, times=times)
 
     def _cut(self, why: Why, guest: Guest) -> None:
         what: What = "association" if guest.place else "connection"
