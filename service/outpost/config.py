@@ -141,6 +141,10 @@ class Intake(Section):
     which nothing more is taken. `tls`: only TLS is spoken where it is given.
     `known_ae_titles`: who may call; empty is anybody. `check_called_ae_title`: whether callers must call us by
     `ae_title`, or by one of `called_ae_titles`. `senders`: what single senders write wrong, and where they send from.
+
+    `max_associations` in all; `max_associations_per_peer` of one AE title at one address (0: half of them).
+    `stall_seconds`: so long a line may stall in the middle of a message. `unused_seconds`: so long a sender that never
+    stored anything may keep an association open without asking for anything.
     """
 
     ae_title: AeTitle = "OUTPOST"
@@ -151,6 +155,9 @@ class Intake(Section):
     tls: Tls | None = None
     known_ae_titles: tuple[AeTitle, ...] = ()
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_associations_per_peer: Annotated[int, Field(ge=0, le=1000)] = 0
+    stall_seconds: Seconds = 60
+    unused_seconds: Seconds = 60
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
     disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
     senders: tuple[Sender, ...] = ()
@@ -223,17 +230,26 @@ class ReasonQuota(Section):
     max_items: Annotated[int, Field(ge=1)]
 
 
+class SenderQuota(Section):
+    """What quarantine may hold of one sender (AE title, or `stow`), whatever the reason: MiB, and studies or files."""
+
+    ae_title: AeTitle
+    max_mib: Annotated[int, Field(ge=1)]
+    max_items: Annotated[int, Field(ge=1)]
+
+
 class Quarantine(Section):
-    """How much of what ended without a result is kept; beyond it the oldest goes.
+    """How much of what ended without a result is kept; beyond it the oldest goes, of the sender that holds most.
 
     `max_mib` and `max_items` hold for each reason code that `reasons` does not name; `disk_percent`, of the whole
-    file system of storage.root, for all reasons together.
+    file system of storage.root, for all reasons together; `senders` for single senders.
     """
 
     max_mib: Annotated[int, Field(ge=1)] = 10240
     max_items: Annotated[int, Field(ge=1)] = 1000
     disk_percent: Annotated[float, Field(gt=0, le=100)] = 20
     reasons: tuple[ReasonQuota, ...] = ()
+    senders: tuple[SenderQuota, ...] = ()
 
     @model_validator(mode="after")
     def _reasons_differ(self) -> Quarantine:
@@ -241,6 +257,10 @@ class Quarantine(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"reasons names {', '.join(twice)} twice: keep one")
+        titles = [quota.ae_title for quota in self.senders]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"senders names {', '.join(twice)} twice: keep one")
         return self
 
     def of(self, reason: str) -> ReasonQuota:

@@ -30,7 +30,10 @@ GIVEN = {
     "inference_dicom_tls": TLS,
     "inference_api_tls": TLS,
     "inference_api_tokens": [{"name": "duty", "role": "read", "sha256": "0" * 64}],
-    "inference_quarantine": {"max_items": 7, "reasons": [{"reason": "NO_PIXELS", "max_mib": 1, "max_items": 2}]},
+    "inference_quarantine": {"max_items": 7, "reasons": [{"reason": "NO_PIXELS", "max_mib": 1, "max_items": 2}],
+                             "senders": [{"ae_title": "NOISY", "max_mib": 1, "max_items": 3}]},
+    "inference_intake": {"max_associations": 12, "max_associations_per_peer": 4, "stall_seconds": 90,
+                         "unused_seconds": 9},
     "inference_drift": {"enabled": True, "window_days": 14, "min_sample": 50, "effect": 0.3},
     "inference_study": {"forced_seconds": 1800, "open_quiet_seconds": 40, "revisions": 3, "revisions_hours": 0.5},
     "inference_senders": [{"ae_title": "*", "character_set": "cp1251", "addresses": ["10.1.0.0/16"]}],
@@ -76,6 +79,10 @@ def test_every_option_arrives() -> None:
     config = written(GIVEN)
     assert (config.drift.window_days, config.drift.min_sample, config.drift.effect) == (14, 50, 0.3)
     assert config.quarantine.max_items == 7
+    assert config.quarantine.senders[0].ae_title == "NOISY"
+    intake = config.intake
+    assert (intake.max_associations, intake.max_associations_per_peer) == (12, 4)
+    assert (intake.stall_seconds, intake.unused_seconds) == (90, 9)
     assert (config.delivery.retry_max_seconds, config.delivery.refused_retry_seconds) == (60, 3600)
     assert config.filter.rules == Path("/etc/outpost/filter/brain.yaml")
     assert config.intake.tls is not None

@@ -411,7 +411,7 @@ def test_a_senders_title_is_believed_from_its_own_addresses_alone(tmp_path: Path
 def test_who_is_turned_away_costs_no_known_sender_its_place(tmp_path: Path) -> None:
     with Receiver(tmp_path, known_ae_titles=["MRT1"], max_associations=1) as receiver:
         strangers = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(5)]  # say nothing
-        wait_for(lambda: len(receiver.scp._entity.active_associations) >= 5, 10, "they are connected")
+        wait_for(lambda: receiver.scp.waiting >= 5, 10, "they are connected")
         for _ in range(10):
             assert reject_of(receiver, "STRANGER", "OUTPOST") == (1, 1, 3)
         known = AE("MRT1")

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from outpost import __version__
 from outpost.api.dicomweb import add_dicomweb
 from outpost.api.drift import add_drift
+from outpost.api.limits import tell_limits
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
 from outpost.api.security import Guard
@@ -25,6 +26,7 @@ from outpost.intake.doors import Doors
 from outpost.intake.spool import Spool
 from outpost.quarantine.desk import Desk
 from outpost.records.journal import Journal
+from outpost.records.questions import Questions
 from outpost.web.page import Page, static_page
 from outpost.web.shield import shield
 
@@ -51,10 +53,12 @@ def create_app(
     guard = Guard(config.api.tokens, open_to_all=config.api.open)
     read, send, admin = ([Depends(guard.needs(role))] for role in ("read", "send", "admin"))
     shield(app, guard, open_paths=OPEN, hosts=config.api.hosts)
+    tell_limits(app)
+    asking = Questions(journal)
     _add_health(app, config, model, health, admin)
-    add_studies(app, journal, read)
+    add_studies(app, asking, read)
     add_dicomweb(app, config, spool, assembly, send, doors or Doors())
-    add_quarantine(app, Desk(journal, spool, assembly, config.quarantine), read, admin)
+    add_quarantine(app, Desk(asking, spool, assembly, config.quarantine), read, admin)
     add_drift(app, config, keeper, read, admin)
 
     @app.get("/metrics", tags=["health"], response_class=Response, dependencies=read)

@@ -14,6 +14,9 @@ from outpost.drift.book import BookUnusable
 from outpost.drift.keeper import Keeper, limits_of
 from outpost.web.page import Page
 
+# Longer is what a reference is made of by nobody; a period is read day by day.
+_MOST_DAYS = 1100
+
 _FROM = Query(alias="from", description="first day, YYYY-MM-DD")
 _TO = Query(alias="to", description="last day, YYYY-MM-DD")
 
@@ -52,14 +55,28 @@ def add_drift(
     @app.get("/drift/sketch", tags=["drift"], dependencies=read, response_class=Response)
     def sketch(first: Annotated[date, _FROM], last: Annotated[date, _TO]) -> Response:
         """The sketches of a period, for `outpost drift merge` elsewhere; rare values are not named."""
+        _checked(first, last)
         book = kept().shelf.period(first, last).for_others()
         return Response(book.encode(), media_type="application/gzip")
 
     @app.post("/drift/freeze", tags=["drift"], dependencies=admin)
     def freeze(first: Annotated[date, _FROM], last: Annotated[date, _TO]) -> dict[str, Any]:
         """Make the reference of a period of usual work. Open alarms end: they were against the old one."""
+        _checked(first, last)
         try:
             book = kept().freeze(first, last)
         except (ValueError, BookUnusable) as error:
             raise HTTPException(409, str(error)) from None
         return view.status(book, kept().register.judged, kept().register.all)
+
+
+def _checked(first: date, last: date) -> None:
+    """Answers 422 where the period is none, or longer than one may ask for."""
+    days = (last - first).days + 1
+    if days < 1:
+        raise HTTPException(422, f"from {first} is later than to {last}: exchange them")
+    if days > _MOST_DAYS:
+        raise HTTPException(
+            422,
+            f"{first} to {last} are {days} days, at most {_MOST_DAYS} are read at a time: ask for a shorter period",
+        )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request, Response, params
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import AfterValidator
 
 from outpost.quarantine.again import CannotResubmit
 from outpost.quarantine.desk import Desk, Format
@@ -21,6 +22,16 @@ _REASON = Query(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", description="a reason code")
 _SENDER = Query(max_length=16, description="an AE title, or stow")
 
 
+def _of_our_time(moment: datetime | None) -> datetime | None:
+    """Years that every time zone, and every number of days before, has a date for."""
+    if moment is not None and not 1990 <= moment.year <= 2200:
+        raise ValueError(f"the year {moment.year} is not one of 1990 to 2200: correct it")
+    return moment
+
+
+_MOMENT = AfterValidator(_of_our_time)
+
+
 def add_quarantine(
     app: FastAPI, desk: Desk, read: Sequence[params.Depends], admin: Sequence[params.Depends]
 ) -> None:
@@ -30,7 +41,7 @@ def add_quarantine(
     def listed(
         reason: Annotated[str | None, _REASON] = None,
         sender: Annotated[str | None, _SENDER] = None,
-        since: datetime | None = None,
+        since: Annotated[datetime | None, _MOMENT] = None,
         after: str | None = None,
         gone: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -49,7 +60,7 @@ def add_quarantine(
     @app.get("/quarantine/report", tags=["quarantine"], dependencies=read, response_class=Response)
     def report(
         days: Annotated[int, Query(ge=1, le=3660)] = 30,
-        until: datetime | None = None,
+        until: Annotated[datetime | None, _MOMENT] = None,
         format: Format = "html",
         language: Language = "en",
     ) -> Response:

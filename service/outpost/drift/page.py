@@ -12,6 +12,7 @@ from outpost.drift.judge import SENDER_TAG, Limits, sketches_of
 from outpost.drift.plots import band, shares, strip
 from outpost.drift.replay import Window
 from outpost.drift.tags import tag_of
+from outpost.errand import go_on
 
 _STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--line:#dde2e8;--paper:#fff;--card:#f7f9fb;--bad:#b3261e;--good:#17692f;
@@ -176,6 +177,7 @@ def _card(
     alarms: Sequence[Alarm],
     limits: Limits,
 ) -> str:
+    go_on()
     sketches = [sketches_of(window.book, sender).get(name) for window in windows]
     findings = [
         [finding for finding in window.findings if (finding.sender, finding.tag) == (sender, name)]

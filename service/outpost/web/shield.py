@@ -22,22 +22,13 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outpost.web.page import NOTHING
+from outpost.web.page import EVERY_ANSWER, NOTHING
 from outpost.web.tokens import Caller, Denied, Guard
 
 log = logging.getLogger(__name__)
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    # Not no-referrer: a POST of our own pages would then say `Origin: null`.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{1,5})?")
 _FOR_PEOPLE: Final = (
     "\n\nIn a browser: reload this page, write any user name, and the token as the password. On the controller "
@@ -98,7 +89,7 @@ class _Shield:
             if message["type"] == "http.response.start":
                 begun = True
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in EVERY_ANSWER.items():
                     headers[name] = value
                 headers.setdefault("Content-Security-Policy", NOTHING)
             await send(message)
