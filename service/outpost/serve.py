@@ -9,23 +9,26 @@ import signal
 import socket
 import threading
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
-import uvicorn
 from fastapi import FastAPI
 
 from outpost import __version__, logs
 from outpost.api.app import create_app
+from outpost.api.limits import LimitedServer, Limits
 from outpost.api.metrics import Metrics
 from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
 from outpost.delivery.outbox import Outbox
+from outpost.descriptors import TooFewDescriptors, provide
 from outpost.drift.keeper import Keeper
 from outpost.drift.shelf import SHIPPED_REFERENCE
 from outpost.drift.ship import shipper
+from outpost.ending import at_the_latest, end_all
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
@@ -33,9 +36,10 @@ from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
-from outpost.intake.doors import Doors
+from outpost.intake.doors import Doors, What
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
+from outpost.lobby import Room
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.pipeline import Pipeline
@@ -47,6 +51,7 @@ from outpost.tls import TlsUnusable, server_context
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 20.0
+_LAST_SECONDS = 3.0
 # The release this process runs from; the launcher sets it, a checkout has only its version.
 RELEASE = os.environ.get("OUTPOST_RELEASE", __version__)
 
@@ -63,10 +68,22 @@ def serve(config: Config, config_file: Path) -> int:
     logs.configure()
     notifier = Notifier()
     stopping = threading.Event()
+    told = threading.Event()
+
+    def end(*_: object) -> None:
+        if told.is_set():
+            os._exit(1)  # who says it twice does not want to wait; the journal is consistent at any moment
+        told.set()
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, end)
     with ExitStack() as ending:
         ending.enter_context(_only_one(config))
+        try:
+            shares = provide(config.intake.max_associations)
+        except TooFewDescriptors as error:
+            raise CannotStart(str(error)) from None
         budget = Budget(config.study.revisions, config.study.revisions_hours)
         journal = Journal(config.storage.root / "journal.sqlite3", config.system, budget)
         ending.callback(journal.close)
@@ -152,6 +169,7 @@ def serve(config: Config, config_file: Path) -> int:
                 reports.take,
                 [d.ae_title for d in config.delivery.destinations if d.commitment and d.ae_title],
                 doors,
+                Room(most=shares.waiting, per_peer=max(1, shares.waiting // 2), per_second=25, burst=50),
             )
         except TlsUnusable as error:
             raise CannotStart(str(error)) from None
@@ -160,9 +178,10 @@ def serve(config: Config, config_file: Path) -> int:
                 _port_in_use(config.intake.listen, config.intake.dicom_port, "intake.dicom_port", error)
             ) from None
 
-        pipeline_thread = threading.Thread(target=pipeline.run, name="pipeline")
+        pipeline_thread = threading.Thread(target=pipeline.run, name="pipeline", daemon=True)
         courier_threads = [
-            threading.Thread(target=courier.run, args=(stopping,), name=courier.name) for courier in couriers
+            threading.Thread(target=courier.run, args=(stopping,), name=courier.name, daemon=True)
+            for courier in couriers
         ]
         quota = QuotaKeeper(config.quarantine, journal, spool)
         also = [shipper(keeper.register, config.system)] if keeper is not None else []
@@ -185,9 +204,18 @@ def serve(config: Config, config_file: Path) -> int:
             keeper,
             doors,
         )
-        # Access logs would carry study UIDs in paths.
-        http = uvicorn.Server(_http_config(app, config))
-        http_thread = threading.Thread(target=http.run, kwargs={"sockets": [api_socket]}, name="api")
+        http = _http_server(app, config, doors, Limits.of(shares.http, shares.storing))
+        metrics.follow_connections(
+            lambda: {
+                ("dicom", "waiting"): scp.waiting,
+                ("dicom", "association"): scp.guests.open(),
+                ("http", "waiting"): http.waiting,
+                ("http", "open"): len(http.server_state.connections),
+            }
+        )
+        http_thread = threading.Thread(
+            target=http.run, kwargs={"sockets": [api_socket]}, name="api", daemon=True
+        )
 
         essential = [pipeline_thread, http_thread]
         threads = [
@@ -218,48 +246,64 @@ def serve(config: Config, config_file: Path) -> int:
                 break
         failed = not stopping.is_set()
         notifier.stopping()
+        at_the_latest(_STOP_SECONDS + 2 * _LAST_SECONDS, 1)
         stopping.set()
-        pipeline.stop()
-        http.should_exit = True
-        wake_couriers()
-        scp.stop()
-        quota.stop()
-        if recorder is not None:
-            recorder.stop()
-        if keeper is not None:
-            pipeline_thread.join(_STOP_SECONDS)  # what its lanes still end is counted, too
-            keeper.stop()
-        for thread in threads:
-            thread.join(_STOP_SECONDS)
+
+        def end_drift() -> None:
+            if keeper is not None:
+                pipeline_thread.join(_STOP_SECONDS)  # what its lanes still end is counted, too
+                keeper.stop()
+
+        def end_http() -> None:
+            http.should_exit = True
+
+        undone = end_all(
+            [
+                ("pipeline", pipeline.stop),
+                ("api", end_http),
+                ("delivery", wake_couriers),
+                ("intake", scp.stop),
+                ("quarantine", quota.stop),
+                *([("recorder", recorder.stop)] if recorder is not None else []),
+                ("drift", end_drift),
+                *(
+                    (thread.name, partial(thread.join, _STOP_SECONDS))
+                    for thread in [*essential, *courier_threads]
+                ),
+            ],
+            _STOP_SECONDS,
+        )
         late = [thread.name for thread in threads if thread.is_alive()]
-        if late:
+        if undone or late:
             # The journal is consistent at any moment; waiting longer would only delay the restart.
-            log.error("%s did not end within %g s: leaving", ", ".join(late), _STOP_SECONDS)
-            pipeline.close()
+            names = dict.fromkeys([*undone, *late])
+            log.error("%s did not end as they should: leaving with status 1", ", ".join(names))
+            end_all([("workers", pipeline.close), ("journal", journal.close)], _LAST_SECONDS)
             os._exit(1)
         log.info("ended")
         return 1 if failed else 0
 
 
-def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
+def _http_server(app: FastAPI, config: Config, doors: Doors, most: Limits) -> LimitedServer:
+    def turned_away(reason: str, words: str, address: str, times: int = 1) -> None:
+        what: What = "request" if reason == "TOO_MANY_REQUESTS" else "connection"
+        doors.turned_away(what, reason, words, "", address, times=times)
+
     tls = config.api.tls
+    if config.api.open and not ip_address(config.api.listen).is_loopback:
+        log.warning(
+            "the HTTP API on %s takes anyone's word (api.open): see api.tls and api.tokens", config.api.listen
+        )
+    if not config.api.open and not config.api.tokens:
+        log.warning(
+            "the HTTP API answers how this system is, and nothing else: api.tokens is empty; see `outpost token`"
+        )
     if tls is None:
-        if not config.api.tokens and not ip_address(config.api.listen).is_loopback:
-            log.warning(
-                "the HTTP API on %s takes anyone's word: see api.tls and api.tokens", config.api.listen
-            )
-        return uvicorn.Config(app, access_log=False, log_config=None, lifespan="off")
+        return LimitedServer(app, most, turned_away)
     try:
-        context = server_context(tls, "api.tls")
+        return LimitedServer(app, most, turned_away, server_context(tls, "api.tls"))
     except TlsUnusable as error:
         raise CannotStart(str(error)) from None
-    return uvicorn.Config(
-        app,
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-        ssl_context_factory=lambda _config, _default: context,
-    )
 
 
 def _keeper(config: Config, journal: Journal) -> Keeper | None:

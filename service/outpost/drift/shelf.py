@@ -14,6 +14,7 @@ from pathlib import Path
 
 from outpost.drift.book import Book, BookUnusable, merge
 from outpost.durable import write_durably
+from outpost.errand import go_on
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,10 @@ class Shelf:
     def days(self, first: date, last: date) -> list[tuple[date, Book]]:
         """Books of single days from first to last, in order; days without one are left out."""
         found = []
-        for number in range((last - first).days + 1):
-            day = first + timedelta(days=number)
-            book = _read(self._days / f"{day}.gz")
-            if book is not None:
+        # By what there is, not by what was asked for: a calendar has days without end.
+        for name in sorted(file.stem for file in self._days.glob("*.gz")):
+            day = _date(name)
+            if day is not None and first <= day <= last and (book := _read(self._days / f"{name}.gz")):
                 found.append((day, book))
         return found
 
@@ -102,7 +103,15 @@ class Shelf:
         write_durably(self._folder / REFERENCE, lambda stream: stream.write(book.encode()))
 
 
+def _date(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if len(text) == 10 else None
+    except ValueError:
+        return None
+
+
 def _read(file: Path) -> Book | None:
+    go_on()
     try:
         return Book.decode(file.read_bytes())
     except FileNotFoundError:

@@ -11,15 +11,17 @@ import threading
 from pathlib import Path
 
 import psycopg
-import uvicorn
 
 from outpost import config as configuration
 from outpost import logs
+from outpost.api.limits import LimitedServer, Limits
+from outpost.descriptors import TooFewDescriptors, provide
 from outpost.fleet import table, view
 from outpost.fleet.app import create_app
 from outpost.fleet.collector import Collector, sync_all
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.sync import CentreError, centre_connection
+from outpost.intake.doors import Doors
 from outpost.notify import Notifier
 
 
@@ -90,14 +92,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
-    http = uvicorn.Server(
-        uvicorn.Config(
-            create_app(config, collector),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
+    try:
+        shares = provide(associations=0)
+    except TooFewDescriptors as error:
+        return _fault(str(error))
+    doors = Doors()
+    http = LimitedServer(
+        create_app(config, collector),
+        Limits.of(shares.http),
+        lambda reason, words, address, times=1: doors.turned_away(
+            "connection", reason, words, "", address, times=times
+        ),
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()

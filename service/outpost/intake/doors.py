@@ -21,6 +21,13 @@ What = Literal["connection", "association", "context", "instance", "request"]
 # Of one sender and one reason, one event in this time; of all together so many: somebody's retries fill no journal.
 _EVENT_SECONDS: Final = 3600.0
 _MOST_EVENTS: Final = 200
+# Lines of one sender and one reason, and of all, in this time; what goes beyond is counted and told with the next line.
+_LINES_SECONDS: Final = 60.0
+_MOST_LINES_OF_ONE: Final = 30
+_MOST_LINES: Final = 300
+
+
+_OF_LIMITS: Final = frozenset({"TOO_MANY_CONNECTIONS", "TOO_MANY_REQUESTS", "TOO_SLOW", "REQUEST_LATE"})
 
 
 class Turned(StrEnum):
@@ -28,7 +35,16 @@ class Turned(StrEnum):
 
     TLS_HANDSHAKE = "TLS_HANDSHAKE"
     CALLING_AE_UNKNOWN = "CALLING_AE_UNKNOWN"
+    CALLED_AE_UNKNOWN = "CALLED_AE_UNKNOWN"
+    ADDRESS_UNKNOWN = "ADDRESS_UNKNOWN"
     TOO_MANY_ASSOCIATIONS = "TOO_MANY_ASSOCIATIONS"
+    TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
+    NO_REQUEST = "NO_REQUEST"
+    REQUEST_LATE = "REQUEST_LATE"
+    NEVER_USED = "NEVER_USED"
+    TOO_SLOW = "TOO_SLOW"
+    GAVE_WAY = "GAVE_WAY"
+    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
     OUT_OF_SPACE = "OUT_OF_SPACE"
     NOT_NEGOTIATED = "NOT_NEGOTIATED"
     COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"
@@ -51,6 +67,9 @@ class Doors:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._noted: dict[tuple[str, ...], float] = {}
+        self._lines: Counter[tuple[str, ...]] = Counter()  # in this minute
+        self._unsaid: Counter[tuple[str, ...]] = Counter()
+        self._minute = time.monotonic()
 
     def turned_away(
         self,
@@ -60,13 +79,30 @@ class Doors:
         sender: str,
         address: str,
         cause: BaseException | None = None,
+        times: int = 1,
     ) -> None:
-        """Note that something was refused. `words` are ours, or names of the standard: never the sender's text."""
-        with self._lock:
-            self._counts[what, reason] += 1
+        """Note that something was refused, so many times.
+
+        `words` are ours, or names of the standard: never the sender's text.
+        """
         who = f"{sender!r} at {address}" if sender else address
-        log.warning("%s of %s refused: %s, %s", what, who or "an unknown peer", reason, words, exc_info=cause)
-        if self._note is not None and what in ("association", "context") and self._is_news(what, reason, who):
+        with self._lock:
+            self._counts[what, reason] += times
+            unsaid = self._to_say(what, reason, who)
+            unsaid = unsaid + times - 1 if unsaid is not None else None
+        if unsaid is not None:
+            more = f" ({unsaid} more like it since the last line)" if unsaid else ""
+            log.warning(
+                "%s of %s refused: %s, %s%s",
+                what,
+                who or "an unknown peer",
+                reason,
+                words,
+                more,
+                exc_info=cause,
+            )
+        told = what in ("association", "context") or reason in _OF_LIMITS
+        if self._note is not None and told and self._is_news(what, reason, who):
             try:
                 self._note(f"{what} of {who}: {reason}, {words}")
             except sqlite3.Error:  # the disk is full, perhaps: the line and the count are there
@@ -76,6 +112,20 @@ class Doors:
         """How often since the start, by what was refused and the reason."""
         with self._lock:
             return dict(self._counts)
+
+    def _to_say(self, *what: str) -> int | None:
+        """How many were not said since the last line of this kind; None where this one is not said, either."""
+        now = time.monotonic()
+        if now - self._minute > _LINES_SECONDS:
+            self._lines.clear()
+            self._minute = now
+        if len(self._unsaid) > _MOST_LINES:
+            self._unsaid.clear()  # a sender that names itself anew each time has no next line
+        if self._lines[what] >= _MOST_LINES_OF_ONE or self._lines.total() >= _MOST_LINES:
+            self._unsaid[what] += 1
+            return None
+        self._lines[what] += 1
+        return self._unsaid.pop(what, 0)
 
     def _is_news(self, *what: str) -> bool:
         now = time.monotonic()

@@ -19,6 +19,8 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from outpost.intake.guests import Guest
+
 _WAIT_SECONDS = 0.05  # at most, until timers and the order to end are looked at again
 _PIECE = 256 * 1024
 # Larger than any PDU we allow (128 KiB of data) and any association request: such a length is no DICOM.
@@ -42,12 +44,19 @@ class PromptRequestHandler(RequestHandler):
         connection.__class__ = _PromptConnection  # made by super(), which has announced it already
         assert isinstance(connection, _PromptConnection)
         connection.wake = wake
+        assert connection.socket is not None
+        connection.guest = getattr(self.server, "guest_of", _stranger)(connection.socket, self.client_address)
         # From the network to the service, whose thread passes this checkpoint before it looks at both queues.
         association._reactor_checkpoint = _Checkpoint(work)
         association._reactor_checkpoint.set()
         association.dimse.msg_queue = _WakingEvent(work)
         dul.to_user_queue = _WakingEvent(work)
         return association
+
+
+def _stranger(connection: socket.socket, _address: Any) -> Guest:
+    """Where nobody keeps a book of guests."""
+    return Guest("", connection, 0.0)
 
 
 class _WakingDescriptor(queue.Queue[Any]):
@@ -86,6 +95,11 @@ class _Checkpoint(threading.Event):
 
 class _PromptConnection(AssociationSocket):
     wake: int
+    guest: Guest
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom's own keeps the descriptor where the peer was the first to go.
+        self.guest.close()
 
     @property
     def ready(self) -> bool:
@@ -117,10 +131,13 @@ class _PromptConnection(AssociationSocket):
         connection = self.socket
         assert connection is not None
         data = bytearray()
+        self.guest.reads()
         while len(data) < nr_bytes:
             piece = connection.recv(min(_PIECE, nr_bytes - len(data)))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if not piece:
                 break
             data += piece
+            self.guest.moved(len(piece))
+        self.guest.has_read()
         return data
