@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -315,7 +315,27 @@ class Delivery(Section):
         return self
 
 
-class Records(Section):
+class DatabaseLink(Section):
+    """How a connection to PostgreSQL is encrypted, as libpq names it; verify-full proves who answers."""
+
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _authority_named(self) -> Self:
+        if self.sslmode.startswith("verify") and self.sslrootcert is None:
+            raise ValueError(
+                f"sslmode {self.sslmode} without sslrootcert: name the authorities' file, /etc/outpost/tls/fleet-ca.pem"
+            )
+        return self
+
+    @property
+    def authorities(self) -> str | None:
+        """`sslrootcert` for libpq."""
+        return str(self.sslrootcert) if self.sslrootcert else None
+
+
+class Records(DatabaseLink):
     """The region's Postgres, and the key that makes a pseudonym of every study UID sent there."""
 
     enabled: bool = True
