@@ -69,12 +69,18 @@ def outpost_trusted(root: str, before: str = "") -> str:
     return certificates.trusted(_usable(root), before and _usable(before))
 
 
+def outpost_differing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
+    """Names whose value in `found` is not the wanted one, or is not there."""
+    return [name for name, value in wanted.items() if found.get(name) != value]
+
+
 class FilterModule:
     """Tells Ansible the names."""
 
     def filters(self) -> dict[str, Any]:
         return {
             "outpost_certificate": outpost_certificate,
+            "outpost_differing": outpost_differing,
             "outpost_firewall": outpost_firewall,
             "outpost_joined_ports": outpost_joined_ports,
             "outpost_network_faults": outpost_network_faults,
