@@ -42,7 +42,8 @@ def written(given: dict[str, Any]) -> Config:
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     values = {
         **defaults, "ansible_managed": "", "inference_region": "chita", "inference_database_password": "x",
-        "inference_uid_key": "y" * 32, "item": {"key": "brain", "value": SYSTEM},
+        "inference_uid_key": "y" * 32, "inference_dicom_tls": {},
+        "inference_api_tls": {}, "item": {"key": "brain", "value": SYSTEM},
         "inference_destinations": [{"name": "pacs", "host": "127.0.0.1", "port": 4242, "ae_title": "PACS"}], **given,
     }  # fmt: skip
     text = environment.get_template("system.yaml.j2").render(values, float=float)

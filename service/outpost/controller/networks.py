@@ -50,6 +50,8 @@ class NotANetwork(ValueError):
 def network(text: object) -> Network:
     """The network that a word of the inventory names. Raises `NotANetwork`."""
     said = str(text).strip()
+    if "%" in said:  # fe80::1%eth0: Python takes it, a firewall does not
+        raise NotANetwork(f"{said!r} is no address and no network; leave out the interface")
     try:
         return ip_network(said)
     except ValueError:
