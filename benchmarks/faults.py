@@ -46,7 +46,7 @@ import inputs  # noqa: E402 - not installed
 import report  # noqa: E402 - not installed
 import studies  # noqa: E402 - not installed
 from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402 - not installed
-from running import Service, StoreScp  # noqa: E402 - not installed
+from running import BEARER, Service, StoreScp  # noqa: E402 - not installed
 
 FAULTS = {
     "raise": 'every call raises "no kernel image is available"',
@@ -289,7 +289,8 @@ class OfOutpost:
         address = ("127.0.0.1", self._service.http_port)
         with closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
             try:
-                connection.request(method, path, body, {"Content-Type": studies.STOW_TYPE} if body else {})
+                headers = BEARER | ({"Content-Type": studies.STOW_TYPE} if body else {})
+                connection.request(method, path, body, headers)
                 reply = connection.getresponse()
                 return reply.status, reply.read()
             except http.client.HTTPException as error:

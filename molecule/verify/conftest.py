@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import testinfra
@@ -20,6 +21,7 @@ from testinfra.host import Host
 
 from outpost.demo import TEMPLATES
 from outpost.demo.series import write_series
+from outpost.derived import CENTRE_TOKEN, derived, system_tokens
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / ".lab" / os.environ["LAB_NAME"]
@@ -43,8 +45,19 @@ def lab(*arguments: str) -> str:
     ).stdout
 
 
-def http_json(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def token(host: str, role: str = "read") -> str:
+    """The token that the root secret of this lab gives for a region's system, or for the centre's page."""
+    root = (LAB / "root_secret").read_text().strip()
+    return derived(root, CENTRE_TOKEN) if host == "centre" else system_tokens(root, host, "brain")[role]
+
+
+def http_json(url: str, bearer: str | None = None) -> Any:
+    """What an API answers to `bearer`, without one to the host's own token with the role read, to "" without any."""
+    hosts = {address: host for addresses in (ADDRESSES, HOSPITAL) for host, address in addresses.items()}
+    if bearer is None:
+        bearer = token(hosts[str(urlsplit(url).hostname)])
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
 

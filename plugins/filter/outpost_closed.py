@@ -15,15 +15,15 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.controller import certificates, networks
+from outpost.derived import derived
 
 
 def _usable(root: str) -> str:
     """The root secret, if it is one: what it issues opens the fleet's links."""
-    if len(root) < 32 or root.startswith("example-only"):
-        raise AnsibleFilterError(
-            f"A root secret of {len(root)} characters, or the worthless one of inventories/example, issues no "
-            f"certificates. Make one with `openssl rand -hex 32` and keep it in ansible-vault."
-        )
+    try:
+        derived(root, "any")
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
     return root
 
 

@@ -243,12 +243,16 @@ def serve(config: Config, config_file: Path) -> int:
 
 def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
     tls = config.api.tls
+    if config.api.open and not ip_address(config.api.listen).is_loopback:
+        log.warning(
+            "the HTTP API on %s takes anyone's word (api.open): see api.tls and api.tokens", config.api.listen
+        )
+    if not config.api.open and not config.api.tokens:
+        log.warning(
+            "the HTTP API answers how this system is, and nothing else: api.tokens is empty; see `outpost token`"
+        )
     if tls is None:
-        if not config.api.tokens and not ip_address(config.api.listen).is_loopback:
-            log.warning(
-                "the HTTP API on %s takes anyone's word: see api.tls and api.tokens", config.api.listen
-            )
-        return uvicorn.Config(app, access_log=False, log_config=None, lifespan="off")
+        return uvicorn.Config(app, access_log=False, log_config=None, lifespan="off", server_header=False)
     try:
         context = server_context(tls, "api.tls")
     except TlsUnusable as error:
@@ -258,6 +262,7 @@ def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         lifespan="off",
+        server_header=False,
         ssl_context_factory=lambda _config, _default: context,
     )
 

@@ -24,6 +24,7 @@ from conftest import (
     send_head_series,
     send_packaged,
     study_end,
+    token,
     wait_for,
 )
 from testinfra.host import Host
@@ -160,6 +161,52 @@ def test_the_database_is_closed_to_the_hospital(region: str) -> None:
 def test_secrets_are_readable_by_the_service_alone(host: Host) -> None:
     config = host.file("/etc/outpost/brain.yaml")
     assert (config.mode, config.user, config.group) == (0o640, "root", "outpost")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/studies", "/events", "/metrics", "/quarantine", "/drift", "/docs", "/nothing"]
+)
+def test_without_a_token_nothing_but_health_is_told(region: str, path: str) -> None:
+    for bearer in ("", "guessed", token("centre")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            http_json(f"http://{ADDRESSES[region]}:8080{path}", bearer)
+        assert refused.value.code == 401
+        refused.value.close()
+
+
+def test_a_token_that_reads_does_not_show_who_a_patient_is(region: str) -> None:
+    for role, status in (("read", 403), ("send", 403), ("admin", 404)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            http_json(f"http://{ADDRESSES[region]}:8080/quarantine/study-0/identity", token(region, role))
+        assert refused.value.code == status, role
+        refused.value.close()
+
+
+def test_the_administrators_token_lies_with_root_alone_and_in_no_configuration(
+    region: str, host: Host
+) -> None:
+    file = host.file("/etc/outpost/brain.token")
+    assert (file.mode, file.user, file.group) == (0o600, "root", "root")
+    assert file.content_string.strip() == token(region, "admin")
+    config = host.file("/etc/outpost/brain.yaml").content_string
+    for role in ("read", "send", "admin"):
+        assert token(region, role) not in config
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "reason"),
+    [
+        ("STRANGER", "OUTPOST", "Calling AE Title Not Recognized"),
+        ("VERIFY", "ANY-SCP", "Called AE Title Not Recognized"),
+    ],
+)
+def test_who_is_not_known_or_does_not_mean_us_is_not_let_in(
+    region: str, calling: str, called: str, reason: str
+) -> None:
+    echo = ["/usr/bin/echoscu", "-v", "--aetitle", calling, "--call", called, ADDRESSES[region], "11112"]
+    answer = subprocess.run(echo, check=False, capture_output=True, text=True, timeout=30)
+    assert answer.returncode != 0
+    assert reason in answer.stdout + answer.stderr
 
 
 def test_the_container_can_do_no_more_than_it_needs(host: Host) -> None:

@@ -7,12 +7,12 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Response, params
-from fastapi.responses import HTMLResponse
 
 from outpost.config import Config
 from outpost.drift import view
 from outpost.drift.book import BookUnusable
 from outpost.drift.keeper import Keeper, limits_of
+from outpost.web.page import Page
 
 _FROM = Query(alias="from", description="first day, YYYY-MM-DD")
 _TO = Query(alias="to", description="last day, YYYY-MM-DD")
@@ -39,11 +39,11 @@ def add_drift(
         return view.status(kept().reference(), register.judged, register.all)
 
     @app.get("/drift/page", tags=["drift"], dependencies=read, response_class=Response)
-    def page() -> HTMLResponse:
+    def page() -> Page:
         """Each tag of each sender over time beside the reference, with plots."""
         today = datetime.now(UTC).date()
         held = kept()
-        return HTMLResponse(
+        return Page(
             view.page(
                 config.system, held.shelf, held.reference(), held.register.all, limits_of(config.drift), today
             )

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response, params
 from fastapi.encoders import jsonable_encoder
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from outpost.quarantine.again import CannotResubmit
 from outpost.quarantine.desk import Desk, Format
 from outpost.quarantine.look import Busy, CannotLook
 from outpost.quarantine.shelf import NoSuchItem
 from outpost.reasons import Language
+from outpost.web.page import Page
 
 _REASON = Query(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", description="a reason code")
 _SENDER = Query(max_length=16, description="an AE title, or stow")
@@ -58,7 +59,7 @@ def add_quarantine(
             until = until.replace(tzinfo=UTC)
         made = desk.report(until - timedelta(days=days), until, format, language)
         if isinstance(made, str):
-            return HTMLResponse(made) if format == "html" else PlainTextResponse(made)
+            return Page(made) if format == "html" else PlainTextResponse(made)
         return JSONResponse(jsonable_encoder(made))
 
     @app.get("/quarantine/{item}", tags=["quarantine"], dependencies=read)
@@ -131,9 +132,9 @@ class _Told:
 
 
 def _png(picture: bytes) -> Response:
-    return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
+    return Response(picture, media_type="image/png")
 
 
 def _who(request: Request) -> str:
-    """The name of the token; empty where none are configured."""
-    return str(getattr(request.state, "token_name", ""))
+    """The name of the token; empty where the API is open to all."""
+    return str(request.state.caller.name)

@@ -96,6 +96,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             access_log=False,
             log_config=None,
             lifespan="off",
+            server_header=False,
             timeout_graceful_shutdown=5,
         )
     )

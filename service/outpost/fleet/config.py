@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section
+from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Token
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -52,10 +52,21 @@ class Sync(Section):
 
 
 class Api(Section):
-    """Where the page, JSON and metrics are served."""
+    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`)."""
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
     port: Port = 8090
+    tokens: tuple[Token, ...] = ()
+    open: bool = False
+    hosts: tuple[Host, ...] = ()
+
+    @model_validator(mode="after")
+    def _open_or_not(self) -> Api:
+        if self.open and self.tokens:
+            raise ValueError(
+                "open is true and tokens are named: tokens would close nothing, keep one of the two"
+            )
+        return self
 
 
 class FleetConfig(Section):

@@ -52,6 +52,8 @@ _KEPT_ASIDE = 0xB007
 _REJECT_TRANSIENT_LOCAL_LIMIT = (0x02, 0x03, 0x02)
 # Rejected permanent, by the service user, calling AE title not recognized.
 _REJECT_CALLING_AE_TITLE = (0x01, 0x01, 0x03)
+# The same, called AE title not recognized.
+_REJECT_CALLED_AE_TITLE = (0x01, 0x01, 0x07)
 
 
 class _Server(ThreadedAssociationServer):
@@ -156,7 +158,11 @@ class StorageScp:
         self._spool = spool
         self._assembly = assembly
         self._doors = doors or Doors()
+        self._config = config
         self._max_associations = config.max_associations
+        # Those let in: what is turned away costs no known sender its place.
+        self._admitted: weakref.WeakSet[Association] = weakref.WeakSet()
+        self._admitting = threading.Lock()
         self._takes_reports = reports is not None
         self._reporters = frozenset(reporters)
         self._callers = frozenset((*config.known_ae_titles, *reporters)) if config.known_ae_titles else None
@@ -165,7 +171,7 @@ class StorageScp:
         _receive_into(spool)
         entity = AE(config.ae_title)
         entity.maximum_pdu_size = _MAX_PDU
-        entity.maximum_associations = config.max_associations
+        entity.maximum_associations = 1 << 30  # counted in _why_to_reject, where who asks is known
         entity.network_timeout = _IDLE_SECONDS
         entity.add_supported_context(VERIFICATION)  # what else is accepted depends on who proposes what
         handlers: list[evt.EventHandlerType] = []
@@ -230,15 +236,20 @@ class StorageScp:
         if self._callers is not None and request.calling_ae_title not in self._callers:
             words = "its calling AE title is not in intake.known_ae_titles"
             return Turned.CALLING_AE_UNKNOWN, words, _REJECT_CALLING_AE_TITLE
-        open_now = [one for one in self._entity.active_associations if one.is_acceptor]
-        if len(open_now) > self._max_associations:
-            words = (
-                f"{self._max_associations} associations are open, as many as intake.max_associations allows"
-            )
-            return Turned.TOO_MANY_ASSOCIATIONS, words, _REJECT_TRANSIENT_LOCAL_LIMIT
+        if not self._config.may_come_from(str(request.calling_ae_title), _address(association)):
+            words = "its address is not among those that intake.senders names for its AE title"
+            return Turned.ADDRESS_UNKNOWN, words, _REJECT_CALLING_AE_TITLE
+        if not self._config.is_called(str(request.called_ae_title)):
+            words = "it calls an AE title that is not intake.ae_title or in intake.called_ae_titles"
+            return Turned.CALLED_AE_UNKNOWN, words, _REJECT_CALLED_AE_TITLE
         if self._spool.below_reserve():
             words = "the disk has reached intake.disk_reserve_mib or disk_used_percent"
             return Turned.OUT_OF_SPACE, words, _REJECT_TRANSIENT_LOCAL_LIMIT
+        with self._admitting:
+            if sum(one.is_alive() for one in self._admitted) >= self._max_associations:
+                words = f"{self._max_associations} associations are open, as many as intake.max_associations allows"
+                return Turned.TOO_MANY_ASSOCIATIONS, words, _REJECT_TRANSIENT_LOCAL_LIMIT
+            self._admitted.add(association)
         return None
 
     def _may_report(self, association: Association, request: A_ASSOCIATE) -> bool:
