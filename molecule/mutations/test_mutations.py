@@ -66,7 +66,8 @@ REGION = [
              "test_no_port_is_open_to_a_host_that_is_not_named", "systemctl reload outpost-firewall"),
     Mutation(_REGION, "a firewall that somebody's own rule set has taken away", "nft flush ruleset",
              "test_the_rules_close_a_port_by_both_families", "SITE"),
-    Mutation(_REGION, "a hospital whose DICOM port is closed", "nft insert rule inet outpost input tcp dport 11112 drop",
+    Mutation(_REGION, "a hospital whose DICOM port is closed",
+             "nft insert rule inet outpost input tcp dport 11112 drop",
              "test_the_hospital_reaches_dicom_and_api", "systemctl reload outpost-firewall"),
     Mutation(_REGION, "a database that lets in unencrypted",
              f"{_HBA} sed -i.good 's/^hostnossl.*//; s/^hostssl/host/' $H && {_RELOAD}",
@@ -75,7 +76,8 @@ REGION = [
              f"{_HBA} cd $(dirname $H) && cp -p outpost.pem outpost.pem.good && openssl req -x509 -newkey ec -nodes"
              " -pkeyopt ec_paramgen_curve:P-256 -subj /CN=own -keyout /root/k -out /root/c 2>/dev/null &&"
              f" cat /root/c /root/k > outpost.pem && {_RELOAD}",
-             "test_the_database_proves_itself", f"{_HBA} cd $(dirname $H) && mv outpost.pem.good outpost.pem && {_RELOAD}"),
+             "test_the_database_proves_itself",
+             f"{_HBA} cd $(dirname $H) && mv outpost.pem.good outpost.pem && {_RELOAD}"),
     Mutation(_REGION, "a database key that others can read", f"{_HBA} chmod 640 $(dirname $H)/outpost.pem",
              "test_keys_are_readable_by_their_service_alone", f"{_HBA} chmod 600 $(dirname $H)/outpost.pem"),
     Mutation(_REGION, "an API that has forgotten its tokens",
