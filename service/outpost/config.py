@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -67,7 +67,9 @@ def _network(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
-        raise ValueError("write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)") from None
+        raise ValueError(
+            "write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)"
+        ) from None
     return text
 
 
@@ -375,7 +377,27 @@ class Delivery(Section):
         return self
 
 
-class Records(Section):
+class DatabaseLink(Section):
+    """How a connection to PostgreSQL is encrypted, as libpq names it; verify-full proves who answers."""
+
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _authority_named(self) -> Self:
+        if self.sslmode.startswith("verify") and self.sslrootcert is None:
+            raise ValueError(
+                f"sslmode {self.sslmode} without sslrootcert: name the authorities' file, /etc/outpost/tls/fleet-ca.pem"
+            )
+        return self
+
+    @property
+    def authorities(self) -> str | None:
+        """`sslrootcert` for libpq."""
+        return str(self.sslrootcert) if self.sslrootcert else None
+
+
+class Records(DatabaseLink):
     """The region's Postgres, and the key that makes a pseudonym of every study UID sent there."""
 
     enabled: bool = True

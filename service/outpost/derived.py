@@ -35,9 +35,9 @@ def system_tokens(root: str, host: str, system: str) -> dict[str, str]:
     return {role: derived(root, f"token/{host}/{system}/{role}") for role in SYSTEM_ROLES}
 
 
-def configured(tokens: dict[str, str]) -> list[dict[str, str]]:
-    """Tokens by role as a configuration file holds them: by their digests."""
+def configured(tokens: dict[str, str], suffix: str = "") -> list[dict[str, str]]:
+    """Tokens by role as a configuration file holds them: by their digests. `suffix`: of their names in logs."""
     return [
-        {"name": f"fleet-{role}", "role": role, "sha256": hashlib.sha256(token.encode()).hexdigest()}
+        {"name": f"fleet-{role}{suffix}", "role": role, "sha256": hashlib.sha256(token.encode()).hexdigest()}
         for role, token in tokens.items()
     ]

@@ -45,6 +45,7 @@ def run(
         "outpost_root_secret": hashlib.sha256(b"of the tests").hexdigest(),
         "outpost_release": "1.2.3", "outpost_release_directory": str(tmp_path / "releases"),
         "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
+        "outpost_hospital_networks": ["192.0.2.0/24"], "outpost_admin_networks": [],
         "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,
         "platform_os_release": str(tree / "etc/os-release"),
         "preflight_report_directory": str(tmp_path / "report"),
@@ -192,6 +193,17 @@ def test_a_wrong_setting_is_named(tmp_path: Path, variable: str, said: str) -> N
     ended = run(tmp_path, {"chita": {}}, "-e", variable)
     assert ended.returncode == 2
     assert said in " ".join(ended.stdout.split()), ended.stdout[-3000:]
+
+
+@pytest.mark.parametrize("variable", ["outpost_hospital_networks", "outpost_admin_networks"])
+def test_an_inventory_that_names_no_networks_stops_before_the_host_is_asked(
+    tmp_path: Path, variable: str
+) -> None:
+    ended = run(tmp_path, {"chita": {variable: None}}, "-e", "outpost_language=en")
+    assert ended.returncode == 2
+    said = " ".join(ended.stdout.split())
+    assert f"{variable} is not set. Name the networks" in said
+    assert "Read what the host is" not in said, "nothing was asked of the host"
 
 
 def test_a_report_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def written(given: dict[str, Any]) -> Config:
     values = {
         "inference_region": "chita", "inference_database_password": "x",
         "inference_uid_key": "y" * 32, "inference_api_hosts": ["chita"],
+        "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_api_own_tokens_before": {},
         "inference_api_own_tokens": {"brain": system_tokens(ROOT_SECRET, "chita", "brain")},
         "item": {"key": "brain", "value": SYSTEM},
         "inference_destinations": [{"name": "pacs", "host": "127.0.0.1", "port": 4242, "ae_title": "PACS"}], **given,
@@ -143,6 +144,7 @@ def test_a_system_is_closed_by_tokens_of_its_own_unless_it_is_opened_by_choice()
 def test_the_centres_page_is_closed_likewise() -> None:
     values = {
         "fleet_database_page_token": "t" * 32,
+        "fleet_database_page_token_before": "",
         "fleet_database_password": "x",
         "fleet_database_page_hosts": [],
     }
@@ -158,3 +160,30 @@ def test_the_centres_page_is_closed_likewise() -> None:
         rendered(FLEET_ROLE, "fleet.yaml.j2", {**values, "fleet_database_page_open": True})
     ).api
     assert (opened.open, opened.tokens) == (True, ())
+
+
+def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_the_page() -> None:
+    before = {"brain": system_tokens("b" * 64, "chita", "brain")}
+    tokens = written({"inference_api_own_tokens_before": before}).api.tokens
+    now = system_tokens(ROOT_SECRET, "chita", "brain")
+    assert {token.sha256 for token in tokens} == {
+        digest(one) for one in [*now.values(), *before["brain"].values()]
+    }
+    assert len({token.name for token in tokens}) == 6, "a log says which of the two was shown"
+    page = {
+        "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "u" * 32,
+        "fleet_database_password": "x", "fleet_database_page_hosts": [],
+    }  # fmt: skip
+    centre = FleetConfig.model_validate(rendered(FLEET_ROLE, "fleet.yaml.j2", page))
+    assert [token.sha256 for token in centre.api.tokens] == [digest("t" * 32), digest("u" * 32)]
+    assert (centre.centre.sslmode, str(centre.centre.sslrootcert)) == (
+        "verify-full",
+        "/etc/outpost/tls/fleet-ca.pem",
+    )
+
+
+def test_the_recorder_is_told_to_trust_the_fleets_authority_alone() -> None:
+    records = written({}).records
+    assert (records.sslmode, records.authorities) == ("verify-full", "/etc/outpost/tls/fleet-ca.pem")
+    with pytest.raises(ValueError, match="sslrootcert"):
+        type(records).model_validate({"password": "x", "uid_key": "y", "sslmode": "verify-full"})

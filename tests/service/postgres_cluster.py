@@ -104,6 +104,7 @@ class Cluster:
             "log_min_messages": "warning",
         }
         lines = "\n".join(f"{key} = '{value}'" for key, value in settings.items())
+        lines += "\ninclude_if_exists 'tls.conf'"
         _run("sh", "-c", f'printf "%s\\n" "{lines}" >> {self.data}/postgresql.conf')
 
     def start(self) -> Cluster:
@@ -118,6 +119,18 @@ class Cluster:
             self.stop("immediate")
         shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the server's data directory, its user's alone; `reload` has the server read it."""
+        path = self.data / name
+        path.write_text(text)
+        path.chmod(0o600)
+        if _AS_NOBODY:
+            os.chown(path, 65534, 65534)
+
+    def reload(self) -> None:
+        with self.superuser("postgres") as connection:
+            connection.execute("SELECT pg_reload_conf()")
 
     def superuser(self, database: str) -> psycopg.Connection[dict[str, object]]:
         return psycopg.connect(

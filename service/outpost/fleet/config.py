@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import Host, ListenAddress, Port, Seconds, Section, Token
+from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Token
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -15,7 +15,7 @@ DEAD_LINK_SECONDS = 25.0
 BATCH_RESERVE_SECONDS = 30.0
 
 
-class Centre(Section):
+class Centre(DatabaseLink):
     """The centre's own database, and the login of the collector in it (no superuser)."""
 
     host: Host = "127.0.0.1"

@@ -23,6 +23,7 @@ from psycopg.rows import class_row
 from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
 from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
 from outpost.fleet.schedule import failure_delay, success_delay
+from outpost.fleet.trust import why_not_trusted
 from outpost.records.schema import CONTRACTS, NEWEST, Contract
 
 SCHEMA_VERSION = 4  # of fleet/sql: what this code needs to find in fleet.schema_version
@@ -106,6 +107,8 @@ def centre_connection(centre: Centre, purpose: str) -> Iterator[psycopg.Connecti
             dbname=centre.database,
             user=centre.user,
             password=centre.password.get_secret_value(),
+            sslmode=centre.sslmode,
+            sslrootcert=centre.authorities,
             application_name=f"fleet {purpose}"[:63],
             connect_timeout=5,
             keepalives_idle=10,
@@ -180,6 +183,16 @@ def _known(connection: psycopg.Connection, code: str) -> _Region:
     return _Region(code, (row and row[0]) or f"region {code}")
 
 
+def _authorities(connection: psycopg.Connection, region: _Region) -> str:
+    """The file of authorities that the centre's server judges the region's certificate by; empty for none."""
+    row = connection.execute(
+        "SELECT o.option_value FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o"
+        " WHERE s.srvname = 'region_' || %s AND o.option_name = 'sslrootcert'",
+        (region.code,),
+    ).fetchone()
+    return (row and row[0]) or ""
+
+
 def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, started: float) -> Attempt:
     with connection.cursor(row_factory=class_row(_State)) as cursor:
         state = cursor.execute(
@@ -198,7 +211,9 @@ def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, st
     except psycopg.Error as error:
         if connection.broken or connection.closed:
             raise
-        fault = describe(error, region.at)
+        fault = describe(error, region.at, region.code)
+        if fault.kind == "tls":
+            fault = why_not_trusted(fault, region.at, region.code, _authorities(connection, region))
     took = time.monotonic() - started
     _write_down(connection, settings, region, state, progress, fault, took)
     return Attempt(region.code, progress.rows, took, fault)

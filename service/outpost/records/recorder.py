@@ -294,6 +294,8 @@ class Recorder(threading.Thread):
                 dbname=self._settings.database,
                 user=self._settings.user,
                 password=self._settings.password.get_secret_value(),
+                sslmode=self._settings.sslmode,
+                sslrootcert=self._settings.authorities,
                 application_name="outpost-recorder",
                 connect_timeout=5,
                 keepalives_idle=10,
