@@ -118,7 +118,7 @@ def _beside(config: Config) -> Iterator[Check]:
 
 def _shown(check: dict[str, Any]) -> dict[str, Any]:
     code = check["code"]
-    critical = CHECKS[CheckCode(code)].critical if code in CheckCode else True
+    critical = CHECKS[CheckCode(code)].critical if code in CheckCode.__members__ else True
     return check | {"code": str(code), "critical": critical}
 
 

@@ -308,7 +308,7 @@ def remedy(code: str, language: Language) -> str:
 def _said(code: str, language: Language, which: int) -> str:
     if language == "ru" and code in RUSSIAN:
         return RUSSIAN[code][which]
-    kind = CHECKS.get(CheckCode(code)) if code in CheckCode else None
+    kind = CHECKS.get(CheckCode(code)) if code in CheckCode.__members__ else None
     return (kind.proves, kind.remedy)[which] if kind is not None else ""
 
 

@@ -22,8 +22,8 @@ class JournalReading(Journal):
         self._lock = threading.RLock()
         if not path.exists():
             raise JournalError(f"there is no journal at {path}: this system has not run here yet")
-        # A journal that was closed well has no -wal; in a folder that may not be written, SQLite then wants to hear that
-        # nobody changes the file.
+        # A journal that was closed well has no -wal; in a folder that may not be written SQLite then wants to
+        # hear that nobody changes the file.
         attempts = ["mode=ro"]
         if not path.with_name(f"{path.name}-wal").exists():
             attempts.append("mode=ro&immutable=1")
@@ -47,7 +47,7 @@ class JournalReading(Journal):
                     return
                 self._db.close()
                 raise JournalError(
-                    f"journal {path} has schema {found}, this release reads {SCHEMA_VERSION}: it is brought forward when "
-                    "the service starts"
+                    f"journal {path} has schema {found}, this release reads {SCHEMA_VERSION}: it is brought "
+                    "forward when the service starts"
                 )
         raise JournalError(f"journal {path} cannot be read ({told}): see the runbook on a damaged journal")

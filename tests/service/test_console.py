@@ -1,0 +1,211 @@
+"""What a person at the host's terminal asks: of a running service, of one that hangs, of one that is down; and backups."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from running import CANARY, Service, StoreScp, free_port, wait_for
+
+from outpost.health.russian import RUSSIAN
+
+
+class Scene:
+    """A service with one delivered study, one refused image, and a destination."""
+
+    def __init__(self, root: Path, series: list[Path]) -> None:
+        self.root = root
+        self.pacs = StoreScp(root / "pacs").start()
+        self.service = Service(root / "host", [("PACS", self.pacs.port)], inference={"workers": 1})
+        self.service.start().wait_ready()
+        self.study = str(dcmread(series[0], stop_before_pixels=True).StudyInstanceUID)
+        self.series = series
+        assert self.service.storescu(*series, options=("-aet", "CT2")).returncode == 0
+        self.service.wait_outcome(self.study)
+        torn = root / "torn.dcm"
+        torn.write_bytes(series[0].read_bytes()[:200])
+        self.service.stow(torn)
+
+    def ask(self, *words: str, config: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`outpost ...` as a process of its own, in English unless told otherwise; its configuration by the environment."""
+        given = {"OUTPOST_CONFIG": str(config or self.service.config_file), "OUTPOST_LANGUAGE": "en"}
+        return subprocess.run(
+            [sys.executable, "-m", "outpost.cli", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | given | environment,
+        )
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, head_series: list[Path]) -> Iterator[Scene]:
+    scene = Scene(tmp_path_factory.mktemp("console"), head_series)
+    yield scene
+    scene.service.stop()
+    scene.pacs.stop()
+
+
+def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def names_nobody(scene: Scene, text: str) -> None:
+    assert CANARY not in text
+    assert scene.study not in text
+
+
+def test_status_tells_on_one_screen_how_the_service_is_and_what_it_did(scene: Scene) -> None:
+    done = scene.ask("status")
+    assert done.returncode in (0, 1), done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("brain (chita)")
+    assert "computes them" in first or "needs a person" in first
+    assert len(rest) < 40
+    assert "delivered 1" in done.stdout
+    assert "CT2" in done.stdout
+    assert "NOT_DICOM 1" in done.stdout
+    assert "rung full" in done.stdout
+    names_nobody(scene, done.stdout)
+    found = summary(scene.ask("status", "--json"))
+    assert found["service"]["verdict"] in ("ok", "degraded")
+    assert done.returncode == (0 if found["service"]["verdict"] == "ok" else 1)
+    assert [s["state"] for s in found["work"]["last"]] == ["delivered"]
+    names_nobody(scene, json.dumps(found))
+
+
+def test_every_failing_check_has_its_remedy_in_the_language_asked_for(scene: Scene) -> None:
+    # A destination of 1 MiB reserve is no fault of a host; a certificate's is: asked of the files alone.
+    scene.pacs.stop()
+    try:
+        english = scene.ask("status", "--json")
+        russian = scene.ask("status", LANG="ru_RU.UTF-8", OUTPOST_LANGUAGE="")
+        for check in summary(english)["failing"]:
+            assert check["remedy_ru"] == RUSSIAN[check["code"]][1]
+            assert check["code"] in russian.stdout
+        assert "brain (chita)" in russian.stdout
+        assert "диск" in russian.stdout
+    finally:
+        scene.pacs.start()
+
+
+def test_events_and_studies_are_found_by_code_state_time_and_reason(scene: Scene) -> None:
+    events = json.loads(scene.ask("events", "--json").stdout)
+    assert isinstance(events, list)
+    names_nobody(scene, json.dumps(events))
+    assert scene.ask("events", "--code", "NO_SUCH_EVENT").stdout == "no events\n"
+    both = [json.loads(scene.ask("studies", "--json", *more).stdout) for more in ([], ["--state", "delivered"])]
+    assert [[s["study_uid"] for s in found] for found in both] == [[scene.study]] * 2
+    for nothing in (
+        ["--state", "quarantined"],
+        ["--since", "2999-01-01"],
+        ["--until", "2000-01-01"],
+        ["--reason", "LOCALIZER"],
+        ["--sender", "CT"],
+    ):
+        done = scene.ask("studies", *nothing)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "no such studies\n"), nothing
+    found = scene.ask("studies", "--sender", "CT2", "--since", "2000-01-01", "--limit", "1")
+    assert scene.study in found.stdout
+    assert CANARY not in found.stdout
+
+
+def test_top_shows_once_where_it_is_piped_and_needs_no_terminal(scene: Scene) -> None:
+    done = scene.ask("top", TERM="dumb")
+    assert done.returncode in (0, 1)
+    assert "\033" not in done.stdout
+    assert "last hour: delivered 1" in done.stdout
+    names_nobody(scene, done.stdout)
+
+
+def test_a_service_that_hangs_is_said_to_hang_and_its_files_are_read_all_the_same(scene: Scene) -> None:
+    process = scene.service.process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        done = scene.ask("status")
+        studies = scene.ask("studies")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert done.returncode == 1
+    assert "DOES NOT ANSWER" in done.stdout.splitlines()[0]
+    assert "systemctl restart outpost@brain" in done.stdout
+    assert "delivered 1" in done.stdout
+    assert scene.study in studies.stdout
+
+
+def test_a_backup_taken_while_the_service_works_becomes_a_ready_service_elsewhere(
+    scene: Scene, tmp_path: Path
+) -> None:
+    file = tmp_path / "brain.tar"
+    # A second study is on its way while the copy is made: it is in the spool, or in the outbox, or delivered.
+    pacs = StoreScp(tmp_path / "pacs").start()
+    scene.service.stow(*scene.series[:40])
+    taken = scene.ask("backup", "-o", str(file))
+    assert taken.returncode == 0, taken.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(file) as archive:
+        names = archive.getnames()
+    assert names[0] == "journal.sqlite3"
+    assert names[-1] == "outpost-backup.json"
+    assert any(name.startswith("quarantine/NOT_DICOM/") for name in names)
+
+    other = Service(tmp_path / "other", [("PACS", pacs.port)], inference={"workers": 1})
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    refused = scene.ask("restore", str(cut), config=other.config_file)
+    assert (refused.returncode, list(other.storage.glob("[!.]*"))) == (1, []), "a torn archive leaves nothing"
+    restored = scene.ask("restore", str(file), config=other.config_file)
+    assert restored.returncode == 0, restored.stderr
+    twice = scene.ask("restore", str(file), config=other.config_file)
+    assert twice.returncode == 1
+    assert "is not empty" in twice.stderr
+    try:
+        other.start().wait_ready()
+        [known] = [s for s in other.studies(scene.study) if s["revision"] == 1]
+        assert known["state"] == "delivered"
+        assert any(e["code"] == "BACKUP_RESTORED" for e in other.http.get("/events").json())
+        assert other.http.get("/quarantine/reasons").json()[0]["reason"] == "NOT_DICOM"
+        # What was on its way in the copy ends there too.
+        wait_for(
+            lambda: all(s["outcome"] != "pending" for s in other.http.get("/studies").json()), 60, "all end"
+        )
+        running = scene.ask("restore", str(file), config=other.config_file)
+        assert "is in use" in running.stderr
+    finally:
+        other.stop()
+        pacs.stop()
+
+
+def test_a_service_that_is_down_is_said_to_be_down_and_its_files_are_read(scene: Scene, tmp_path: Path) -> None:
+    scene.service.stop()
+    done = scene.ask("status", OUTPOST_UNIT="failed (exit code 137), restarted 4 times")
+    assert done.returncode == 1
+    assert "STOPPED" in done.stdout.splitlines()[0]
+    assert "unit: failed (exit code 137), restarted 4 times" in done.stdout
+    assert "systemctl start outpost@brain" in done.stdout
+    assert "CT2" in done.stdout
+    assert scene.ask("events").returncode == 0
+    assert scene.study in scene.ask("studies", "--json").stdout
+    (scene.service.storage / ".lock").unlink()
+    assert "STOPPED" in scene.ask("status").stdout
+
+    # Nothing there to ask: another status, and in words.
+    bare = Service(tmp_path / "bare", [("PACS", free_port())])
+    for words in (["status"], ["events"], ["studies"]):
+        done = scene.ask(*words, config=bare.config_file)
+        assert done.returncode == 3, words
+        assert "does not exist" in done.stdout + done.stderr
+    for config in (tmp_path / "missing.yaml",):
+        assert scene.ask("status", config=config).returncode == 2
