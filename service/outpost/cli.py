@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from outpost.options import Exit, add_config, add_json, add_language, examples
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if os.getpid() == 1:  # of a container: there the kernel ends no process that has not asked for it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status: int = options.run(options)
         sys.stdout.flush()

@@ -135,12 +135,26 @@ def _interval(text: str) -> float:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    from outpost.config import Config, load
+    from outpost.config import Config, ConfigError, load
 
+    if _is_centre(options.config):
+        told = "is the centre's, which has no studies of its own: `outpost fleet table`, or -s with a system's name"
+        raise ConfigError(options.config, [told])
     return load(options.config, Config)
 
 
+def _is_centre(path: Path) -> bool:
+    """Whether it is the configuration of the centre's collector, which has no studies of its own."""
+    from outpost.console.judge import is_centre
+
+    return is_centre(path)
+
+
 def _status(options: argparse.Namespace) -> int:
+    if _is_centre(options.config):
+        from outpost.fleet.cli import show_table
+
+        return show_table(options)
     from outpost.console import look, text
 
     found = look.summary(_config(options))

@@ -43,9 +43,8 @@ def judge(path: Path) -> Judged:
     from pydantic import ValidationError
 
     root = _nodes(path)
-    keys = {key.value for key, _ in root.value} if isinstance(root, yaml.MappingNode) else set()
     model: type[BaseModel] = Config
-    if "centre" in keys and "system" not in keys:
+    if _is_centre(root):
         from outpost.fleet.config import FleetConfig
 
         model = FleetConfig
@@ -65,6 +64,16 @@ def judge(path: Path) -> Judged:
         return Judged(kind, faults)
     files = _named_files(config, root) if isinstance(config, Config) else ()
     return Judged(kind, tuple(files))
+
+
+def is_centre(path: Path) -> bool:
+    """Whether the file configures the centre's collector; not so where it cannot be read."""
+    return _is_centre(_nodes(path))
+
+
+def _is_centre(root: yaml.Node | None) -> bool:
+    keys = {key.value for key, _ in root.value} if isinstance(root, yaml.MappingNode) else set()
+    return "centre" in keys and "system" not in keys
 
 
 class _Loader(UniqueKeyLoader):

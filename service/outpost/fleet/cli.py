@@ -27,7 +27,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     for verb, text, run in (
         ("sync", "read every region once and say how that went", _sync),
         ("serve", "read the regions for ever and serve the page", _serve),
-        ("table", "print the fleet view", _table),
+        ("table", "print the fleet view", show_table),
     ):
         parser = verbs.add_parser(verb, help=text, description=text, **examples(f"outpost fleet {verb}"))
         add_config(parser, "the fleet's YAML file")
@@ -59,7 +59,7 @@ def _sync(arguments: argparse.Namespace) -> int:
     return int(arguments.strict and whole < len(attempts))
 
 
-def _table(arguments: argparse.Namespace) -> int:
+def show_table(arguments: argparse.Namespace) -> int:
     import psycopg
 
     from outpost.fleet import table, view
