@@ -1,4 +1,4 @@
-"""What a person at the host's terminal asks: of a running service, of one that hangs, of one that is down; and backups."""
+"""What a person at the host's terminal asks: of a service that runs, hangs or is down; and backups."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class Scene:
         torn.write_bytes(series[0].read_bytes()[:200])
         self.service.stow(torn)
 
-    def ask(self, *words: str, config: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        """`outpost ...` as a process of its own, in English unless told otherwise; its configuration by the environment."""
+    def ask(
+        self, *words: str, config: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """`outpost ...` as a process of its own, in English unless told otherwise."""
         given = {"OUTPOST_CONFIG": str(config or self.service.config_file), "OUTPOST_LANGUAGE": "en"}
         return subprocess.run(
             [sys.executable, "-m", "outpost.cli", *words],
@@ -91,7 +93,9 @@ def test_events_and_studies_are_found_by_code_state_time_and_reason(scene: Scene
     assert isinstance(events, list)
     names_nobody(scene, json.dumps(events))
     assert scene.ask("events", "--code", "NO_SUCH_EVENT").stdout == "no events\n"
-    both = [json.loads(scene.ask("studies", "--json", *more).stdout) for more in ([], ["--state", "delivered"])]
+    both = [
+        json.loads(scene.ask("studies", "--json", *more).stdout) for more in ([], ["--state", "delivered"])
+    ]
     assert [[s["study_uid"] for s in found] for found in both] == [[scene.study]] * 2
     for nothing in (
         ["--state", "quarantined"],
@@ -174,7 +178,9 @@ def test_a_backup_taken_while_the_service_works_becomes_a_ready_service_elsewher
         pacs.stop()
 
 
-def test_a_service_that_is_down_is_said_to_be_down_and_its_files_are_read(scene: Scene, tmp_path: Path) -> None:
+def test_a_service_that_is_down_is_said_to_be_down_and_its_files_are_read(
+    scene: Scene, tmp_path: Path
+) -> None:
     scene.service.stop()
     done = scene.ask("status", OUTPOST_UNIT="failed (exit code 137), restarted 4 times")
     assert done.returncode == 1

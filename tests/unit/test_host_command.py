@@ -1,4 +1,4 @@
-"""The host's `outpost`: whom it asks, how, and what it says where nobody can be asked. Docker is a script that notes."""
+"""The host's `outpost`: whom it asks, how, and what it says where nobody can be asked. Docker is a script."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ class Host:
         self.command = root / "bin/outpost"
         self.command.write_text(script)
         self.environment = {
-            "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "FAKE": str(self.fake), "LANG": "ru_RU.UTF-8", "HOME": str(root),
+            "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "FAKE": str(self.fake), "LANG": "ru_RU.UTF-8",
+            "HOME": str(root),
         }  # fmt: skip
 
     def system(self, name: str, *, running: bool = False, token: str = "") -> None:
