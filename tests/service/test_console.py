@@ -111,6 +111,29 @@ def test_events_and_studies_are_found_by_code_state_time_and_reason(scene: Scene
     assert CANARY not in found.stdout
 
 
+def test_a_system_is_drained_only_once_nothing_is_on_its_way(scene: Scene, tmp_path: Path) -> None:
+    assert scene.ask("status", "--drained").returncode == 0
+    # A destination that is down: the result waits, and so does whoever takes the host out of service.
+    scene.pacs.stop()
+    try:
+        late = tmp_path / "late.dcm"
+        late.write_bytes(scene.series[0].read_bytes())
+        found = dcmread(late)
+        found.StudyInstanceUID += ".7"
+        found.SOPInstanceUID += ".7"
+        found.file_meta.MediaStorageSOPInstanceUID = found.SOPInstanceUID
+        found.save_as(late)
+        scene.service.stow(late)
+        done = scene.ask("status", "--drained", "--json")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert summary(done)["drained"] is False
+        assert "NOT YET" in scene.ask("status", "--drained").stdout
+        scene.service.wait_outcome(str(found.StudyInstanceUID))
+    finally:
+        scene.pacs.start()
+    assert scene.ask("status", "--drained").returncode == 0
+
+
 def test_top_shows_once_where_it_is_piped_and_needs_no_terminal(scene: Scene) -> None:
     done = scene.ask("top", TERM="dumb")
     assert done.returncode in (0, 1)

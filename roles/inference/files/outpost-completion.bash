@@ -121,7 +121,7 @@ _outpost() {
         "bundle") words="--help check" ;;
         "bundle check") words="--help --json"; paths=1 ;;
         "token") words="--help read admin" ;;
-        "status") words="--help --config --language --json" ;;
+        "status") words="--help --config --language --json --drained" ;;
         "top") words="--help --config --language --json --interval --once" ;;
         "events") words="--help --config --language --json --code --since --until --limit --explain" ;;
         "studies") words="--help --config --language --json --marked --held --state --reason --sender --since --until --limit" ;;

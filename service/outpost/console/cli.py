@@ -29,6 +29,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "outpost status --language ru",
         "outpost status --json",
     )
+    status.add_argument(
+        "--drained",
+        action="store_true",
+        help="only whether anything is still on its way here: exit 0 nothing is, 1 something is and what",
+    )
     status.set_defaults(run=_status)
 
     top = _command(
@@ -158,8 +163,26 @@ def _status(options: argparse.Namespace) -> int:
     from outpost.console import look, text
 
     found = look.summary(_config(options))
+    if options.drained:
+        return _drained(found, options.language, as_json=options.json)
     print(json.dumps(found, ensure_ascii=False) if options.json else text.status(found, options.language))
     return _judged(found)
+
+
+def _drained(found: dict[str, Any], language: Language, *, as_json: bool) -> int:
+    """Whether a host may be taken out of service: nothing is received, computed or waiting for a destination."""
+    from outpost.console import text
+
+    if found["work"] is None or found["outbox"] is None:
+        return _cannot(Exception(found["work_fault"] or "the outbox cannot be read: run this as root"))
+    waiting = {state: queue["studies"] for state, queue in found["work"]["queue"].items() if queue["studies"]}
+    if found["outbox"]["studies"]:
+        waiting["outbox"] = found["outbox"]["studies"]
+    if as_json:
+        print(json.dumps({"drained": not waiting, "waiting": waiting}))
+    else:
+        print(text.drained(found["system"], waiting, language))
+    return Exit.FOUND if waiting else Exit.OK
 
 
 def _judged(found: dict[str, Any]) -> int:

@@ -55,6 +55,8 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "wait 3 minutes; if it stays: sudo systemctl restart outpost@{system}",
         "подождите 3 минуты; если не прошло: sudo systemctl restart outpost@{system}",
     ),
+    "drained": ("nothing is on its way: every study has ended", "ничего в пути: все исследования завершены"),
+    "undrained": ("NOT YET, studies are on their way", "ЕЩЁ НЕТ, исследования в пути"),
     "receiving": ("receiving", "принимается"),
     "complete": ("to compute", "ждёт счёта"),
     "inferring": ("computing", "считается"),
@@ -138,6 +140,14 @@ def _work(found: Mapping[str, Any], language: Language) -> Iterator[str]:
         return
     yield f"  {said('last', language)} (UTC):"
     yield from (f"    {line}" for line in table(_rows(work["last"])))
+
+
+def drained(system: str, waiting: Mapping[str, int], language: Language) -> str:
+    """Whether anything is still on its way, in a line."""
+    if not waiting:
+        return f"{system}: {said('drained', language)}"
+    left = ", ".join(f"{said(state, language)} {count}" for state, count in waiting.items())
+    return f"{system}: {said('undrained', language)}: {left}"
 
 
 def top(found: Mapping[str, Any], language: Language) -> str:

@@ -96,7 +96,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         return _fault(
             f"cannot listen on {config.api.listen}:{config.api.port} ({os.strerror(error.errno or 0)}): "
             "end what uses the port, or set api.port",
-            Exit.FOUND,
+            Exit.USAGE,
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
