@@ -38,7 +38,8 @@ without a host; [what to do with a new server](runbooks/en/new-server.md).
 
 On an unsupported operating system, or without Python 3.8, lines on what the host offers are left out: it cannot be
 asked."""
-_GROUPS_RU: Final[Mapping[Group, str]] = {
+_GROUPS_RU: Final[Mapping[str, str]] = {
+    "ground": "От чего начинается запуск",
     "inventory": "По одному инвентарю, сервер не нужен",
     "system": "Операционная система",
     "host": "Что есть на сервере и что нужно системам",
