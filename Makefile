@@ -30,6 +30,31 @@ setup: ## install what is missing on this machine
 	@lab/bootstrap --tests
 	@$(MAKE) --silent .venv/tests.stamp
 
+# A machine that only runs playbooks needs no lab: python3 (3.11 or newer), its venv module, git and make.
+.PHONY: controller
+controller: .venv/controller.stamp ## install what runs playbooks (ansible-playbook, outpost) into .venv
+	@echo 'In each new shell: eval "$$(make -s path)"'
+
+.PHONY: path
+path: ## print the line that puts ansible-playbook and outpost on the PATH: eval "$(make -s path)"
+	@echo 'export PATH="$(CURDIR)/.venv/bin:$$PATH"'
+
+# What tests hold to its source. After a change of codes, options, commands or variables.
+.PHONY: pages
+pages: export PYTHONPATH := $(CURDIR)/service
+pages: .venv/tests.stamp ## write every page and file of docs/ and roles/ that is made from the code
+	@for language in en ru; do \
+		suffix=$$([ $$language = en ] || echo .ru); \
+		python -m outpost.reasons $$language > docs/reason-codes$$suffix.md && \
+		python -m outpost.codes.notes_page $$language > docs/result-notes$$suffix.md && \
+		python -m outpost.health $$language > docs/health-codes$$suffix.md && \
+		python -m outpost.codes.event_texts $$language > docs/event-codes$$suffix.md && \
+		python -m outpost.platform codes --language $$language > docs/preflight$$suffix.md || exit 1; \
+	done
+	@python -m outpost.filter > docs/filter-rules.md
+	@python -m outpost.completion > roles/inference/files/outpost-completion.bash
+	@lab/make-variables > docs/variables.md
+
 .PHONY: bootstrap
 bootstrap:
 	@lab/bootstrap

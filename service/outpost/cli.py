@@ -1,44 +1,81 @@
-"""The command `outpost`. Exit status: 0 done, 1 it failed, 2 the command or the configuration is wrong."""
+"""The command `outpost`. Exit statuses are those of `outpost.options.Exit`, for every command."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from outpost import __version__
-from outpost.config import Config, ConfigError, load
+from outpost.options import Exit, add_config, add_json, add_language, examples
 
-# Commands import what they need when they run: `outpost send` does not wait for the whole service to load.
+# Commands import what they need when they run: `outpost send` does not wait for the whole service to load, and a
+# controller, which has few of the service's libraries, still has the commands that need none.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if os.getpid() == 1:  # of a container: there the kernel ends no process that has not asked for it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status: int = options.run(options)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "outpost":
+            raise
+        print(
+            f"outpost: this command needs {error.name}, which is not installed here: run it on a host that Outpost "
+            "is installed on, or install the service's libraries (make setup)",
+            file=sys.stderr,
+        )
+        return Exit.CANNOT_ASK
     except BrokenPipeError:
-        return 1  # the reader of our output has gone
+        # The reader of our output has gone; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FOUND
+    except KeyboardInterrupt:
+        return 130  # as a shell says it of a program ended by Ctrl-C
+    except Exception as error:
+        from outpost.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        print(error, file=sys.stderr)
+        return Exit.USAGE
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="outpost", description="DICOM in, trained model, DICOM out; and the view over many such places."
+        prog="outpost",
+        description="DICOM in, trained model, DICOM out; and the view over many such places.",
+        **examples(
+            "outpost status",
+            "outpost studies --state quarantined --since 2026-11-20",
+            "outpost COMMAND --help",
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run the service until told to end")
-    serve.add_argument("--config", type=Path, required=True, help="YAML file of this system")
+    serve = commands.add_parser(
+        "serve",
+        help="run the service until told to end",
+        **examples("outpost serve --config /etc/outpost/brain.yaml"),
+    )
+    add_config(serve)
     serve.set_defaults(run=_serve)
 
-    send = commands.add_parser("send", help="send DICOM files to a peer by C-STORE")
+    send = commands.add_parser(
+        "send",
+        help="send DICOM files to a peer by C-STORE",
+        **examples("outpost send --host 10.75.0.11 --port 11112 study/"),
+    )
     send.add_argument("--host", required=True)
     send.add_argument("--port", type=int, required=True)
     send.add_argument("--called-aet", default="OUTPOST", help="the peer's AE title (default: %(default)s)")
@@ -46,39 +83,63 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, or folders to search")
     send.set_defaults(run=_send)
 
-    selftest = commands.add_parser("selftest", help="prove that this host can compute and deliver")
-    selftest.add_argument("--config", type=Path, required=True, help="YAML file of this system")
-    selftest.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    selftest = commands.add_parser(
+        "selftest",
+        help="prove that this host can compute and deliver",
+        **examples("outpost selftest", "outpost selftest --language ru"),
+    )
+    add_config(selftest)
+    add_json(selftest, "print the verdict as JSON")
+    add_language(selftest)
     selftest.set_defaults(run=_selftest)
 
-    optimise = commands.add_parser("optimise", help="measure the engines on this host and keep the fastest")
-    optimise.add_argument("--config", type=Path, required=True, help="YAML file of this system")
-    optimise.add_argument("--json", action="store_true", help="print the evidence as JSON")
+    optimise = commands.add_parser(
+        "optimise",
+        help="measure the engines on this host and keep the fastest",
+        **examples("outpost optimise"),
+    )
+    add_config(optimise)
+    add_json(optimise, "print the evidence as JSON")
     optimise.set_defaults(run=_optimise)
 
-    bundle = commands.add_parser("bundle", help="look at a model bundle")
+    bundle = commands.add_parser(
+        "bundle",
+        help="look at a model bundle",
+        **examples("outpost bundle check /opt/outpost/bundles/brain_extraction"),
+    )
     bundles = bundle.add_subparsers(required=True, metavar="COMMAND")
-    check = bundles.add_parser("check", help="say whether a bundle is sound, and what to do if not")
+    check = bundles.add_parser(
+        "check",
+        help="say whether a bundle is sound, and what to do if not",
+        **examples("outpost bundle check /opt/outpost/bundles/brain_extraction"),
+    )
     check.add_argument("path", type=Path, metavar="PATH", help="folder of the bundle")
-    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_json(check, "print the findings as JSON")
     check.set_defaults(run=_bundle_check)
 
-    token = commands.add_parser("token", help="make a token for the HTTP API, and its line of configuration")
+    token = commands.add_parser(
+        "token",
+        help="make a token for the HTTP API, and its line of configuration",
+        **examples("outpost token night-shift read"),
+    )
     token.add_argument("name", help="who it is for, a-z, 0-9 and '-'")
     token.add_argument(
         "role", choices=("read", "admin"), help="read looks; admin also sends and asks for work"
     )
     token.set_defaults(run=_token)
 
+    from outpost import backup, completion
+    from outpost.console import cli as console_cli
     from outpost.drift import cli as drift_cli
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
     from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
-    from outpost.quarantine import studies_cli
 
+    console_cli.add_parsers(commands)
+    backup.add_parsers(commands)
+    completion.add_parsers(commands)
     filter_cli.add_parsers(commands)
-    studies_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
     drift_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
@@ -87,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
+
     config = load(options.config, Config)
     from outpost.serve import CannotStart, serve
 
@@ -98,15 +161,19 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _selftest(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
+
     config = load(options.config, Config)
     from outpost.selftest import selftest, table
 
     verdict = selftest(config)
-    print(json.dumps(verdict.as_json()) if options.json else table(verdict))
+    print(json.dumps(verdict.as_json()) if options.json else table(verdict, options.language))
     return 0 if verdict.ready else 1
 
 
 def _optimise(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
+
     config = load(options.config, Config)
     from outpost.inference.bundle import load_bundle
     from outpost.inference.choice import evidence_file, gpus

@@ -39,3 +39,4 @@ class EventCode(StrEnum):
     SENDER_REFUSED = "SENDER_REFUSED"  # an association, or a context of one, was refused
     DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
     DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another
+    BACKUP_RESTORED = "BACKUP_RESTORED"  # the storage was filled from a backup

@@ -18,6 +18,7 @@ from outpost.health.verdict import Check, Verdict, asserted, check, disk_check, 
 from outpost.inference import Code, InferenceFailed, InferenceWorker
 from outpost.inference.plan import Plan, make_plan
 from outpost.inference.state import Golden
+from outpost.options import Language
 from outpost.records.journal import Journal
 
 # A worker that cannot start cannot say what it found either; some causes are one of its asserts.
@@ -35,7 +36,10 @@ def selftest(config: Config) -> Verdict:
     return Verdict(tuple(_checks(config)))
 
 
-def table(verdict: Verdict) -> str:
+_LABELS: dict[Language, tuple[str, str]] = {"en": ("wanted", "remedy"), "ru": ("нужно", "что делать")}
+
+
+def table(verdict: Verdict, language: Language = "en") -> str:
     """A verdict for people: a line a check, its remedy below it when it failed."""
     width = max(len(found.code) for found in verdict.checks)
     lines = []
@@ -43,7 +47,8 @@ def table(verdict: Verdict) -> str:
         word = "ok  " if found.ok else "FAIL" if CHECKS[found.code].critical else "warn"
         lines.append(f"{word}  {found.code:{width}}  {'-' if found.value is None else found.value}")
         if not found.ok:
-            for label, text in (("wanted", found.wanted), ("remedy", found.remedy)):
+            told = found.remedy_ru if language == "ru" and found.remedy_ru else found.remedy
+            for label, text in zip(_LABELS[language], (found.wanted, told), strict=True):
                 start = f"{'':{width + 8}}{label}: "
                 lines += textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
     failed = [found.code for found in verdict.checks if not found.ok]

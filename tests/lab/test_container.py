@@ -9,8 +9,13 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import pty
+import re
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -160,3 +165,113 @@ def test_an_admin_s_commands_work_inside_the_running_container_and_beside_a_stop
         done = subprocess.run(service.beside(*words), capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(begins)
+
+
+class HostCommand:
+    """roles/inference/files/outpost as a host has it, over the folders of a contained service."""
+
+    def __init__(self, service: ContainedService) -> None:
+        root = service.root
+        current = root / "current"
+        current.mkdir()
+        release = RELEASES / (RELEASES / "current").read_text().strip()
+        shutil.copy(release / "manifest.json", current)
+        self.path = root / "outpost"
+        for file, target, folders in (
+            ("outpost", self.path, {"CONFIGS": root / "etc", "CURRENT": current}),
+            (
+                "outpost-run",
+                current / "outpost-run",
+                {"CONFIGS": root / "etc", "STATES": root / "lib", "RUNTIME": root / "run"},
+            ),
+        ):
+            text = (REPOSITORY / "roles/inference/files" / file).read_text()
+            for name, folder in folders.items():
+                text, count = re.subn(
+                    rf"^{name} = .*$", f'{name} = pathlib.Path("{folder}")', text, flags=re.MULTILINE
+                )
+                assert count == 1, name
+            target.write_text(text)
+        (root / "etc" / f"{service.name}.env").write_text("OUTPOST_DEVICE=cpu\n")
+
+    def start(self, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"LANG": "ru_RU.UTF-8", "LC_ALL": "", "OUTPOST_TOKEN": ""}
+        return subprocess.Popen([sys.executable, str(self.path), *words], env=environment, **streams)
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        process = self.start(*words, **pipes)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out.decode(), err.decode()
+
+
+def test_the_hosts_command_asks_the_container_or_one_beside_it(
+    service: ContainedService, tmp_path: Path
+) -> None:
+    service.start()
+    command = HostCommand(service)
+    status, said, fault = command.run("status")
+    assert (status in (0, 1), fault) == (True, "")
+    assert said.startswith("brain (chita)")
+    assert "диск" in said, "in the language of the one who asks"
+    assert command.run("no-such-command")[0] == 2
+
+    # A terminal stays a terminal: top refreshes, and Ctrl-C typed into it ends it in the container too.
+    outer, inner = pty.openpty()
+    top = command.start(
+        "top", "--interval", "0.5", stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+    )
+    os.close(inner)
+    shown = b""
+    while shown.count(b"brain (chita)") < 2:
+        shown += os.read(outer, 4096)
+    os.write(outer, b"\x03")
+    reader = threading.Thread(target=lambda: [None for _ in iter(lambda: _read(outer), b"")], daemon=True)
+    reader.start()
+    assert top.wait(20) == 0
+    os.close(outer)
+    reader.join(5)
+    # Without one, a signal to the wrapper ends what runs inside.
+    measuring = command.start(
+        "optimise", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: "optimise" in service.inside("cat", *_commands(service)).stdout, 20, "it measures")
+    measuring.send_signal(signal.SIGINT)
+    assert measuring.wait(30) == 130
+    assert "optimise" not in service.inside("cat", *_commands(service)).stdout
+
+    # Files of the host: to read, and to write.
+    image = tmp_path / "CT.dcm"
+    shutil.copy(get_testdata_file("CT_small.dcm"), image)
+    status, said, fault = command.run("filter", "explain", str(image))
+    assert status in (0, 1), fault
+    page = tmp_path / "report.html"
+    assert command.run("quarantine", "report", "--format", "html", "-o", str(page))[0] == 0
+    assert page.read_text().startswith("<!doctype html>")
+    archive = tmp_path / "brain.tar"
+    assert command.run("backup", "-o", str(archive))[0] == 0
+
+    service.stop()
+    status, said, fault = command.run("status")
+    assert status == 1, fault
+    assert "ОСТАНОВЛЕНА" in said.splitlines()[0]
+    assert command.run("events")[0] == 0
+    shutil.move(service.storage, f"{service.storage}.old")
+    service.storage.mkdir()
+    os.chown(service.storage, 10001, 10001)
+    status, said, fault = command.run("restore", str(archive))
+    assert (status, fault) == (0, ""), "root's file, mode 0600, reaches the container's user"
+    assert (service.storage / "journal.sqlite3").stat().st_uid == 10001
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end has closed
+        return b""
+
+
+def _commands(service: ContainedService) -> list[str]:
+    """Paths of the command lines of all processes in the container, as it sees them."""
+    listed = service.inside("/bin/sh", "-c", "ls -d /proc/[0-9]*").stdout.split()
+    return [f"{process}/cmdline" for process in listed]

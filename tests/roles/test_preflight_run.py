@@ -101,6 +101,16 @@ def test_a_host_that_cannot_run_stops_and_the_others_go_on(tmp_path: Path) -> No
     assert "train" in index
     assert "Заключение" in (report / "tver.html").read_text()
 
+    # A run over one host leaves the others on the page, with their earlier verdict and when it was made.
+    (report / "ulan.json").write_text((report / "tver.json").read_text().replace('"tver"', '"ulan"'))
+    again = run(tmp_path, hosts, "-e", "outpost_language=ru", "-l", "chita")
+    assert "failed=0" in recap(again, "chita"), again.stdout[-3000:]
+    index = (report / "index.html").read_text()
+    assert index.index("tver.html") < index.index("chita.html")
+    assert "Заключения по узлам: 2" in index, "train never had a verdict"
+    assert "ulan" not in index, "it is no longer in the inventory"
+    assert stopped["at"] in index
+
 
 def test_a_host_whose_python_is_too_old_gets_its_verdict_without_being_asked_further(tmp_path: Path) -> None:
     tree = plant(tmp_path / "host", UBUNTU_2404, programs={"python3": "echo Python 3.7.3"})

@@ -348,10 +348,10 @@ def test_one_pass_says_for_each_region_how_it_went(fleet: Fleet, tmp_path: Path)
     assert run("sync", "--strict", "--config", config).returncode == 1
 
 
-def test_a_centre_that_is_not_there_is_one_sentence_and_exit_code_2(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_centre_that_is_not_there_is_one_sentence_and_exit_code_3(fleet: Fleet, tmp_path: Path) -> None:
     for verb in ("sync", "table"):
         done = run(verb, "--config", write_config(fleet, tmp_path, port=8090, database="absent"))
-        assert done.returncode == 2
+        assert done.returncode == 3
         assert done.stderr.startswith("no connection to the centre's database absent at 127.78.0.10:5432")
         assert "Traceback" not in done.stderr
 

@@ -278,7 +278,7 @@ def test_a_command_meets_a_service_that_holds_the_storage_and_does_not_answer(sc
     other = scene.service.config_file.with_name("other.yaml")
     other.write_text(yaml.safe_dump(config))
     refused = scene.command("list", f"--config={other}", token=READ)
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert b"holds the storage but does not answer at http://127.0.0.1:1" in refused.stderr
     with pytest.raises(httpx.TransportError):
         httpx.get("http://127.0.0.1:1", trust_env=False)

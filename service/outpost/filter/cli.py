@@ -4,40 +4,65 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
+
+from outpost.options import Exit, add_json, examples
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `filter` to the main command. The parsed namespace's `run` takes it and returns the exit code."""
-    parser = commands.add_parser("filter", help="why a study is left out, and whether a rule file is right")
+    parser = commands.add_parser(
+        "filter",
+        help="why a study is left out, and whether a rule file is right",
+        **examples("outpost filter explain study/", "outpost filter check rules/brain.yaml"),
+    )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     explain = verbs.add_parser(
-        "explain", help="show what each rule says of a file or folder; exit 1 when a study is rejected"
+        "explain",
+        help="show what each rule says of a file or folder; exit 1 when a study is rejected",
+        **examples("outpost filter explain study/ --config /etc/outpost/brain.yaml"),
     )
     explain.add_argument("path", type=Path, metavar="PATH", help="a DICOM file, or a folder to search")
     source = explain.add_mutually_exclusive_group()
     source.add_argument("--rules", type=Path, metavar="FILE", help="rule file to judge by")
     source.add_argument("--bundle", type=Path, metavar="PATH", help="judge by the rules this bundle ships")
-    source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
-    explain.add_argument("--json", action="store_true", help="print everything as JSON, a list of studies")
+    source.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="judge by the rules of this system (default: $OUTPOST_CONFIG)",
+    )
+    add_json(explain, "print everything as JSON, a list of studies")
     explain.set_defaults(run=_explain)
 
     pixels = verbs.add_parser(
-        "pixels", help="show what the pixel verdict finds in each image; exit 1 when one is refused or held"
+        "pixels",
+        help="show what the pixel verdict finds in each image; exit 1 when one is refused or held",
+        **examples("outpost filter pixels image.dcm --rules rules/brain.yaml"),
     )
     pixels.add_argument("path", type=Path, metavar="PATH", help="a DICOM image, or a folder to search")
     source = pixels.add_mutually_exclusive_group()
     source.add_argument("--rules", type=Path, metavar="FILE", help="rule file whose `pixels` to judge by")
     source.add_argument("--bundle", type=Path, metavar="PATH", help="judge by the rules this bundle ships")
-    source.add_argument("--config", type=Path, metavar="FILE", help="judge by the rules of this system")
-    pixels.add_argument("--json", action="store_true", help="print everything as JSON, a list of images")
+    source.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="judge by the rules of this system (default: $OUTPOST_CONFIG)",
+    )
+    add_json(pixels, "print everything as JSON, a list of images")
     pixels.set_defaults(run=_pixels)
 
-    check = verbs.add_parser("check", help="validate a rule file: line, key, reason and remedy of each fault")
+    check = verbs.add_parser(
+        "check",
+        help="validate a rule file: line, key, reason and remedy of each fault; exit 1 when there is one",
+        **examples("outpost filter check rules/brain.yaml"),
+    )
     check.add_argument("path", type=Path, metavar="FILE")
-    check.add_argument("--json", action="store_true", help="print the faults as JSON")
+    add_json(check, "print the faults as JSON")
     check.set_defaults(run=_check)
 
 
@@ -91,11 +116,12 @@ def _source(options: argparse.Namespace) -> Path | None:
     from outpost.config import Config, load
     from outpost.filter.rulefile import source_of
 
-    if options.config is not None:
-        config = load(options.config, Config)
-        return source_of(config.inference.bundle, config.filter.rules)
     if options.bundle is not None:
         return source_of(options.bundle, None)
+    configured = options.config or os.environ.get("OUTPOST_CONFIG")
+    if configured and options.rules is None:
+        config = load(Path(configured), Config)
+        return source_of(config.inference.bundle, config.filter.rules)
     rules: Path | None = options.rules
     return rules
 
@@ -110,7 +136,7 @@ def _check(options: argparse.Namespace) -> int:
             print(json.dumps({"ok": False, "faults": list(invalid.faults)}))
         else:
             sys.stderr.write(f"{invalid}\n")
-        return 2
+        return Exit.FOUND
     if options.json:
         print(json.dumps({"ok": True, "faults": [], "digest": file.digest, "rules": len(file.rules.rules)}))
     else:

@@ -8,34 +8,29 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psycopg
+from outpost.options import Exit, add_config, examples
 
-from outpost import config as configuration
-from outpost import logs
-from outpost.api.limits import LimitedServer, Limits
-from outpost.descriptors import TooFewDescriptors, provide
-from outpost.fleet import table, view
-from outpost.fleet.app import create_app
-from outpost.fleet.collector import Collector, sync_all
-from outpost.fleet.config import FleetConfig
-from outpost.fleet.sync import CentreError, centre_connection
-from outpost.intake.doors import Doors
-from outpost.notify import Notifier
+if TYPE_CHECKING:  # what a command needs is imported as it runs
+    from outpost.fleet.config import FleetConfig
 
 
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `fleet` to the main command. The parsed namespace's `run` takes it and returns the exit code."""
-    fleet = subparsers.add_parser("fleet", help="the centre: gather what the regions did, and show it")
+    fleet = subparsers.add_parser(
+        "fleet",
+        help="the centre: gather what the regions did, and show it",
+        **examples("outpost fleet table", "outpost fleet sync --strict"),
+    )
     verbs = fleet.add_subparsers(dest="verb", required=True)
     for verb, text, run in (
         ("sync", "read every region once and say how that went", _sync),
         ("serve", "read the regions for ever and serve the page", _serve),
-        ("table", "print the fleet view", _table),
+        ("table", "print the fleet view", show_table),
     ):
-        parser = verbs.add_parser(verb, help=text, description=text)
-        parser.add_argument("--config", type=Path, required=True, help="the fleet's YAML file")
+        parser = verbs.add_parser(verb, help=text, description=text, **examples(f"outpost fleet {verb}"))
+        add_config(parser, "the fleet's YAML file")
         parser.set_defaults(run=run)
         if verb == "sync":
             parser.add_argument(
@@ -44,9 +39,13 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    config = _load(arguments.config)
-    if config is None:
-        return 2
+    import psycopg
+
+    from outpost import logs
+    from outpost.fleet.collector import sync_all
+    from outpost.fleet.sync import CentreError
+
+    config = _load(arguments)
     logs.configure()
     try:
         attempts = sync_all(config)
@@ -60,10 +59,13 @@ def _sync(arguments: argparse.Namespace) -> int:
     return int(arguments.strict and whole < len(attempts))
 
 
-def _table(arguments: argparse.Namespace) -> int:
-    config = _load(arguments.config)
-    if config is None:
-        return 2
+def show_table(arguments: argparse.Namespace) -> int:
+    import psycopg
+
+    from outpost.fleet import table, view
+    from outpost.fleet.sync import CentreError, centre_connection
+
+    config = _load(arguments)
     try:
         with centre_connection(config.centre, "table") as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '30s'")
@@ -76,9 +78,15 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = _load(arguments.config)
-    if config is None:
-        return 2
+    from outpost import logs
+    from outpost.api.limits import LimitedServer, Limits
+    from outpost.descriptors import TooFewDescriptors, provide
+    from outpost.fleet.app import create_app
+    from outpost.fleet.collector import Collector
+    from outpost.intake.doors import Doors
+    from outpost.notify import Notifier
+
+    config = _load(arguments)
     logs.configure()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,14 +96,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _fault(
             f"cannot listen on {config.api.listen}:{config.api.port} ({os.strerror(error.errno or 0)}): "
-            "end what uses the port, or set api.port"
+            "end what uses the port, or set api.port",
+            Exit.USAGE,
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
     try:
         shares = provide(associations=0)
     except TooFewDescriptors as error:
-        return _fault(str(error))
+        return _fault(str(error), Exit.USAGE)
     doors = Doors()
     http = LimitedServer(
         create_app(config, collector),
@@ -118,14 +127,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     return int(ended_by_itself)
 
 
-def _load(path: Path) -> FleetConfig | None:
-    try:
-        return configuration.load(path, FleetConfig)
-    except configuration.ConfigError as error:
-        _fault(str(error))
-        return None
+def _load(arguments: argparse.Namespace) -> FleetConfig:
+    from outpost.config import load
+    from outpost.fleet.config import FleetConfig
+
+    return load(arguments.config, FleetConfig)
 
 
-def _fault(text: str) -> int:
+def _fault(text: str, status: Exit = Exit.CANNOT_ASK) -> int:
     sys.stderr.write(text + "\n")
-    return 2
+    return status

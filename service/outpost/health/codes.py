@@ -2,7 +2,7 @@
 
 Codes are an interface (verdicts, alerts, runbooks): never renamed or reused.
 
-`python -m outpost.health` prints the table as docs/health-codes.md.
+`python -m outpost.health en|ru` prints the table as docs/health-codes.md and docs/health-codes.ru.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
+
+from outpost.health.russian import RUSSIAN
 
 
 class CheckCode(StrEnum):
@@ -289,29 +291,77 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
 }
 
-_PLACES: Final[dict[Place, str]] = {
-    "service": "The running service: `GET /health/light`, whenever asked",
-    "worker": "A worker: by itself as it starts; shown in `/health/light` and by `outpost selftest`",
-    "host": "The host: by the service at its start and every 10 minutes, and by `outpost selftest`",
-    "selftest": "Only `outpost selftest`",
+
+Language = Literal["en", "ru"]
+
+
+def proves(code: str, language: Language) -> str:
+    """What is true when the check is ok; empty for a code that no longer, or not yet, exists."""
+    return _said(code, language, 0)
+
+
+def remedy(code: str, language: Language) -> str:
+    """What to do when the check fails; empty for a code that no longer, or not yet, exists."""
+    return _said(code, language, 1)
+
+
+def _said(code: str, language: Language, which: int) -> str:
+    if language == "ru" and code in RUSSIAN:
+        return RUSSIAN[code][which]
+    kind = CHECKS.get(CheckCode(code)) if code in CheckCode.__members__ else None
+    return (kind.proves, kind.remedy)[which] if kind is not None else ""
+
+
+_PLACES: Final[dict[Place, dict[Language, str]]] = {
+    "service": {
+        "en": "The running service: `GET /health/light`, whenever asked",
+        "ru": "Работающая служба: `GET /health/light` и `outpost status`, в любой момент",
+    },
+    "worker": {
+        "en": "A worker: by itself as it starts; shown in `/health/light` and by `outpost selftest`",
+        "ru": "Считающий процесс: сам при запуске; видно в `/health/light` и в `outpost selftest`",
+    },
+    "host": {
+        "en": "The host: by the service at its start and every 10 minutes, and by `outpost selftest`",
+        "ru": "Сервер: при запуске службы и каждые 10 минут, и в `outpost selftest`",
+    },
+    "selftest": {"en": "Only `outpost selftest`", "ru": "Только `outpost selftest`"},
+}
+_HEAD: Final[dict[Language, str]] = {
+    "en": """# Health codes
+
+Made by `python -m outpost.health en > docs/health-codes.md`; a test holds it to the table in
+`service/outpost/health/codes.py`. A code is never renamed or reused. [По-русски](health-codes.ru.md).
+
+A verdict is `ok`, `degraded` (works on, needs a person) or `failed` (`/v2/health/ready` says 503).
+*Critical* codes make it `failed`, others `degraded`. `outpost status` shows what fails and what to do.
+""",
+    "ru": """# Коды проверок
+
+Создано командой `python -m outpost.health ru > docs/health-codes.ru.md`; тест сверяет страницу с таблицей в
+`service/outpost/health/russian.py`. Код не переименовывается и не используется повторно.
+[In English](health-codes.md).
+
+Заключение: `ok` (здорова), `degraded` (работает, но нужен человек) или `failed` (не готова: `/v2/health/ready`
+отвечает 503). *Критичные* коды дают `failed`, остальные - `degraded`. Что не проходит и что делать, показывает
+`outpost status`.
+""",
+}
+_CRITICAL: Final[dict[Language, str]] = {"en": "yes", "ru": "да"}
+_COLUMNS: Final[dict[Language, str]] = {
+    "en": "| code | critical | proves | remedy |",
+    "ru": "| код | критичный | что доказывает | что делать |",
 }
 
 
-def page() -> str:
+def page(language: Language = "en") -> str:
     """The table as a page of documentation."""
-    lines = [
-        "# Health codes",
-        "",
-        "Made by `python -m outpost.health > docs/health-codes.md`; a test holds it to the table in",
-        "`service/outpost/health/codes.py`. A code is never renamed or reused.",
-        "",
-        "A verdict is `ok`, `degraded` (works on, needs a person) or `failed` (`/v2/health/ready` says 503).",
-        "*Critical* codes make it `failed`, others `degraded`.",
-    ]
+    lines = [_HEAD[language].rstrip("\n")]
     for place, title in _PLACES.items():
-        lines += ["", f"## {title}", "", "| code | critical | proves | remedy |", "|---|---|---|---|"]
+        lines += ["", f"## {title[language]}", "", _COLUMNS[language], "|---|---|---|---|"]
         lines += [
-            f"| `{code}` | {'yes' if kind.critical else ''} | {kind.proves} | {kind.remedy} |"
+            f"| `{code}` | {_CRITICAL[language] if kind.critical else ''} | "
+            f"{proves(code, language)} | {remedy(code, language)} |"
             for code, kind in CHECKS.items()
             if kind.place == place
         ]

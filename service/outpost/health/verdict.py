@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from outpost.health.codes import CHECKS, CheckCode
+from outpost.health.codes import CHECKS, CheckCode, remedy
 from outpost.inference.state import Assertion, Golden, LaneState
 from outpost.intake.room import MIB, disk_of
 from outpost.records.journal import utc_now
@@ -33,13 +33,14 @@ _SLOW, _CRAWLING = 3.0, 4.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: what was found, what is wanted, and what to do when `ok` is false (else empty)."""
+    """One check: what was found, what is wanted, and what to do when `ok` is false (else empty), in both languages."""
 
     code: CheckCode
     ok: bool
     value: str | float | None
     wanted: str
     remedy: str
+    remedy_ru: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ class Verdict:
 
 def check(code: CheckCode, ok: bool, value: str | float | None, wanted: str) -> Check:
     """One check, its remedy taken from the table when it fails."""
-    return Check(code, ok, value, wanted, "" if ok else CHECKS[code].remedy)
+    if ok:
+        return Check(code, ok, value, wanted, "")
+    return Check(code, ok, value, wanted, CHECKS[code].remedy, remedy(code, "ru"))
 
 
 def asserted(assertion: Assertion, value: str | float | None = None) -> Check:

@@ -14,12 +14,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from outpost.options import add_language, examples
 from outpost.platform import codes
 from outpost.platform.collected import CollectedWrong, load
 from outpost.platform.facts import SUPPORTED, facts_of_sections, release_of
 from outpost.platform.fit import Asked, AskedWrong, Bundle
 from outpost.platform.gpus import UnknownId, lookup
-from outpost.platform.line import LANGUAGES
 from outpost.platform.page import host_page
 from outpost.platform.verdict import judge, text
 
@@ -27,7 +27,9 @@ from outpost.platform.verdict import judge, text
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `platform` to the main command. The parsed namespace's `run` takes it and returns the exit code."""
     platform = subparsers.add_parser(
-        "platform", help="will it run: GPU, driver, CUDA, torch, operating system"
+        "platform",
+        help="will it run: GPU, driver, CUDA, torch, operating system",
+        **examples("outpost platform verdict --gpu 10de:1b06 --driver 580.95.05 --os astra-1.8"),
     )
     add_verbs(platform)
 
@@ -38,6 +40,10 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
         "verdict",
         help="judge a set before it is bought or installed",
         description="Judge a set. What is left out is not judged. Exit status 0: it will run, 1: it will not.",
+        **examples(
+            "outpost platform verdict --gpu 10de:1b06 --driver 580.95.05 --torch 2.13.0+cu126 --os astra-1.8",
+            "outpost platform verdict --collected .collected/chita.json --html > chita.html",
+        ),
     )
     verdict.add_argument(
         "--gpu", action="append", default=[], metavar="10de:1b06", help="PCI id; repeat for each card"
@@ -59,17 +65,26 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     verdict.add_argument(
         "--date", type=date.fromisoformat, default=None, metavar="YYYY-MM-DD", help="judge as of that day"
     )
-    verdict.add_argument("--lang", default="en", choices=LANGUAGES, help="language of the text (default: en)")
+    add_language(verdict)
     form = verdict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the verdict as JSON")
     form.add_argument("--html", action="store_true", help="print the verdict as a page to send")
     verdict.set_defaults(run=_verdict)
 
-    facts = verbs.add_parser("facts", help="print the facts of a host's file of collect.yml")
+    facts = verbs.add_parser(
+        "facts",
+        help="print the facts of a host's file of collect.yml",
+        **examples("outpost platform facts .collected/chita.json"),
+    )
     facts.add_argument("file", type=Path)
     facts.set_defaults(run=_facts)
 
-    table = verbs.add_parser("codes", help="print the table of codes (docs/preflight.md)")
+    table = verbs.add_parser(
+        "codes",
+        help="print the table of codes (docs/preflight.md)",
+        **examples("outpost platform codes --language ru > docs/preflight.ru.md"),
+    )
+    table.add_argument("--language", choices=("en", "ru"), default="en")
     table.set_defaults(run=_codes)
 
 
@@ -91,7 +106,7 @@ def _verdict(options: argparse.Namespace) -> int:
     except (AskedWrong, UnknownId, CollectedWrong) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    report = verdict.as_json(options.lang)
+    report = verdict.as_json(options.language)
     if options.json:
         sys.stdout.write(json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     elif options.html:
@@ -134,6 +149,6 @@ def _facts(options: argparse.Namespace) -> int:
     return 0
 
 
-def _codes(_: argparse.Namespace) -> int:
-    sys.stdout.write(codes.page())
+def _codes(options: argparse.Namespace) -> int:
+    sys.stdout.write(codes.page(options.language))
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from outpost.platform.line import Line, Words, same
+from outpost.platform.line import Language, Line, Words, same
 
 Group = Literal["ground", "inventory", "system", "host", "network", "gpu", "driver", "torch", "astra"]
 GROUPS: Final[Mapping[Group, str]] = {
@@ -29,7 +29,7 @@ RUNBOOK: Final = "docs/runbooks/{language}/new-server.md"
 _PAGE_HEAD: Final = """# Preflight codes
 
 Made by `python -m outpost.platform codes > docs/preflight.md`; a test holds it to the table in
-`service/outpost/platform/codes.py`. A code keeps its meaning for good.
+`service/outpost/platform/codes.py`. A code keeps its meaning for good. [По-русски](preflight.ru.md).
 
 `playbooks/preflight.yml` (and the head of every `site.yml` run) judges each host before anything changes. A failed
 *critical* line stops that host there; other hosts go on. Other failed lines are warnings. A line whose only ground is
@@ -39,6 +39,30 @@ without a host; [what to do with a new server](runbooks/en/new-server.md).
 
 On an unsupported operating system, or without Python 3.8, lines on what the host offers are left out: it cannot be
 asked."""
+_GROUPS_RU: Final[Mapping[str, str]] = {
+    "ground": "От чего начинается запуск",
+    "inventory": "По одному инвентарю, сервер не нужен",
+    "system": "Операционная система",
+    "host": "Что есть на сервере и что нужно системам",
+    "network": "До чего сервер достаёт по сети",
+    "gpu": "Видеокарты",
+    "driver": "Драйвер и ядро",
+    "torch": "CUDA, torch и модели",
+    "astra": "Собственная защита Astra Linux",
+}
+_PAGE_HEAD_RU: Final = """# Коды предварительной проверки
+
+Создано командой `python -m outpost.platform codes --language ru > docs/preflight.ru.md`; тест сверяет страницу с
+таблицей в `service/outpost/platform/codes.py`. Код сохраняет свой смысл навсегда. [In English](preflight.md).
+
+`playbooks/preflight.yml` (и начало каждого запуска `site.yml`) судит о каждом сервере, прежде чем что-либо изменится.
+Непройденная *критичная* строка останавливает этот сервер; остальные идут дальше. Прочие непройденные строки -
+предупреждения. Строка, которая держится только на непроверенном сведении, говорит об этом и никого не останавливает.
+Отчёты лежат на управляющей машине в `.preflight/`: `HOST.json` для программ, `HOST.html` чтобы переслать, `index.html`
+по всем серверам. `outpost platform verdict` отвечает на то же без сервера;
+[что делать с новым сервером](runbooks/ru/new-server.md).
+
+В неподдерживаемой системе или без Python 3.8 строк о том, что есть на сервере, нет: его нельзя спросить."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -625,13 +649,19 @@ def line(
     )
 
 
-def page() -> str:
-    """The table as the page docs/preflight.md."""
-    parts = [_PAGE_HEAD]
+def page(language: Language = "en") -> str:
+    """The table as the page docs/preflight.md, or docs/preflight.ru.md."""
+    parts = [_PAGE_HEAD if language == "en" else _PAGE_HEAD_RU]
+    columns = Words(
+        "| code | critical | proves | remedy |", "| код | критичный | что доказывает | что делать |"
+    )
+    critical = Words("yes", "да").said(language)
     for group, title in GROUPS.items():
-        parts += ["", f"## {title}", "", "| code | critical | proves | remedy |", "|---|---|---|---|"]
+        shown = title if language == "en" else _GROUPS_RU[group]
+        parts += ["", f"## {shown}", "", columns.said(language), "|---|---|---|---|"]
         for name, code in CODES.items():
             if code.group == group:
-                remedy = code.remedy.en.replace("|", "\\|")
-                parts.append(f"| `{name}` | {'yes' if code.critical else ''} | {code.proves.en} | {remedy} |")
+                remedy = code.remedy.said(language).replace("|", "\\|")
+                proves = code.proves.said(language)
+                parts.append(f"| `{name}` | {critical if code.critical else ''} | {proves} | {remedy} |")
     return "\n".join(parts) + "\n"

@@ -11,7 +11,7 @@ from outpost.platform.verdict import STATUS, by_level
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; --soft: #8883; --dim: #767676; }
-body { max-width: 64rem; margin: 2rem auto; padding: 0 1.2rem; }
+body { max-width: 64rem; margin: 2rem auto; padding: 0 1.2rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 p.dim, .dim { color: var(--dim); }
@@ -33,7 +33,17 @@ code { font-family: ui-monospace, monospace; font-size: .92em; }
 .tag { font-size: .8em; border: 1px solid currentColor; border-radius: .3rem; padding: 0 .35rem; white-space: nowrap; }
 .level { font-weight: 600; white-space: nowrap; }
 .level.ok { color: #2a8a3e; } .level.warning { color: #b57600; } .level.critical { color: #d33; }
-@media (max-width: 40rem) { td:first-child { white-space: normal; } }
+/* On a telephone a row is a card: no table is wider than the screen, nothing is read by scrolling sideways. */
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .8rem; }
+  thead { display: none; }
+  table, tbody, tr, td { display: block; width: auto; }
+  tr { border-bottom: 1px solid var(--soft); padding: .4rem 0; }
+  td { border: 0; padding: .05rem 0; }
+  td:empty { display: none; }
+  td:first-child { white-space: normal; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
+}
 @media print { body { margin: 0; max-width: none; } .banner { print-color-adjust: exact; } }
 """
 _SAID: Final[Mapping[str, Words]] = {
@@ -59,6 +69,7 @@ _SAID: Final[Mapping[str, Words]] = {
     "code": Words("Code", "Код"),
     "host": Words("Host", "Узел"),
     "verdict": Words("Verdict", "Заключение"),
+    "judged": Words("Judged", "Когда"),
     "silent": Words("no verdict: not reached, or its system is not supported; see the run's output",
                     "заключения нет: узел недоступен или его система не поддерживается; смотрите вывод запуска"),
     "sources": Words("“Not verified” marks a fact taken from memory: such a line never stops a host by itself.",
@@ -102,30 +113,47 @@ def host_page(report: Mapping[str, Any], at: str = "") -> str:
 
 
 def index_page(
-    reports: Sequence[Mapping[str, Any]], silent: Sequence[str], language: Language, at: str
+    reports: Sequence[Mapping[str, Any]],
+    silent: Sequence[str],
+    language: Language,
+    at: str,
+    earlier: Sequence[tuple[Mapping[str, Any], str]] = (),
 ) -> str:
-    """The page over all hosts of a run; `silent` are hosts without a verdict."""
+    """The page over all hosts.
+
+    Args:
+        reports: verdicts of this run.
+        silent: hosts of this run without a verdict.
+        language: en or ru.
+        at: when this run was, as people read it.
+        earlier: verdicts of hosts that were not in this run, each with when it was made.
+    """
+    count = len(reports) + len(silent) + len(earlier)
     body = [
-        f"<h1>{_said('fleet', language, n=len(reports) + len(silent))}</h1>",
+        f"<h1>{_said('fleet', language, n=count)}</h1>",
         f'<p class="dim">{_said("made", language, at=at)}</p>',
     ]
     order = {"critical": 0, "warning": 1, "ok": 2}
     rows = []
-    for report in sorted(reports, key=lambda one: (order[one["level"]], one["host"])):
+    judged = [*((report, at) for report in reports), *earlier]
+    for report, when in sorted(judged, key=lambda one: (order[one[0]["level"]], one[0]["host"])):
         stops = [one["code"] for one in report["lines"] if one["level"] == "critical"]
         codes = " ".join(f"<code>{escape(code)}</code>" for code in dict.fromkeys(stops))
         rows.append(
             f'<tr><td><a href="{escape(report["host"])}.html">{escape(report["host"])}</a></td>'
             f"<td>{escape(report['platform'].get('pretty', ''))}</td>"
-            f'<td class="level {report["level"]}">{escape(report["status"])}</td><td>{codes}</td></tr>'
+            f'<td class="level {report["level"]}">{escape(report["status"])}</td><td>{codes}</td>'
+            f'<td class="dim">{escape(when)}</td></tr>'
         )
     for host in silent:
         rows.append(
-            f'<tr><td>{escape(host)}</td><td></td><td colspan="2">{_said("silent", language)}</td></tr>'
+            f'<tr><td>{escape(host)}</td><td></td><td colspan="3">{_said("silent", language)}</td></tr>'
         )
-    head = "".join(f"<th>{_said(key, language)}</th>" for key in ("host", "system", "verdict", "stops"))
+    head = "".join(
+        f"<th>{_said(key, language)}</th>" for key in ("host", "system", "verdict", "stops", "judged")
+    )
     body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
-    return _page(language, _said("fleet", language, n=len(reports) + len(silent)), body)
+    return _page(language, _said("fleet", language, n=count), body)
 
 
 def _about(report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], language: Language) -> str:

@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outpost.config import Config, load
+from outpost.options import Exit, add_config, add_json, add_language, examples, moment
 
 if TYPE_CHECKING:  # what the commands need is imported as they run
     from outpost.quarantine.client import RemoteDesk
@@ -32,52 +32,83 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add `quarantine` and its subcommands."""
     common = common_options()
     quarantine = commands.add_parser(
-        "quarantine", help="look at what ended without a result, and try it again"
+        "quarantine",
+        help="look at what ended without a result, and try it again",
+        **examples("outpost quarantine list", "outpost quarantine show study-12"),
     )
     kinds = quarantine.add_subparsers(required=True, metavar="COMMAND")
 
     listing = kinds.add_parser(
-        "list", parents=[common], help="list items, newest first, and counts by reason"
+        "list",
+        parents=[common],
+        help="list items, newest first, and counts by reason",
+        **examples(
+            "outpost quarantine list --sender CT2 --since 2026-11-20",
+            "outpost quarantine list --reason LOCALIZER --limit 200",
+        ),
     )
     listing.add_argument("--reason", help="only this reason code")
     listing.add_argument("--sender", help="only from this AE title")
-    listing.add_argument("--since", type=_moment, help="only since this day (YYYY-MM-DD) or moment, UTC")
+    listing.add_argument("--since", type=moment, help="only since this day (YYYY-MM-DD) or moment, UTC")
     listing.add_argument("--after", metavar="ITEM", help="the next page: what comes after this item")
     listing.add_argument("--limit", type=int, choices=range(1, 1001), default=50, metavar="N")
     listing.add_argument("--gone", action="store_true", help="also what has left quarantine")
-    listing.add_argument("--json", action="store_true")
+    add_json(listing)
     listing.set_defaults(run=_list)
 
-    show = kinds.add_parser("show", parents=[common], help="show one item, and what its header says")
+    show = kinds.add_parser(
+        "show",
+        parents=[common],
+        help="show one item, and what its header says",
+        **examples("outpost quarantine show study-12", "outpost quarantine show file-7 --json"),
+    )
     show.add_argument("item", help="study-N or file-N, as the list shows it")
     show.add_argument("--identity", action="store_true", help="with who the patient is")
-    show.add_argument("--json", action="store_true")
+    add_json(show)
     show.set_defaults(run=_show)
 
-    thumbnail = kinds.add_parser("thumbnail", parents=[common], help="write an image of an item as PNG")
+    thumbnail = kinds.add_parser(
+        "thumbnail",
+        parents=[common],
+        help="write an image of an item as PNG",
+        **examples("outpost quarantine thumbnail study-12 -o /tmp/12.png"),
+    )
     thumbnail.add_argument("item")
     thumbnail.add_argument("--image", type=int, metavar="N", help="which, from 0 (default: the middle one)")
     thumbnail.add_argument("--large", action="store_true", help="large enough to read what is written in it")
     thumbnail.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     thumbnail.set_defaults(run=_thumbnail)
 
-    resubmit = kinds.add_parser("resubmit", parents=[common], help="have items computed as if they came now")
+    resubmit = kinds.add_parser(
+        "resubmit",
+        parents=[common],
+        help="have items computed as if they came now",
+        **examples("outpost quarantine resubmit study-12 file-7"),
+    )
     resubmit.add_argument("items", nargs="+", metavar="ITEM", help="study-N, file-N or a Study Instance UID")
     resubmit.add_argument(
         "--skip-filter", action="store_true", help="overrule the filter; this is written down"
     )
     resubmit.set_defaults(run=_resubmit)
 
-    export = kinds.add_parser("export", parents=[common], help="write an item's images and a manifest as tar")
+    export = kinds.add_parser(
+        "export",
+        parents=[common],
+        help="write an item's images and a manifest as tar",
+        **examples("outpost quarantine export study-12 -o /tmp/study-12.tar"),
+    )
     export.add_argument("item")
     export.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     export.set_defaults(run=_export)
 
     report = kinds.add_parser(
-        "report", parents=[common], help="who sends what cannot be used, to be forwarded"
+        "report",
+        parents=[common],
+        help="who sends what cannot be used, to be forwarded",
+        **examples("outpost quarantine report --days 30 --format html -o /tmp/report.html"),
     )
     report.add_argument("--days", type=int, default=30, help="how many, up to --until (default: %(default)s)")
-    report.add_argument("--until", type=_moment, help="day or moment, UTC (default: now)")
+    report.add_argument("--until", type=moment, help="day or moment, UTC (default: now)")
     report.add_argument("--format", choices=("text", "html", "json"), default="text")
     report.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     report.set_defaults(run=_report)
@@ -86,38 +117,24 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def common_options() -> argparse.ArgumentParser:
     """--config and --language, for every command that asks the service or its storage."""
     common = argparse.ArgumentParser(add_help=False)
-    configured = os.environ.get("OUTPOST_CONFIG")
-    common.add_argument(
-        "--config",
-        type=Path,
-        default=Path(configured) if configured else None,
-        required=not configured,
-        help="YAML file of this system (default: $OUTPOST_CONFIG)",
-    )
-    common.add_argument(
-        "--language",
-        choices=("en", "ru"),
-        default="ru" if os.environ.get("LANG", "").startswith("ru") else "en",
-        help="of explanations (default: that of $LANG)",
-    )
+    add_config(common)
+    add_language(common)
     return common
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day or moment: write YYYY-MM-DD") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class _Refusal(Exception):
     """The command cannot be done; the text is for the person who typed it."""
 
+    def __init__(self, text: str, status: Exit = Exit.FOUND) -> None:
+        super().__init__(text)
+        self.status = status
+
 
 @contextmanager
 def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
     """The running service's desk, or one of our own on the storage that no service holds."""
+    from outpost.config import Config, load
+
     config = load(options.config, Config)
     from outpost.quarantine.again import CannotResubmit
     from outpost.quarantine.client import Refused, RemoteDesk
@@ -130,7 +147,8 @@ def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
         lock = (root / ".lock").open("a")
     except OSError as error:
         raise _Refusal(
-            f"storage.root {root} cannot be opened ({error.strerror}): run this where the service runs, as its user"
+            f"storage.root {root} cannot be opened ({error.strerror}): run this where the service runs, as its user",
+            Exit.CANNOT_ASK,
         ) from None
     with lock:
         try:
@@ -139,7 +157,7 @@ def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
             try:
                 yield RemoteDesk(config.api, os.environ.get("OUTPOST_TOKEN", ""))
             except Refused as refused:
-                raise _Refusal(str(refused)) from None
+                raise _Refusal(str(refused), Exit.FOUND if refused.answered else Exit.CANNOT_ASK) from None
             return
         from outpost.intake.spool import Spool
         from outpost.records.journal import Journal, JournalError
@@ -147,7 +165,7 @@ def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
         try:
             journal = Journal(root / "journal.sqlite3", config.system)
         except JournalError as error:
-            raise _Refusal(str(error)) from None
+            raise _Refusal(str(error), Exit.CANNOT_ASK) from None
         try:
             spool = Spool(root, journal, config.intake.disk_reserve_mib, config.intake.disk_used_percent)
             yield Desk(journal, spool, None, config.quarantine)
@@ -158,7 +176,7 @@ def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
 
 
 def in_one_line(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Say what a command cannot do in one line, with exit status 1."""
+    """Say what a command cannot do in one line: exit status 1, or 3 where nobody could be asked."""
 
     @functools.wraps(command)
     def run(options: argparse.Namespace) -> int:
@@ -166,7 +184,7 @@ def in_one_line(command: Callable[[argparse.Namespace], int]) -> Callable[[argpa
             return command(options)
         except _Refusal as refusal:
             print(f"outpost: {refusal}", file=sys.stderr)
-            return 1
+            return refusal.status
 
     return run
 
@@ -255,7 +273,7 @@ def _thumbnail(options: argparse.Namespace) -> int:
 
 @in_one_line
 def _resubmit(options: argparse.Namespace) -> int:
-    status = 0
+    status: int = Exit.OK
     for name in options.items:  # one that cannot be done does not keep the others
         try:
             with open_desk(options) as desk:
@@ -263,7 +281,7 @@ def _resubmit(options: argparse.Namespace) -> int:
             print(f"{name}: waits as {done['item']}, revision {done['revision']}")
         except _Refusal as refusal:
             print(f"outpost: {name}: {refusal}", file=sys.stderr)
-            status = 1
+            status = max(status, refusal.status)
     return status
 
 

@@ -19,7 +19,11 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to cal
 
 
 class Refused(Exception):
-    """The service does not do it, or does not answer; the text says what to do."""
+    """The service does not do it, or does not answer (`answered` is false); the text says what to do."""
+
+    def __init__(self, text: str, *, answered: bool = True) -> None:
+        super().__init__(text)
+        self.answered = answered
 
 
 class RemoteDesk:
@@ -44,6 +48,18 @@ class RemoteDesk:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             trust_env=False,
         )
+
+    def verdict(self, seconds: float) -> dict[str, Any]:
+        """The service's own verdict, whether it is ready or not. Raises `Refused` where it does not say one."""
+        request = self._http.build_request("GET", "/health/light", timeout=seconds)
+        try:
+            reply = self._http.send(request)
+            found = reply.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Refused(f"no answer in {seconds:g} s ({type(error).__name__})", answered=False) from None
+        if reply.status_code not in (200, 503) or not isinstance(found, dict) or "checks" not in found:
+            raise Refused(f"it answers {reply.status_code} to a request for its verdict: set OUTPOST_TOKEN")
+        return found
 
     def listed(
         self,
@@ -133,7 +149,8 @@ class RemoteDesk:
         except httpx.HTTPError as error:
             raise Refused(
                 f"the service holds the storage but does not answer at {self._http.base_url} "
-                f"({type(error).__name__}): is it starting? try again, or see its log"
+                f"({type(error).__name__}): is it starting? try again, or see its log",
+                answered=False,
             ) from None
         try:
             detail = reply.json()["detail"]

@@ -62,18 +62,44 @@ def notes_of(record: StudyRecord) -> tuple[Note, ...]:
 
 
 def newest(
-    journal: Journal, *, state: str | None = None, marked: bool = False, held: bool = False, limit: int = 100
+    journal: Journal,
+    *,
+    state: str | None = None,
+    marked: bool = False,
+    held: bool = False,
+    reason: str | None = None,
+    sender: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 100,
 ) -> list[StudyRecord]:
-    """Studies, newest first; `marked` only those whose result is partial or doubtful, `held` only those that wait."""
-    if not (marked or held):
+    """Studies, newest first; `marked` only those whose result is partial or doubtful, `held` only those that wait.
+
+    `since` and `until` are about when the first image came; `sender` is any that sent an image of the study.
+    """
+    if not (marked or held or reason or sender or since or until):
         return journal.newest(state, limit)
     conditions = ["(?1 IS NULL OR state = ?1)"]
+    parameters: list[object] = [state, limit]
+
+    def also(condition: str, value: object) -> None:
+        parameters.append(value)
+        conditions.append(condition.format(f"?{len(parameters)}"))
+
+    if reason:
+        also("reason = {}", reason)
+    if sender:
+        also("instr('\\' || senders || '\\', '\\' || {} || '\\') > 0", sender)
+    if since:
+        also("received_at >= {}", stored(since))
+    if until:
+        also("received_at < {}", stored(until))
     if marked:
         conditions.append(f"notes <> '' AND ({PARTIAL} OR {DOUBTFUL}) AND state IN {_HAS_RESULT}")
     if held:
         conditions.append(f"held_for <> '' AND state NOT IN {OUTCOMES}")
     rows = journal.rows(
-        f"SELECT id FROM studies WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?2", (state, limit)
+        f"SELECT id FROM studies WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?2", parameters
     )
     return [journal.study(row["id"]) for row in rows]
 

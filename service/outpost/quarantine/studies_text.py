@@ -1,43 +1,18 @@
-"""The command `outpost studies`: studies of any end with what their results say of themselves, and what waits."""
+"""Studies as lines of text: what results say of themselves, what waits, what destinations said."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from outpost.quarantine.cli import common_options, in_one_line, in_words, open_desk, plain
-
-_STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
+from outpost.options import Language
 
 
-def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `studies`."""
-    text = "list studies, newest first: what each result says of itself, and what waits"
-    studies = commands.add_parser("studies", parents=[common_options()], help=text, description=text)
-    studies.add_argument("--marked", action="store_true", help="only results that are partial or doubtful")
-    studies.add_argument("--held", action="store_true", help="only studies that wait for images")
-    studies.add_argument("--state", choices=_STATES)
-    studies.add_argument("--limit", type=int, choices=range(1, 1001), default=50, metavar="N")
-    studies.add_argument("--json", action="store_true")
-    studies.set_defaults(run=_studies)
-
-
-@in_one_line
-def _studies(options: argparse.Namespace) -> int:
-    with open_desk(options) as desk:
-        studies = plain(
-            desk.studies(state=options.state, marked=options.marked, held=options.held, limit=options.limit)
-        )
-    if options.json:
-        print(json.dumps(studies, ensure_ascii=False))
-        return 0
+def lines(studies: Sequence[dict[str, Any]], language: Language) -> Iterator[str]:
+    """A line a study (as `records.explained` gives it), below it what is to be told beside the row."""
     for study in studies:
-        print(_line(study))
-        for line in _says(options, study):
-            print(f"  {line}")
-    return 0
+        yield _line(study)
+        yield from (f"  {line}" for line in _says(language, study))
 
 
 def _line(study: dict[str, Any]) -> str:
@@ -58,22 +33,22 @@ def _line(study: dict[str, Any]) -> str:
     )
 
 
-def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
+def _says(language: Language, study: dict[str, Any]) -> list[str]:
     """What is to be told beside the row, gravest first; remarks by their codes alone."""
-    russian = options.language == "ru"
+    russian = language == "ru"
     lines = []
     if held := study["held"]:
         until = (study["held_until"] or "")[:16].replace("T", " ")
         wait = f"{'ждёт до' if russian else 'waits until'} {until} UTC" if until else held["code"]
-        words = (in_words(options, held, "meaning"), study["detail"], in_words(options, held, "remedy"))
+        words = (_in_words(language, held, "meaning"), study["detail"], _in_words(language, held, "remedy"))
         lines.append(f"{wait}: {_prose(words)}")
     for kind in ("part", "doubt"):
         for note in study["notes"]:
             if note["kind"] == kind:
                 words = (
-                    in_words(options, note, "meaning"),
+                    _in_words(language, note, "meaning"),
                     note["detail"],
-                    in_words(options, note, "remedy"),
+                    _in_words(language, note, "remedy"),
                 )
                 lines.append(f"{note['short']}. {_prose(words)}")
     for word in study["delivery_words"]:
@@ -92,3 +67,7 @@ def _says(options: argparse.Namespace, study: dict[str, Any]) -> list[str]:
 def _prose(texts: Iterable[str]) -> str:
     """Texts one after the other, each ended by a full stop."""
     return " ".join(text if text[-1] in ".!?" else f"{text}." for text in texts if text)
+
+
+def _in_words(language: Language, explained: dict[str, Any], key: str) -> str:
+    return str(explained[f"{key}_ru" if language == "ru" else key])

@@ -1,0 +1,300 @@
+"""`outpost status|studies|events|top` and `outpost config check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from outpost.options import Exit, Language, add_config, add_json, add_language, examples, moment
+
+if TYPE_CHECKING:  # what a command needs is imported as it runs
+    from outpost.config import Config
+
+_STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    status = _command(
+        commands,
+        "status",
+        "how is it: verdict, what fails and what to do, queue, results that wait, disk, last studies",
+        "Exit status 1 when it is not well. When the service is down it says so and reads the files alone.",
+        "outpost status",
+        "outpost status --language ru",
+        "outpost status --json",
+    )
+    status.add_argument(
+        "--drained",
+        action="store_true",
+        help="only whether anything is still on its way here: exit 0 nothing is, 1 something is and what",
+    )
+    status.set_defaults(run=_status)
+
+    top = _command(
+        commands,
+        "top",
+        "the same, refreshed; once where it is piped",
+        "Ends with Ctrl-C. Needs no terminal abilities: a dumb terminal gets one block below the other.",
+        "outpost top",
+        "outpost top --interval 10",
+        "outpost top --once",
+    )
+    top.add_argument(
+        "--interval", type=_interval, default=2.0, metavar="SECONDS", help="default: %(default)s"
+    )
+    top.add_argument("--once", action="store_true", help="show it once and end")
+    top.set_defaults(run=_top)
+
+    events = _command(
+        commands,
+        "events",
+        "what the service decided by itself, or was told by a person; newest first",
+        "`!` marks what needs a person. No event names a patient. Codes: docs/event-codes.md.",
+        "outpost events",
+        "outpost events --code DELIVERY_REFUSED --since 2026-11-20",
+        "outpost events --explain --language ru",
+    )
+    events.add_argument("--code", help="only this code")
+    _add_times(events)
+    events.add_argument("--limit", type=int, choices=range(1, 1001), default=50, metavar="N")
+    events.add_argument("--explain", action="store_true", help="say below each what it means and what to do")
+    events.set_defaults(run=_events)
+
+    studies = _command(
+        commands,
+        "studies",
+        "list studies, newest first: what each result says of itself, and what waits",
+        "Shows Study Instance UIDs, by which a PACS finds the study, and never who the patient is.",
+        "outpost studies",
+        "outpost studies --state quarantined --since 2026-11-20",
+        "outpost studies --reason SLICES_MISSING --json",
+        "outpost studies --held",
+    )
+    studies.add_argument("--marked", action="store_true", help="only results that are partial or doubtful")
+    studies.add_argument("--held", action="store_true", help="only studies that wait for images")
+    studies.add_argument("--state", choices=_STATES, help="only in this state")
+    studies.add_argument("--reason", metavar="CODE", help="only with this reason code")
+    studies.add_argument("--sender", metavar="AE", help="only with images from this AE title, or stow")
+    _add_times(studies)
+    studies.add_argument("--limit", type=int, choices=range(1, 1001), default=50, metavar="N")
+    studies.set_defaults(run=_studies)
+
+    config = commands.add_parser(
+        "config",
+        help="look at a configuration file",
+        **examples("outpost config check", "outpost config check brain.yaml --json"),
+    )
+    verbs = config.add_subparsers(required=True, metavar="COMMAND")
+    check = verbs.add_parser(
+        "check",
+        help="judge a configuration file: each fault with its line and what to do; exit 1 when there is one",
+        **examples(
+            "outpost config check",
+            "outpost config check /etc/outpost/brain.yaml",
+            "outpost config check --json",
+        ),
+    )
+    check.add_argument(
+        "path", type=Path, nargs="?", metavar="FILE", help="the file to judge (default: that of --config)"
+    )
+    check.add_argument("--config", type=Path, metavar="FILE", help="the same (default: $OUTPOST_CONFIG)")
+    add_json(check, "print the faults as JSON")
+    check.set_defaults(run=_config_check)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    more: str,
+    *shown: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}", **examples(*shown)
+    )
+    add_config(parser)
+    add_language(parser)
+    add_json(parser)
+    return parser
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", type=moment, metavar="WHEN", help="from this day or moment on, UTC")
+    parser.add_argument("--until", type=moment, metavar="WHEN", help="before this day or moment, UTC")
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: write 0.2 to 3600 seconds")
+    return seconds
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from outpost.config import Config, ConfigError, load
+
+    if _is_centre(options.config):
+        told = "is the centre's, which has no studies of its own: `outpost fleet table`, or -s with a system's name"
+        raise ConfigError(options.config, [told])
+    return load(options.config, Config)
+
+
+def _is_centre(path: Path) -> bool:
+    """Whether it is the configuration of the centre's collector, which has no studies of its own."""
+    from outpost.console.judge import is_centre
+
+    return is_centre(path)
+
+
+def _status(options: argparse.Namespace) -> int:
+    if _is_centre(options.config):
+        from outpost.fleet.cli import show_table
+
+        return show_table(options)
+    from outpost.console import look, text
+
+    found = look.summary(_config(options))
+    if options.drained:
+        return _drained(found, options.language, as_json=options.json)
+    print(json.dumps(found, ensure_ascii=False) if options.json else text.status(found, options.language))
+    return _judged(found)
+
+
+def _drained(found: dict[str, Any], language: Language, *, as_json: bool) -> int:
+    """Whether a host may be taken out of service: nothing is received, computed or waiting for a destination."""
+    from outpost.console import text
+
+    if found["work"] is None or found["outbox"] is None:
+        return _cannot(Exception(found["work_fault"] or "the outbox cannot be read: run this as root"))
+    waiting = {state: queue["studies"] for state, queue in found["work"]["queue"].items() if queue["studies"]}
+    if found["outbox"]["studies"]:
+        waiting["outbox"] = found["outbox"]["studies"]
+    if as_json:
+        print(json.dumps({"drained": not waiting, "waiting": waiting}))
+    else:
+        print(text.drained(found["system"], waiting, language))
+    return Exit.FOUND if waiting else Exit.OK
+
+
+def _judged(found: dict[str, Any]) -> int:
+    """0 well, 1 not well, 3 where neither the service nor its files could be asked."""
+    if found["service"]["verdict"] == "ok" and not found["failing"] and found["work"] is not None:
+        return Exit.OK
+    if found["service"]["state"] in ("stopped", "unknown") and found["work"] is None:
+        return Exit.CANNOT_ASK
+    return Exit.FOUND
+
+
+def _top(options: argparse.Namespace) -> int:
+    from outpost.console import look, text
+
+    config = _config(options)
+    language: Language = options.language
+    terminal = sys.stdout.isatty()
+    clears = terminal and os.environ.get("TERM", "dumb") not in ("", "dumb")
+    try:
+        while True:
+            found = look.summary(config)
+            if options.json:
+                print(json.dumps(found, ensure_ascii=False), flush=True)
+            else:
+                # Home and erase line by line: a screen that is cleared whole flickers.
+                shown = text.top(found, language)
+                print(
+                    "\033[H" + shown.replace("\n", "\033[K\n") + "\033[K\n\033[J" if clears else shown,
+                    flush=True,
+                )
+            if options.once or not terminal:
+                return _judged(found)
+            if not clears:
+                print(flush=True)
+            time.sleep(options.interval)
+    except KeyboardInterrupt:
+        return Exit.OK  # that is how one leaves it
+
+
+def _events(options: argparse.Namespace) -> int:
+    from outpost.console import look, text
+
+    try:
+        with look.reading(_config(options)) as journal:
+            found = look.events(
+                journal, code=options.code, since=options.since, until=options.until, limit=options.limit
+            )
+    except look.CannotAsk as fault:
+        return _cannot(fault)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+    elif found:
+        print(text.events(found, options.language, remedies=options.explain))
+    else:
+        print("нет событий" if options.language == "ru" else "no events")
+    return Exit.OK
+
+
+def _studies(options: argparse.Namespace) -> int:
+    from outpost.console import look
+    from outpost.quarantine.cli import plain
+    from outpost.quarantine.studies_text import lines
+    from outpost.records.explained import explained
+    from outpost.records.said import newest
+
+    try:
+        with look.reading(_config(options)) as journal:
+            records = newest(
+                journal,
+                state=options.state,
+                marked=options.marked,
+                held=options.held,
+                reason=options.reason,
+                sender=options.sender,
+                since=options.since,
+                until=options.until,
+                limit=options.limit,
+            )
+            found = plain(explained(journal, records))
+    except look.CannotAsk as fault:
+        return _cannot(fault)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return Exit.OK
+    if not found:
+        print("нет таких исследований" if options.language == "ru" else "no such studies", file=sys.stderr)
+    for line in lines(found, options.language):
+        print(line)
+    return Exit.OK
+
+
+def _cannot(fault: Exception) -> int:
+    print(f"outpost: {fault}", file=sys.stderr)
+    return Exit.CANNOT_ASK
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    from outpost.console.judge import judge
+
+    configured = options.path or options.config or os.environ.get("OUTPOST_CONFIG")
+    if not configured:
+        print("outpost config check: name a file, or set OUTPOST_CONFIG", file=sys.stderr)
+        return Exit.USAGE
+    path = Path(configured)
+    judged = judge(path)
+    if options.json:
+        print(judged.as_json(path))
+    elif not judged.faults:
+        what = "an inference system" if judged.kind == "system" else "the centre's collector"
+        print(f"{path}: ok, the configuration of {what}")
+    else:
+        print(f"{path}: {len(judged.faults)} fault{'s' if len(judged.faults) > 1 else ''}")
+        for fault in judged.faults:
+            print(f"  {fault}")
+    return Exit.FOUND if judged.faults else Exit.OK
