@@ -39,3 +39,13 @@ class EventCode(StrEnum):
     SENDER_REFUSED = "SENDER_REFUSED"  # an association, or a context of one, was refused
     DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
     DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another
+    JOURNAL_REBUILT = (
+        "JOURNAL_REBUILT"  # the journal was damaged: put aside, read as far as it can be, and rebuilt
+    )
+    JOURNAL_ASIDE_REMOVED = (
+        "JOURNAL_ASIDE_REMOVED"  # a damaged journal that was put aside gave way to newer ones
+    )
+    STUDIES_RECONCILED = "STUDIES_RECONCILED"  # what only the region's database held as pending got an end there
+    FILE_PUT_ASIDE = (
+        "FILE_PUT_ASIDE"  # a file of the service's own was damaged: put aside, and what is used instead
+    )

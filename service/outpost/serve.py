@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
+from collections.abc import Collection
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,8 +31,15 @@ from outpost.drift.ship import shipper
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
+from outpost.heal.damage import JournalTooNew
+from outpost.heal.folders import make_folders
+from outpost.heal.start import Stopped, open_journal
+from outpost.heal.waiting import WaitingRoom
+from outpost.heal.watch import JournalWatch
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
+from outpost.inference.bundle import load_bundle
+from outpost.inference.codes import InferenceFailed
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.doors import Doors
@@ -67,8 +76,12 @@ def serve(config: Config, config_file: Path) -> int:
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as ending:
         ending.enter_context(_only_one(config))
-        budget = Budget(config.study.revisions, config.study.revisions_hours)
-        journal = Journal(config.storage.root / "journal.sqlite3", config.system, budget)
+        api_socket = _listen(config.api.listen, config.api.port, "api.port")
+        ending.callback(api_socket.close)
+        make_folders(config.storage.root)
+        journal = _journal(config, api_socket, notifier, stopping)
+        if journal is None:
+            return 0
         ending.callback(journal.close)
         plan = make_plan(config, journal)
         spool = Spool(
@@ -143,7 +156,6 @@ def serve(config: Config, config_file: Path) -> int:
             observed=metrics.observe,
             keeper=keeper,
         )
-        api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
             scp = StorageScp(
                 config.intake,
@@ -169,7 +181,8 @@ def serve(config: Config, config_file: Path) -> int:
         recorder = Recorder(journal, config.records, RELEASE, also) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
-        health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers)
+        watch = JournalWatch(config.storage.root, journal, stopping)
+        health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers, watch)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         metrics.follow_deliveries(journal, couriers)
         if keeper is not None:
@@ -196,6 +209,7 @@ def serve(config: Config, config_file: Path) -> int:
             quota,
             *([recorder] if recorder else []),
             *([keeper] if keeper else []),
+            watch,
         ]
         scp.start()
         for thread in [*threads, host]:
@@ -210,6 +224,9 @@ def serve(config: Config, config_file: Path) -> int:
             config.api.port,
         )
         while not stopping.wait(1.0):
+            if journal.damage:
+                log.error("the journal is damaged (%s): ending, to rebuild it at once", journal.damage)
+                break
             ended = [thread.name for thread in essential if not thread.is_alive()]
             if ended or not scp.listening:
                 log.error(
@@ -217,7 +234,9 @@ def serve(config: Config, config_file: Path) -> int:
                 )
                 break
         failed = not stopping.is_set()
-        notifier.stopping()
+        healing = failed and watch.hand_over()
+        if not healing:
+            notifier.stopping()
         stopping.set()
         pipeline.stop()
         http.should_exit = True
@@ -236,9 +255,43 @@ def serve(config: Config, config_file: Path) -> int:
             # The journal is consistent at any moment; waiting longer would only delay the restart.
             log.error("%s did not end within %g s: leaving", ", ".join(late), _STOP_SECONDS)
             pipeline.close()
-            os._exit(1)
+            if not healing:
+                os._exit(1)
+        if healing:
+            _begin_again(config_file)
         log.info("ended")
         return 1 if failed else 0
+
+
+def _journal(
+    config: Config, api_socket: socket.socket, notifier: Notifier, stopping: threading.Event
+) -> Journal | None:
+    """The journal, rebuilt if it was damaged; None when the service was told to end meanwhile."""
+
+    def model_reads() -> Collection[str] | None:
+        try:
+            return load_bundle(config.inference.bundle).sop_class_uids
+        except InferenceFailed:
+            return None
+
+    room = WaitingRoom(api_socket, lambda app: _http_config(app, config), notifier)
+    budget = Budget(config.study.revisions, config.study.revisions_hours)
+    try:
+        return open_journal(config.storage.root, config.system, budget, model_reads, room, stopping)
+    except Stopped:
+        return None
+    except JournalTooNew as error:
+        raise CannotStart(str(error)) from None
+
+
+def _begin_again(config_file: Path) -> NoReturn:
+    """Become a fresh process under the same number: no thread of this one, and no unit's limit of restarts, is left.
+
+    The lock on the storage and all sockets are closed by it.
+    """
+    log.info("beginning again")
+    command = [sys.executable, "-m", "outpost.cli", "serve", "--config", str(config_file)]
+    os.execv(sys.executable, command)  # noqa: S606 - ourselves
 
 
 def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydicom.filereader import dcmread
+
+from outpost.codes.notes import as_text as notes_as_text
 from outpost.durable import sync_folder
+from outpost.heal.marks import mark_delivered
 from outpost.records.journal import Journal, StudyRecord
 
 
@@ -16,6 +20,7 @@ class Outbox:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "outbox"
+        self._spool = root / "spool"
         self._work = self._folder / ".work"
         self._work.mkdir(parents=True, exist_ok=True)
 
@@ -43,6 +48,14 @@ class Outbox:
         return sorted((self._folder / str(study.row)).glob("*.dcm"))
 
     def remove(self, study: StudyRecord) -> None:
+        """Every destination has them: let them go, and leave word of it beside the study's images."""
+        made = {
+            name: getattr(study, name)
+            for name in ("model", "model_version", "engine", "precision", "rung", "device")
+        }
+        results = [result for file in self.files(study) if (result := _identity(file))]
+        said = made | {"notes": notes_as_text(study.notes), "results": results}
+        mark_delivered(self._spool / study.study_uid, study.revision, said)
         shutil.rmtree(self._folder / str(study.row), ignore_errors=True)
 
     def reconcile(self, journal: Journal) -> int:
@@ -60,3 +73,16 @@ class Outbox:
         for study in lost:
             journal.recompute(study.row)
         return len(lost)
+
+
+def _identity(file: Path) -> tuple[str, str, str] | None:
+    """UIDs of a result, its class and its series."""
+    try:
+        found = dcmread(
+            file,
+            stop_before_pixels=True,
+            specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"],
+        )
+        return str(found.SOPInstanceUID), str(found.SOPClassUID), str(found.SeriesInstanceUID)
+    except Exception:  # a disk that tore it up: it is delivered all the same
+        return None

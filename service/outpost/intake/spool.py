@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from outpost.durable import sync_file, sync_folder
+from outpost.heal.marks import mark_computed
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
@@ -186,6 +187,10 @@ class Spool:
             role=role_of(path, header, self._model_reads, self._journal.is_result),
             address=address,
         )
+
+    def describe(self, path: Path, source: str) -> Instance:
+        """What a file of the spool or quarantine is, read as intake reads. Raises `InstanceRefused`, OSError."""
+        return self._instance(path, *examine(path), source)
 
     def _refusal(self, error: Exception, path: Path, source: str, address: str = "") -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
@@ -373,9 +378,12 @@ class Spool:
             if revision.revision < study.revision and revision.reason
         ]
         files, missing, images = [], 0, 0
+        names = []
         for instance in self._journal.instances(study.study_uid, study.revision):
             path = self._path(instance)
             images += instance.role == "image"
+            if instance.role == "image":
+                names.append(instance.sop_uid)
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 try:
@@ -391,6 +399,7 @@ class Spool:
             raise FilesMissing(
                 f"{missing} of {images} images were removed after an earlier end of the study and not sent again"
             )
+        mark_computed(folder, study.revision, names)
         sync_folder(folder)
         return files
 
@@ -477,7 +486,7 @@ class Spool:
             if self._journal.lookup(path.stem) is not None:
                 continue
             try:
-                instance = self._instance(path, *examine(path), "reconciled")
+                instance = self.describe(path, "reconciled")
                 if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
                     raise InstanceRefused(Refusal.UID_MISMATCH)
                 self._journal.add(instance)
