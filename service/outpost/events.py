@@ -45,7 +45,9 @@ class EventCode(StrEnum):
     JOURNAL_ASIDE_REMOVED = (
         "JOURNAL_ASIDE_REMOVED"  # a damaged journal that was put aside gave way to newer ones
     )
-    STUDIES_RECONCILED = "STUDIES_RECONCILED"  # what only the region's database held as pending got an end there
+    STUDIES_RECONCILED = (
+        "STUDIES_RECONCILED"  # what only the region's database held as pending got an end there
+    )
     FILE_PUT_ASIDE = (
         "FILE_PUT_ASIDE"  # a file of the service's own was damaged: put aside, and what is used instead
     )

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from outpost import __version__, logs
 from outpost.api.app import create_app
 from outpost.api.metrics import Metrics
+from outpost.codes.failure import told
 from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
@@ -33,6 +34,7 @@ from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
 from outpost.heal.damage import JournalTooNew
 from outpost.heal.folders import make_folders
+from outpost.heal.found import put_aside
 from outpost.heal.start import Stopped, open_journal
 from outpost.heal.waiting import WaitingRoom
 from outpost.heal.watch import JournalWatch
@@ -323,9 +325,10 @@ def _keeper(config: Config, journal: Journal) -> Keeper | None:
     shipped = config.inference.bundle / SHIPPED_REFERENCE
     try:
         return Keeper(config.region, config.system, folder, shipped, config.drift, journal)
-    except Exception:
+    except Exception as error:
         # Whatever state of its own is broken: no study may wait for it.
         log.exception("drift is not watched: %s cannot be used", folder)
+        put_aside(folder, f"it cannot be used ({told(error)})", "drift is not watched", move=False)
         return None
 
 
@@ -344,6 +347,8 @@ def _only_one(config: Config) -> IO[str]:
     root = config.storage.root
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if (root / ".lock").is_dir():
+            put_aside(root / ".lock", "it is no file", "an empty file has its place")
         lock = (root / ".lock").open("w")
     except OSError as error:
         raise CannotStart(

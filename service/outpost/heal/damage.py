@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from outpost.heal.marks import mark_in
-from outpost.records.journal import SCHEMA_VERSION
+from outpost.records.journal import SCHEMA_VERSION, STATES
 
 JOURNAL: Final = "journal.sqlite3"
 # What a running service wrote down before it ended: its journal is to be rebuilt, and why.
@@ -208,7 +208,38 @@ def _said_by_tables(file: Path) -> Damage | None:
             db.execute("SELECT sop_uid, study_uid, digest, revision FROM instances LIMIT 1")
         except sqlite3.OperationalError as error:
             return Damage("FOREIGN", str(error))
+        for table, wrong in _WRONG.items():
+            columns = {row["name"] for row in db.execute(f"PRAGMA table_info({table})")}
+            conditions = [text for name, text in wrong if name in columns]
+            if db.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(conditions)} LIMIT 1").fetchone():
+                return Damage("CORRUPT", f"a row of {table} holds what the journal never writes")
     return None
+
+
+def _uid_column(name: str) -> tuple[str, str]:
+    return name, f"typeof({name}) <> 'text' OR {name} GLOB '*[^0-9.]*'"
+
+
+def _time_column(name: str) -> tuple[str, str]:
+    return name, f"{name} NOT GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:*+00:00'"
+
+
+# SQLite keeps no checksum of its pages: what a flipped bit makes of a value shows only in the value.
+_WRONG: Final = {
+    "studies": (
+        ("state", f"state NOT IN ({', '.join(repr(state) for state in STATES)})"),
+        _uid_column("study_uid"),
+        *(_time_column(name) for name in ("received_at", "completed_at", "finished_at", "held_until")),
+        *((n, f"typeof({n}) <> 'integer'") for n in ("revision", "instances", "bytes", "change", "attempts")),
+        *((name, f"({name} <> '' AND NOT json_valid({name}))") for name in ("notes", "broken_off")),
+        ("finished_at", "(state IN ('rejected', 'quarantined') AND (finished_at IS NULL OR reason = ''))"),
+    ),
+    "instances": (
+        *map(_uid_column, ("sop_uid", "study_uid", "series_uid")),
+        _time_column("received_at"),
+        *((n, f"typeof({n}) <> 'integer'") for n in ("revision", "bytes")),
+    ),
+}
 
 
 def behind(root: Path) -> Damage | None:

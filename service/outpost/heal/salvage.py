@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections import Counter
@@ -75,7 +76,8 @@ def _sources(folder: Path) -> Iterator[tuple[Path, bool]]:
     if (folder / RESCUED).is_file():
         yield folder / RESCUED, True
     file = folder / JOURNAL
-    if not file.is_file():
+    # Opening an empty file would have SQLite remove the log beside it.
+    if not file.is_file() or file.stat().st_size < 512:
         return
     if not (folder / f"{JOURNAL}-wal").is_file():
         yield file, True
@@ -285,6 +287,7 @@ def is_sane(table: str, row: dict[str, Any]) -> bool:
                 and moment("completed_at", empty=True)
                 and moment("finished_at", empty=row["state"] not in OUTCOMES)
                 and (row["state"] not in ("rejected", "quarantined") or bool(row.get("reason")))
+                and all(_is_json(row.get(name)) for name in ("notes", "broken_off"))
             )
         case "instances":
             return (
@@ -304,4 +307,27 @@ def is_sane(table: str, row: dict[str, Any]) -> bool:
             return uid("sop_uid") and uid("series_uid") and number("study", 1)
         case "events" | "failures":
             return moment("at")
+        case "ladder":
+            shape = row.get("shape")
+            return (
+                isinstance(shape, str)
+                and re.fullmatch(r"([0-9]{1,6}(x[0-9]{1,6})*)?", shape) is not None
+                and (moment("failed_at") and number("failures"))
+            )
+        case "facts":
+            name, value = row.get("name"), row.get("value")
+            if not isinstance(name, str) or not isinstance(value, str):
+                return False
+            counts = name in ("refused_shipped", "success") or name.startswith(("unreleased ", "contexts "))
+            return value.isdecimal() if counts else True
     return True
+
+
+def _is_json(value: object) -> bool:
+    """Whether a column is empty or a list in JSON."""
+    if value is None or value == "":
+        return True
+    try:
+        return isinstance(value, str) and isinstance(json.loads(value), list)
+    except (ValueError, RecursionError):
+        return False

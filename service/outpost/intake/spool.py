@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from outpost.durable import sync_file, sync_folder
+from outpost.heal.found import put_aside as put_aside_damaged
 from outpost.heal.marks import mark_computed
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
@@ -480,7 +481,10 @@ class Spool:
         in `files`.
         """
         for leftover in self.incoming.iterdir():
-            leftover.unlink()
+            if leftover.is_dir() and not leftover.is_symlink():
+                put_aside_damaged(leftover, "it is no file", "nothing was acknowledged for what it held")
+            else:
+                leftover.unlink()
         adopted = 0
         for path in sorted(self.studies.glob("[0-9]*/*.dcm")):
             if self._journal.lookup(path.stem) is not None:
@@ -494,6 +498,11 @@ class Spool:
             except InstanceRefused as refused:
                 self.put_aside(path, refused.refusal, "reconciled")
                 path.unlink()
+            except OSError as error:  # a sector that the disk cannot read, a folder by the name of a file
+                move = not isinstance(error, PermissionError)
+                put_aside_damaged(
+                    path, error.strerror or "it cannot be read", "its study goes on without it", move=move
+                )
         for folder in self.studies.glob("[0-9]*"):
             revisions = self._journal.revisions(folder.name)
             if (
