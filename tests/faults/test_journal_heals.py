@@ -7,14 +7,17 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx
 import pytest
-from healing import Archive, House, Lived, checked, live, make_bundle, overwrite, pages_of
-from killing import Nursery
+from healing import Archive, House, Lived, checked, live, make_bundle, overwrite, pages_of, series
+from killing import Nursery, alive
+from running import answers, wait_for
 
 from outpost.delivery.outbox import Outbox
 from outpost.heal.damage import judge
@@ -295,3 +298,103 @@ def test_the_service_on_a_damaged_journal_comes_to_ready_and_every_study_to_its_
     # What was delivered is known by the word beside its images: it is not computed and sent once more.
     assert house.archive.times(lived[0].delivered) == 1
     assert house.archive.times(lived[0].waiting) == 1
+
+
+def removed(storage: Path) -> None:
+    missing(storage)
+
+
+def replaced(storage: Path) -> None:
+    other = storage.parent / "other.sqlite3"
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+        db.commit()
+    other.replace(storage / "journal.sqlite3")
+
+
+def cut(storage: Path) -> None:
+    os.truncate(storage / "journal.sqlite3", 0)
+
+
+def overwritten(storage: Path) -> None:
+    overwrite(storage / "journal.sqlite3", 0, random.Random(3).randbytes(PAGE))
+
+
+def log_removed(storage: Path) -> None:
+    (storage / "journal.sqlite3-wal").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [removed, replaced, cut, overwritten, log_removed], ids=lambda one: one.__name__
+)
+def test_a_journal_damaged_under_the_running_service_heals_and_loses_nothing_acknowledged(
+    damage: Callable[[Path], None], house: House, lived: tuple[Lived, Archive], tmp_path: Path
+) -> None:
+    study, files = series(tmp_path / "more")
+    house.archive.stop()
+    house.start()
+    house.wait_ready()
+    damage(house.storage)
+    with suppress(httpx.HTTPError):
+        assert house.service.stow(*files).status_code == 200
+    wait_for(lambda: "beginning again" in house.service.log, 40, "the service begins again by itself")
+    house.archive.start()
+
+    house.wait_ready(90)
+    house.wait_quiet(60)
+
+    assert alive(house.pid), "it is the same process to whoever started it"
+    checked(house, lived[0], more=1)
+    assert {row["state"] for row in house.rows() if row["study_uid"] == study} == {"delivered"}
+    assert not house.checks()["JOURNAL_WHOLE"]["ok"]
+
+
+# In the order in which a rebuild comes to them; each is the last step of a life.
+STEPS = [
+    ("begin:mkdir:after", 1),
+    ("begin:mkdir:after", 2),
+    ("begin:fsync:before", 2),
+    ("put_aside:rename:before", 1),
+    ("put_aside:rename:after", 1),
+    ("put_aside:fsync:after", 1),
+    ("put_aside:fsync:after", 2),
+    ("_fill:commit:before", 1),
+    ("_fill:commit:after", 1),
+    ("rebuild:fsync:before", 1),
+    ("rebuild:rename:before", 1),
+    ("rebuild:rename:after", 1),
+    ("remove:unlink:before", 2),
+    ("finish:fsync:before", 1),
+]
+
+
+@pytest.mark.parametrize(
+    "damage", [studies_and_instances_zeroed, empty_beside_its_log], ids=lambda one: one.__name__
+)
+def test_a_rebuild_that_is_killed_at_any_step_goes_on_and_ends_the_same(
+    damage: Callable[[Path], None], house: House, lived: tuple[Lived, Archive]
+) -> None:
+    damage(house.storage)
+    missed = []
+    for step, count in STEPS:
+        house.start(step, count)
+        wait_for(lambda: not alive(house.pid) or answers(house.service.dicom_port), 40, f"death at {step}")
+        if house.told.exists():
+            assert house.nursery.wait(house.pid) == -signal.SIGKILL
+        else:
+            missed.append(step)
+            house.kill()
+
+    house.start()
+    house.wait_ready()
+    house.wait_quiet()
+
+    # A life that begins after the new journal has its name has little left to do.
+    assert not missed, house.service.log[-2000:]
+    checked(house, lived[0])
+    assert len([code for code, _ in house.events() if code == "JOURNAL_REBUILT"]) == 1
+    assert not list(house.storage.glob(".journal-*"))
+    whole = [
+        path for path in (house.storage / "journal-damaged").glob("2*") if (path / "journal.sqlite3").exists()
+    ]
+    assert len(whole) == 1

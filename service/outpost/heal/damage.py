@@ -27,7 +27,7 @@ JOURNAL: Final = "journal.sqlite3"
 SUSPECT: Final = ".journal-suspect"
 # How long the check at a start may take. What is left undone then `watch` does while the service runs.
 CHECK_SECONDS: Final = 20.0
-_MAGIC: Final = b"SQLite format 3\x00"
+MAGIC: Final = b"SQLite format 3\x00"
 _TABLES: Final = frozenset({"studies", "instances", "refused", "deliveries"})
 _REVISION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)+)\.r([0-9]+)")
 # sqlite3.DatabaseError.sqlite_errorcode, its low byte.
@@ -118,7 +118,7 @@ def judge(root: Path, seconds: float = CHECK_SECONDS) -> Damage | None:
             if error.errno == errno.EIO:
                 return Damage("UNREADABLE", "the disk cannot read its beginning")
             raise
-    if head[:16] != _MAGIC:
+    if head[:16] != MAGIC:
         return Damage("NOT_A_DATABASE", "it does not begin as an SQLite file does")
     told = check(file, seconds)
     if told:

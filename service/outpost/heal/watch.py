@@ -18,7 +18,7 @@ from pathlib import Path
 
 from outpost.events import EventCode
 from outpost.heal import found, steps
-from outpost.heal.damage import JOURNAL, JournalUnusable, check, write_suspect
+from outpost.heal.damage import JOURNAL, MAGIC, JournalUnusable, check, write_suspect
 from outpost.heal.salvage import RESCUED
 from outpost.health.codes import CheckCode
 from outpost.records.journal import Journal
@@ -40,6 +40,7 @@ class JournalWatch(threading.Thread):
         self._journal = journal
         self._stopping = stopping
         self._places = self._look()
+        self._size = 0
         self._check_at = time.monotonic() + _FIRST_CHECK_SECONDS
         self._rebuilt = steps.rebuilt_at(journal)
 
@@ -117,11 +118,21 @@ class JournalWatch(threading.Thread):
         return places
 
     def _moved(self) -> str:
-        """Which of the files it writes to is no longer in its place; empty when all are."""
+        """Which of the files it writes to is no longer in its place, or no longer itself; empty when all are well."""
         for name, place in self._look().items():
             then = self._places[name]
             if then is None:
                 self._places[name] = place
             elif place != then:
                 return f"{name} was {'removed' if place is None else 'replaced'} while the service ran"
+        try:
+            with (self._root / JOURNAL).open("rb") as stream:
+                head, size = stream.read(len(MAGIC)), stream.seek(0, os.SEEK_END)
+        except OSError as error:
+            return f"{JOURNAL} cannot be read: {error.strerror}"
+        if size < self._size:
+            return f"{JOURNAL} became shorter while the service ran"
+        self._size = size
+        if size and head != MAGIC:
+            return f"{JOURNAL} was overwritten while the service ran"
         return ""
