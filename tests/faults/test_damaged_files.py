@@ -6,13 +6,17 @@ import json
 import os
 import random
 import shutil
+import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from healing import Archive, House, make_bundle, series
-from killing import Nursery
+from killing import Nursery, alive
+from running import answers, wait_for
 
 from outpost.drift.book import Book
 from outpost.drift.shelf import Shelf
@@ -173,3 +177,106 @@ def test_a_start_with_every_file_damaged_comes_to_ready_and_tells_of_each(
     if damage not in (not_ours_to_read, emptied):
         assert list(drift.glob("alarms.json.damaged-*"))
     assert house.end() == 0
+
+
+def test_a_journal_of_a_newer_release_is_refused_with_the_remedy_and_not_touched(
+    kept: Path, nursery: Nursery, archive: Archive, tmp_path: Path
+) -> None:
+    house = House(tmp_path / "house", nursery, archive, kept / "bundle")
+    shutil.copytree(kept / "house" / "brain", house.storage)
+    file = house.storage / "journal.sqlite3"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = file.read_bytes()
+
+    house.start()
+
+    assert house.nursery.wait(house.pid) == 1
+    assert "has schema 99, this release knows" in house.service.log
+    assert "install the release that wrote it" in house.service.log
+    assert "Traceback" not in house.service.log
+    assert file.read_bytes() == before
+    assert not list((house.storage / "journal-damaged").glob("2*"))
+
+
+def unreadable(storage: Path) -> Callable[[], None]:
+    (storage / "journal.sqlite3").chmod(0)
+    return lambda: (storage / "journal.sqlite3").chmod(0o600)
+
+
+def not_writable(storage: Path) -> Callable[[], None]:
+    (storage / "journal.sqlite3").chmod(0o400)
+    return lambda: (storage / "journal.sqlite3").chmod(0o600)
+
+
+def a_link_to_nowhere(storage: Path) -> Callable[[], None]:
+    file, elsewhere = storage / "journal.sqlite3", storage.parent / "not-mounted" / "journal.sqlite3"
+    elsewhere.parent.mkdir()
+    (storage / "journal.sqlite3").rename(storage.parent / "kept.sqlite3")
+    file.symlink_to(elsewhere)
+
+    def mount() -> None:
+        (storage.parent / "kept.sqlite3").rename(elsewhere)
+
+    return mount
+
+
+@pytest.mark.parametrize(
+    "hinder", [unreadable, not_writable, a_link_to_nowhere], ids=lambda one: one.__name__
+)
+def test_what_is_only_in_the_way_is_told_waited_for_and_no_damage(
+    hinder: Callable[[Path], Callable[[], None]],
+    kept: Path,
+    nursery: Nursery,
+    archive: Archive,
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path / "house", nursery, archive, kept / "bundle")
+    shutil.copytree(kept / "house" / "brain", house.storage)
+    mend = hinder(house.storage)
+
+    house.start()
+
+    def told() -> str:
+        assert alive(house.pid), house.service.log
+        if not answers(house.service.http_port):
+            return ""
+        [check] = house.service.http.get("/health/light").json()["checks"]
+        assert (check["code"], check["ok"]) == ("JOURNAL_USABLE", False)
+        return str(check["value"])
+
+    text = wait_for(told, 30, "it says why it is not ready")
+    assert "nothing was changed" in text
+    assert house.service.http.get("/v2/health/ready").status_code == 503
+    assert house.service.http.get("/v2/health/live").status_code == 200
+    mend()
+    house.wait_ready()
+    assert not list((house.storage / "journal-damaged").glob("2*"))
+    assert house.checks()["JOURNAL_WHOLE"]["ok"]
+    assert house.end() == 0
+
+
+def test_a_rebuild_that_finds_the_disk_full_waits_for_room_and_goes_on(
+    kept: Path, nursery: Nursery, archive: Archive, tmp_path: Path
+) -> None:
+    house = House(tmp_path / "house", nursery, archive, kept / "bundle", intake={"disk_reserve_mib": 0})
+    house.storage.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", house.storage], check=True)
+    try:
+        shutil.copytree(kept / "house" / "brain", house.storage, dirs_exist_ok=True)
+        with (house.storage / "journal.sqlite3").open("r+b") as file:
+            file.write(bytes(200))
+        with (house.storage / "filler").open("wb") as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        house.start()
+        wait_for(lambda: "free space on its file system" in house.service.log, 30, "it says what to do")
+        assert house.service.http.get("/v2/health/ready").status_code == 503
+        (house.storage / "filler").unlink()
+        house.wait_ready()
+        assert [code for code, _ in house.events()].count("JOURNAL_REBUILT") == 1
+        house.end()
+    finally:
+        house.kill()
+        subprocess.run(["umount", "--lazy", house.storage], check=True)

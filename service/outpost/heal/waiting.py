@@ -42,6 +42,7 @@ class WaitingRoom:
         """Answer by this text from now on."""
         self._text = text
         self._notifier.extend_start(_MORE_SECONDS)
+        self._notifier.watchdog()  # a service that begins again is watched already; this comes of progress alone
         self._notifier.status(f"not ready: {text}")
         if self._server is None:
             self._server = uvicorn.Server(self._settings(self._answer))

@@ -271,7 +271,7 @@ class Spool:
     def _quarantine_late(self, latest: StudyRecord) -> None:
         """Link what the spool has of a study in quarantine, and quarantine has not, there too."""
         folder, kept = self.folder(latest.study_uid), self.quarantine_folder(latest, latest.reason)
-        here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        here = {path.name for path in folder.glob("*.dcm")}
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
 
