@@ -40,3 +40,15 @@ class EventCode(StrEnum):
     DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
     DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another
     BACKUP_RESTORED = "BACKUP_RESTORED"  # the storage was filled from a backup
+    JOURNAL_REBUILT = (
+        "JOURNAL_REBUILT"  # the journal was damaged: put aside, read as far as it can be, and rebuilt
+    )
+    JOURNAL_ASIDE_REMOVED = (
+        "JOURNAL_ASIDE_REMOVED"  # a damaged journal that was put aside gave way to newer ones
+    )
+    STUDIES_RECONCILED = (
+        "STUDIES_RECONCILED"  # what only the region's database held as pending got an end there
+    )
+    FILE_PUT_ASIDE = (
+        "FILE_PUT_ASIDE"  # a file of the service's own was damaged: put aside, and what is used instead
+    )

@@ -31,6 +31,7 @@ class PipelineCode(StrEnum):
     INSTANCES_REMOVED = "INSTANCES_REMOVED"
     SERVICE_DIED = "SERVICE_DIED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
+    JOURNAL_LOST_IT = "JOURNAL_LOST_IT"
 
 
 _PIPELINE: Final[dict[str, Reason]] = {
@@ -57,6 +58,12 @@ _PIPELINE: Final[dict[str, Reason]] = {
         "Report it with the log around the time; the study's files are in quarantine.",
         "Исследование не посчитано из-за ошибки в самой службе.",
         "Сообщите инженеру вместе с журналом за это время; файлы исследования в карантине.",
+    ),
+    PipelineCode.JOURNAL_LOST_IT: Reason(
+        "The journal was damaged, and nothing on the host says any more what became of this study.",
+        "Look in the archive for its result; where there is none, send the whole study again.",
+        "Журнал базы данных был повреждён, и на сервере больше ничто не говорит, чем кончилось это исследование.",
+        "Посмотрите в архиве, есть ли его результат; если нет, отправьте исследование целиком ещё раз.",
     ),
 }
 

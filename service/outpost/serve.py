@@ -7,19 +7,20 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
+from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO
-
-from fastapi import FastAPI
+from typing import IO, NoReturn
 
 from outpost import __version__, logs
 from outpost.api.app import create_app
-from outpost.api.limits import LimitedServer, Limits
+from outpost.api.limits import App, LimitedServer, Limits
 from outpost.api.metrics import Metrics
+from outpost.codes.failure import told
 from outpost.config import Config
 from outpost.delivery.commitment import Reports
 from outpost.delivery.courier import Courier
@@ -32,8 +33,16 @@ from outpost.ending import at_the_latest, end_all
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
+from outpost.heal.damage import JournalTooNew
+from outpost.heal.folders import make_folders
+from outpost.heal.found import put_aside
+from outpost.heal.start import Stopped, open_journal
+from outpost.heal.waiting import WaitingRoom
+from outpost.heal.watch import JournalWatch
 from outpost.health.host import HostWatch
 from outpost.health.verdict import Health
+from outpost.inference.bundle import load_bundle
+from outpost.inference.codes import InferenceFailed
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.doors import Doors, What
@@ -68,12 +77,12 @@ def serve(config: Config, config_file: Path) -> int:
     logs.configure()
     notifier = Notifier()
     stopping = threading.Event()
-    told = threading.Event()
+    ended_once = threading.Event()
 
     def end(*_: object) -> None:
-        if told.is_set():
+        if ended_once.is_set():
             os._exit(1)  # who says it twice does not want to wait; the journal is consistent at any moment
-        told.set()
+        ended_once.set()
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,8 +93,13 @@ def serve(config: Config, config_file: Path) -> int:
             shares = provide(config.intake.max_associations)
         except TooFewDescriptors as error:
             raise CannotStart(str(error)) from None
-        budget = Budget(config.study.revisions, config.study.revisions_hours)
-        journal = Journal(config.storage.root / "journal.sqlite3", config.system, budget)
+        api_socket = _listen(config.api.listen, config.api.port, "api.port")
+        ending.callback(api_socket.close)
+        make_folders(config.storage.root)
+        most = Limits.of(shares.http, shares.storing)
+        journal = _journal(config, api_socket, most, notifier, stopping)
+        if journal is None:
+            return 0
         ending.callback(journal.close)
         plan = make_plan(config, journal)
         spool = Spool(
@@ -160,7 +174,6 @@ def serve(config: Config, config_file: Path) -> int:
             observed=metrics.observe,
             keeper=keeper,
         )
-        api_socket = _listen(config.api.listen, config.api.port, "api.port")
         try:
             scp = StorageScp(
                 config.intake,
@@ -188,7 +201,8 @@ def serve(config: Config, config_file: Path) -> int:
         recorder = Recorder(journal, config.records, RELEASE, also) if config.records.enabled else None
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
-        health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers)
+        watch = JournalWatch(config.storage.root, journal, stopping)
+        health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers, watch)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         metrics.follow_deliveries(journal, couriers)
         if keeper is not None:
@@ -204,7 +218,7 @@ def serve(config: Config, config_file: Path) -> int:
             keeper,
             doors,
         )
-        http = _http_server(app, config, doors, Limits.of(shares.http, shares.storing))
+        http = _http_server(app, config, doors, most)
         metrics.follow_connections(
             lambda: {
                 ("dicom", "waiting"): scp.waiting,
@@ -224,6 +238,7 @@ def serve(config: Config, config_file: Path) -> int:
             quota,
             *([recorder] if recorder else []),
             *([keeper] if keeper else []),
+            watch,
         ]
         scp.start()
         for thread in [*threads, host]:
@@ -238,6 +253,9 @@ def serve(config: Config, config_file: Path) -> int:
             config.api.port,
         )
         while not stopping.wait(1.0):
+            if journal.damage:
+                log.error("the journal is damaged (%s): ending, to rebuild it at once", journal.damage)
+                break
             ended = [thread.name for thread in essential if not thread.is_alive()]
             if ended or not scp.listening:
                 log.error(
@@ -245,7 +263,9 @@ def serve(config: Config, config_file: Path) -> int:
                 )
                 break
         failed = not stopping.is_set()
-        notifier.stopping()
+        healing = failed and watch.hand_over()
+        if not healing:
+            notifier.stopping()
         at_the_latest(_STOP_SECONDS + 2 * _LAST_SECONDS, 1)
         stopping.set()
 
@@ -277,14 +297,48 @@ def serve(config: Config, config_file: Path) -> int:
         if undone or late:
             # The journal is consistent at any moment; waiting longer would only delay the restart.
             names = dict.fromkeys([*undone, *late])
-            log.error("%s did not end as they should: leaving with status 1", ", ".join(names))
+            log.error("%s did not end as they should: leaving", ", ".join(names))
             end_all([("workers", pipeline.close), ("journal", journal.close)], _LAST_SECONDS)
-            os._exit(1)
+            if not healing:
+                os._exit(1)
+        if healing:
+            _begin_again(config_file)
         log.info("ended")
         return 1 if failed else 0
 
 
-def _http_server(app: FastAPI, config: Config, doors: Doors, most: Limits) -> LimitedServer:
+def _journal(
+    config: Config, api_socket: socket.socket, most: Limits, notifier: Notifier, stopping: threading.Event
+) -> Journal | None:
+    """The journal, rebuilt if it was damaged; None when the service was told to end meanwhile."""
+
+    def model_reads() -> Collection[str] | None:
+        try:
+            return load_bundle(config.inference.bundle).sop_class_uids
+        except InferenceFailed:
+            return None
+
+    room = WaitingRoom(api_socket, lambda app: _http_server(app, config, Doors(), most), notifier)
+    budget = Budget(config.study.revisions, config.study.revisions_hours)
+    try:
+        return open_journal(config.storage.root, config.system, budget, model_reads, room, stopping)
+    except Stopped:
+        return None
+    except JournalTooNew as error:
+        raise CannotStart(str(error)) from None
+
+
+def _begin_again(config_file: Path) -> NoReturn:
+    """Become a fresh process under the same number: no thread of this one, and no unit's limit of restarts, is left.
+
+    The lock on the storage and all sockets are closed by it.
+    """
+    log.info("beginning again")
+    command = [sys.executable, "-m", "outpost.cli", "serve", "--config", str(config_file)]
+    os.execv(sys.executable, command)  # noqa: S606 - ourselves
+
+
+def _http_server(app: App, config: Config, doors: Doors, most: Limits) -> LimitedServer:
     def turned_away(reason: str, words: str, address: str, times: int = 1) -> None:
         what: What = "request" if reason == "TOO_MANY_REQUESTS" else "connection"
         doors.turned_away(what, reason, words, "", address, times=times)
@@ -314,9 +368,10 @@ def _keeper(config: Config, journal: Journal) -> Keeper | None:
     shipped = config.inference.bundle / SHIPPED_REFERENCE
     try:
         return Keeper(config.region, config.system, folder, shipped, config.drift, journal)
-    except Exception:
+    except Exception as error:
         # Whatever state of its own is broken: no study may wait for it.
         log.exception("drift is not watched: %s cannot be used", folder)
+        put_aside(folder, f"it cannot be used ({told(error)})", "drift is not watched", move=False)
         return None
 
 
@@ -335,6 +390,8 @@ def _only_one(config: Config) -> IO[str]:
     root = config.storage.root
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if (root / ".lock").is_dir():
+            put_aside(root / ".lock", "it is no file", "an empty file has its place")
         lock = (root / ".lock").open("w")
     except OSError as error:
         raise CannotStart(

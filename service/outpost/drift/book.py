@@ -156,7 +156,10 @@ class Book:
                     for sender, sketches in value["senders"].items()
                 },
             )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+            *(OverflowError, RecursionError, zlib.error),
+        ) as error:
             raise BookUnusable(
                 f"this is no drift book ({type(error).__name__}: {error}): copy the file again from its source"
             ) from error

@@ -37,6 +37,9 @@ class CheckCode(StrEnum):
     FILTER_RULES = "FILTER_RULES"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
+    JOURNAL_USABLE = "JOURNAL_USABLE"
+    JOURNAL_WHOLE = "JOURNAL_WHOLE"
+    FILES_WHOLE = "FILES_WHOLE"
 
     # A process that computes, looked at by itself as it starts.
     COMPUTE_CAPABILITY = "COMPUTE_CAPABILITY"
@@ -169,6 +172,20 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
         "Check that PostgreSQL runs and records.* in the configuration fits it. Studies are not affected.",
         critical=False,
     ),
+    CheckCode.JOURNAL_USABLE: CheckKind(
+        "The journal can be read and written, and is not being rebuilt at the moment.",
+        "Do what the value says. While it is being rebuilt, wait: studies are taken and computed when it is done.",
+    ),
+    CheckCode.JOURNAL_WHOLE: CheckKind(
+        "The journal was not rebuilt within the last 24 hours.",
+        "See the event JOURNAL_REBUILT and the runbook journal-damaged: check the disk and the memory of the host.",
+        critical=False,
+    ),
+    CheckCode.FILES_WHOLE: CheckKind(
+        "No file that the service keeps for itself was found damaged within the last 24 hours.",
+        "See the event FILE_PUT_ASIDE for what is used instead; check the disk of the host.",
+        critical=False,
+    ),
     CheckCode.COMPUTE_CAPABILITY: CheckKind(
         "The engine was compiled for this GPU's architecture.",
         "Install a release whose engine supports this GPU; until then set inference.device to cpu.",
@@ -280,7 +297,8 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.JOURNAL_SOUND: CheckKind(
         "The journal passes SQLite's quick check.",
-        "Stop the unit, keep a copy of the journal's files, and call: the disk or the memory is failing.",
+        "Restart the unit: it puts the journal aside and rebuilds it (runbook journal-damaged). Then check disk and "
+        "memory: one of them is failing.",
         place="selftest",
     ),
     CheckCode.ENGINE_MEASURED: CheckKind(

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import IO
 
 from outpost.durable import sync_file, sync_folder
+from outpost.heal.found import put_aside as put_aside_damaged
+from outpost.heal.marks import mark_computed
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
 from outpost.intake.refusal import InstanceRefused, Refusal
@@ -187,6 +189,10 @@ class Spool:
             address=address,
         )
 
+    def describe(self, path: Path, source: str) -> Instance:
+        """What a file of the spool or quarantine is, read as intake reads. Raises `InstanceRefused`, OSError."""
+        return self._instance(path, *examine(path), source)
+
     def _refusal(self, error: Exception, path: Path, source: str, address: str = "") -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
         if isinstance(error, InstanceRefused):
@@ -265,7 +271,7 @@ class Spool:
     def _quarantine_late(self, latest: StudyRecord) -> None:
         """Link what the spool has of a study in quarantine, and quarantine has not, there too."""
         folder, kept = self.folder(latest.study_uid), self.quarantine_folder(latest, latest.reason)
-        here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        here = {path.name for path in folder.glob("*.dcm")}
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
 
@@ -373,9 +379,12 @@ class Spool:
             if revision.revision < study.revision and revision.reason
         ]
         files, missing, images = [], 0, 0
+        names = []
         for instance in self._journal.instances(study.study_uid, study.revision):
             path = self._path(instance)
             images += instance.role == "image"
+            if instance.role == "image":
+                names.append(instance.sop_uid)
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 try:
@@ -391,6 +400,7 @@ class Spool:
             raise FilesMissing(
                 f"{missing} of {images} images were removed after an earlier end of the study and not sent again"
             )
+        mark_computed(folder, study.revision, names)
         sync_folder(folder)
         return files
 
@@ -471,13 +481,16 @@ class Spool:
         in `files`.
         """
         for leftover in self.incoming.iterdir():
-            leftover.unlink()
+            if leftover.is_dir() and not leftover.is_symlink():
+                put_aside_damaged(leftover, "it is no file", "nothing was acknowledged for what it held")
+            else:
+                leftover.unlink()
         adopted = 0
         for path in sorted(self.studies.glob("[0-9]*/*.dcm")):
             if self._journal.lookup(path.stem) is not None:
                 continue
             try:
-                instance = self._instance(path, *examine(path), "reconciled")
+                instance = self.describe(path, "reconciled")
                 if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
                     raise InstanceRefused(Refusal.UID_MISMATCH)
                 self._journal.add(instance)
@@ -485,6 +498,11 @@ class Spool:
             except InstanceRefused as refused:
                 self.put_aside(path, refused.refusal, "reconciled")
                 path.unlink()
+            except OSError as error:  # a sector that the disk cannot read, a folder by the name of a file
+                move = not isinstance(error, PermissionError)
+                put_aside_damaged(
+                    path, error.strerror or "it cannot be read", "its study goes on without it", move=move
+                )
         for folder in self.studies.glob("[0-9]*"):
             revisions = self._journal.revisions(folder.name)
             if (

@@ -435,15 +435,25 @@ class Journal:
         self.path = path
         self.system = system
         self._budget = budget
+        # What SQLite, or a look at its files, has found wrong with it; empty while nothing is. Whoever runs the service
+        # ends it then: the next start rebuilds the journal (`outpost.heal`).
+        self.damage = ""
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        try:
+            self._bring_forward()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _bring_forward(self) -> None:
+        path = self.path
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         needed = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if needed > SCHEMA_VERSION:
-            self._db.close()
             raise JournalError(
                 f"journal {path} has schema {needed}, this release knows {SCHEMA_VERSION}: "
                 "install the release that wrote it, or a newer one"
@@ -471,7 +481,7 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._watched():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -482,8 +492,26 @@ class Journal:
                 raise
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
-        with self._lock:
+        with self._lock, self._watched():
             return self._db.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep in mind that SQLite found the file damaged, whoever asked."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+            ):
+                self.damage = self.damage or f"CORRUPT: {error}"
+            raise
+
+    def rescue(self, target: Path) -> None:
+        """Write all that this connection sees into a new file: its own may have lost its name. Raises sqlite3.Error."""
+        with self._lock:
+            self._db.execute("VACUUM INTO ?", (str(target),))
 
     # For modules with tables or questions of their own (`records.shelf`).
     writing = _write

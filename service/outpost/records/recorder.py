@@ -26,8 +26,10 @@ import psycopg
 from outpost.codes.failure import told
 from outpost.codes.notes import is_doubtful, is_partial
 from outpost.config import Records
+from outpost.events import EventCode
+from outpost.reasons import PipelineCode
 from outpost.records.counts import RefusedDay, clean_sender, refused_after
-from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.records.journal import OUTCOMES, Journal, StudyRecord, utc_now
 from outpost.records.said import notes_of
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,13 @@ _UPSERT_REFUSED = (
 # Of the journal: up to which refusal Postgres has them.
 _REFUSED_SHIPPED = "refused_shipped"
 
+_PENDING = "SELECT study_key, revision FROM outpost.studies WHERE system = %s AND outcome = 'pending'"
+# Where the row has ended meanwhile, or has been told otherwise, it stays.
+_LOST = (
+    "UPDATE outpost.studies SET outcome = 'quarantined', reason = %s, completed_at = coalesce(completed_at, %s),"
+    " finished_at = %s WHERE system = %s AND study_key = %s AND revision = %s AND outcome = 'pending'"
+)
+
 # Held until commit, so that rows of several systems on a host become visible in the order of their seq.
 # outpost.stamp_study takes the same lock; taking it first keeps two recorders from deadlocking over rows.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('outpost.studies'))"
@@ -163,6 +172,7 @@ class Recorder(threading.Thread):
         self._last_error: str | None = None
         self._refused: dict[tuple[str, int], int] = {}  # rows Postgres will not take, and at which change
         self._refused_counts: set[tuple[str, str, str]] = set()  # the same of intake's: day, sender, reason
+        self._reconciled = False  # whether Postgres was asked what it holds as pending, in this life
         self._counts_tried = 0  # up to which refusal counts were shipped, or refused
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
@@ -221,6 +231,9 @@ class Recorder(threading.Thread):
         shipped = max(self._counts_tried, int(self._journal.fact(_REFUSED_SHIPPED) or 0))
         last, refused = refused_after(self._journal, shipped)
         if not waiting and not refused:
+            if not self._reconciled:
+                self._reconcile()
+                self._reconciled = True
             return 0
         connection = self._connected()
         try:
@@ -243,6 +256,53 @@ class Recorder(threading.Thread):
             self._shipped_total += len(committed)
             self._last_shipped_at = utc_now()
         return len(committed)
+
+    def _reconcile(self) -> None:
+        """Give what Postgres holds as pending, and the journal does not know, the end it has come to.
+
+        The journal may have been lost with its host, or have lost rows. What it knows is
+        shipped by now. Raises psycopg.Error.
+        """
+        connection = self._connected()
+        try:
+            rows = connection.execute(_PENDING, (self._journal.system,)).fetchall()
+            pending = {(str(key), int(revision)) for key, revision in rows}
+            if pending:
+                pending -= self._known(open_=True)
+            if pending:
+                pending -= self._known(open_=False)
+            if not pending:
+                return
+            now, reason = utc_now(), str(PipelineCode.JOURNAL_LOST_IT)
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(_LOCK)
+                cursor.executemany(
+                    _LOST,
+                    [
+                        (reason, now, now, self._journal.system, key, revision)
+                        for key, revision in sorted(pending)
+                    ],
+                )
+        except BaseException:
+            self._disconnect()
+            raise
+        told = (
+            f"{len(pending)} studies were pending in the region's database and are unknown here: they ended there as"
+            f" {reason}"
+        )
+        log.warning("%s", told)
+        self._journal.note_event(EventCode.STUDIES_RECONCILED, told)
+
+    def _known(self, *, open_: bool) -> set[tuple[str, int]]:
+        """Study key and revision of what the journal knows, of what is on its way or of what has ended."""
+        key = self._settings.uid_key.get_secret_value()
+        ended = ", ".join(f"'{outcome}'" for outcome in OUTCOMES)
+        rows = self._journal.rows(
+            f"SELECT study_uid, revision FROM studies WHERE +state {'NOT ' if open_ else ''}IN ({ended})"
+            " AND reason <> ?",
+            (PipelineCode.JOURNAL_LOST_IT,),
+        )
+        return {(study_key(key, row["study_uid"]), row["revision"]) for row in rows}
 
     def _upsert(self, connection: psycopg.Connection, records: Sequence[StudyRecord]) -> list[StudyRecord]:
         """Write the rows; if Postgres refuses one, all the others still go. Returns those written."""
