@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,8 +30,9 @@ from outpost.drift.ship import shipper
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.filter.rulefile import RulesInvalid, source_of
+from outpost.health.heartbeat import Heartbeat, Working, tell_cannot_start
 from outpost.health.host import HostWatch
-from outpost.health.verdict import Health
+from outpost.health.verdict import JOURNAL_LIMIT_SECONDS, Health
 from outpost.inference.plan import Plan, make_plan
 from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.doors import Doors
@@ -55,11 +57,25 @@ class CannotStart(Exception):
     """Something outside the configuration file keeps the service from starting; the text says what to do."""
 
 
+class AlreadyRuns(CannotStart):
+    """Another process of this system works on the same storage."""
+
+
 def serve(config: Config, config_file: Path) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises `CannotStart`.
 
     `config_file` is where `config` was read from: helpers in processes of their own read it too.
     """
+    try:
+        return _serve(config, config_file)
+    except AlreadyRuns:
+        raise  # the one that runs speaks for itself
+    except Exception as error:
+        tell_cannot_start(config, RELEASE, error)
+        raise
+
+
+def _serve(config: Config, config_file: Path) -> int:
     logs.configure()
     notifier = Notifier()
     stopping = threading.Event()
@@ -170,6 +186,7 @@ def serve(config: Config, config_file: Path) -> int:
         need_mib = plan.bundle.manifest.resources.memory_mib if plan.bundle is not None else 0
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers)
+        heartbeat = _heartbeat(config, health, pipeline, plan)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         metrics.follow_deliveries(journal, couriers)
         if keeper is not None:
@@ -196,6 +213,7 @@ def serve(config: Config, config_file: Path) -> int:
             quota,
             *([recorder] if recorder else []),
             *([keeper] if keeper else []),
+            *([heartbeat] if heartbeat else []),
         ]
         scp.start()
         for thread in [*threads, host]:
@@ -224,6 +242,8 @@ def serve(config: Config, config_file: Path) -> int:
         wake_couriers()
         scp.stop()
         quota.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
         if recorder is not None:
             recorder.stop()
         if keeper is not None:
@@ -260,6 +280,20 @@ def _http_config(app: FastAPI, config: Config) -> uvicorn.Config:
         lifespan="off",
         ssl_context_factory=lambda _config, _default: context,
     )
+
+
+def _heartbeat(config: Config, health: Health, pipeline: Pipeline, plan: Plan) -> Heartbeat | None:
+    """What says every minute how this system is; nothing where no records are kept."""
+    if not config.records.enabled:
+        return None
+
+    def working() -> Working:
+        answers = time.monotonic() - pipeline.journal_answered <= JOURNAL_LIMIT_SECONDS
+        queue = pipeline.queue if answers else None
+        return Working(pipeline.rung.name, pipeline.receive_only, queue)
+
+    bundle = (plan.bundle.name, plan.bundle.version) if plan.bundle is not None else ("", "")
+    return Heartbeat(config, health.light, working, RELEASE, bundle)
 
 
 def _keeper(config: Config, journal: Journal) -> Keeper | None:
@@ -300,7 +334,7 @@ def _only_one(config: Config) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise CannotStart(
+        raise AlreadyRuns(
             f"storage.root {root} is in use by another outpost process: stop that one"
         ) from None
     return lock

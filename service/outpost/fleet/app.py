@@ -46,6 +46,14 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetHealth:
+    """Whether each system of each region works, what is worst first."""
+
+    statement: str
+    systems: list[view.Health]
+
+
+@dataclass(frozen=True, slots=True)
 class Studies:
     """Studies and totals, with the statement of how many regions they speak for."""
 
@@ -76,11 +84,13 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         text = " ".join(str(fault).split())
         log.warning("%s not answered: %s", request.url.path, text)
         if request.url.path == "/":
-            return HTMLResponse(page.render_fault(text, datetime.now(UTC)), status_code=503)
+            return HTMLResponse(
+                page.render_fault(text, datetime.now(UTC), language(request)), status_code=503
+            )
         return JSONResponse({"detail": text}, status_code=503)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def show() -> str:
+    def show(request: Request) -> str:
         with reading() as connection:
             return page.render(
                 view.freshness(connection),
@@ -88,7 +98,15 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                 view.newest_studies(connection, None, PAGE_STUDIES),
                 datetime.now(UTC),
                 view.marked(connection),
+                view.health(connection),
+                language(request),
             )
+
+    @app.get("/health.json")
+    def fleet_health() -> FleetHealth:
+        """Every system of every region: green, amber or red, why in words (English and Russian), since when."""
+        with reading() as connection:
+            return FleetHealth(view.headline(view.freshness(connection)), view.health(connection))
 
     @app.get("/freshness.json")
     def freshness() -> Freshness:
@@ -117,6 +135,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     view.summary(connection),
                     collector,
                     view.marked(connection),
+                    view.health(connection),
                 )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
@@ -135,6 +154,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         return JSONResponse(verdict, status_code=200 if ok else 503)
 
     return app
+
+
+def language(request: Request) -> page.Language:
+    """The language of the page: `?lang=`, else the browser's."""
+    return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
 def _checks(config: FleetConfig, collector: Collector) -> list[Check]:
