@@ -39,6 +39,8 @@ def test_every_row_of_every_region_arrives_as_the_region_has_it(fleet: Fleet) ->
         inference_seconds=None,
     )
     fleet.regions["train"].write(7, system="lungs", received_at="2026-01-01T00:00:00+09:00")
+    for region in fleet.regions.values():
+        region.beat()
 
     attempts = sync_all(fleet.config)
 
@@ -362,7 +364,7 @@ def test_a_detached_region_keeps_its_history_and_continues_when_attached_again(f
 def test_a_centre_without_the_schema_is_refused_with_the_remedy(fleet: Fleet) -> None:
     centre = fleet.config.centre.model_copy(update={"database": "postgres"})
     with pytest.raises(
-        CentreError, match=r"has fleet schema 0, this release needs 4: apply outpost/fleet/sql"
+        CentreError, match=r"has fleet schema 0, this release needs 6: apply outpost/fleet/sql"
     ):
         prepare(centre, 10)
 

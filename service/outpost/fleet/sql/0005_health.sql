@@ -166,7 +166,7 @@ WITH usual AS (
     SELECT count(*) AS regions,
            (SELECT m.release FROM (
                 SELECT COALESCE(f.release, f.region_release) AS release, count(DISTINCT f.region) AS n
-                FROM fleet.health_facts f WHERE COALESCE(f.release, f.region_release) <> ''
+                FROM fleet.health_facts f WHERE COALESCE(f.release, f.region_release) ~ '^[0-9A-Za-z][0-9A-Za-z.+~-]{0,60}$'
                 GROUP BY 1 ORDER BY 2 DESC, 1 DESC LIMIT 1) m) AS release
     FROM fleet.regions r WHERE r.removed_at IS NULL
 ), found AS (
@@ -307,7 +307,7 @@ COMMENT ON VIEW fleet.health IS
 CREATE OR REPLACE VIEW fleet.freshness AS
 SELECT r.region, r.title, r.state, r.age_seconds, r.data_through, r.rows, r.skew_seconds,
        CASE WHEN t.more IS NULL THEN r.reason
-            WHEN r.reason = 'up to date' THEN 'data up to date, but ' || t.more
+            WHEN r.reason = 'up to date' THEN 'data up to date; ' || t.more
             ELSE concat(r.reason, '; ', t.more) END AS reason,
        r.error_class, r.failing_since, r.consecutive_failures, r.attempted_at, r.ok_at, r.next_attempt_at,
        r.rows_total, r.rows_behind, r.took_seconds, r.release, r.contract_version,
