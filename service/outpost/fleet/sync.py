@@ -24,7 +24,7 @@ from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
 from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
 from outpost.fleet.schedule import failure_delay, success_delay
 from outpost.fleet.words import write_words
-from outpost.records.schema import CONTRACTS, NEWEST, Contract
+from outpost.records.schema import CONTRACTS, NEWEST, Column, Contract
 
 SCHEMA_VERSION = 6  # of fleet/sql: what this code needs to find in fleet.schema_version
 SPAN_LEAST, SPAN_MOST = 100, 1_000_000
@@ -41,6 +41,7 @@ _READABLE = [CONTRACTS[version] for version in sorted(CONTRACTS, reverse=True)]
 _COLUMNS = [column.name for column in CONTRACTS[NEWEST].studies if column.name != "region"]
 _KEY = ("system", "study_key", "revision")
 _HEALTH = [column.name for column in CONTRACTS[NEWEST].health if column.name != "region"]
+_AGE = next(column for column in CONTRACTS[NEWEST].health if column.name == "age_seconds")
 
 
 class CentreError(Exception):
@@ -377,6 +378,25 @@ def _says_more(version: int, spoken: int) -> bool:
     return spoken < version and CONTRACTS[version].studies != CONTRACTS[spoken].studies
 
 
+# A number or moment outside these is none: arithmetic with it would end the view for all regions.
+_SANE = {
+    "double precision": "CASE WHEN {0} BETWEEN -3e9 AND 3e9 THEN {0} END",  # also not NaN, which is above all
+    "timestamp with time zone": "CASE WHEN {0} > '1900-01-01' AND {0} < '2900-01-01' THEN {0} END",
+    "text": "left({0}, 80)",
+    "text[]": "ARRAY(SELECT f FROM unnest({0}) f WHERE f ~ '^[A-Z][A-Z0-9_]{{0,79}}$' LIMIT 60)",
+}
+# What a row says that leaves out what every row has.
+_ELSE = {"period_seconds": "60", "status": "'failed'", "ready": "false", "rung": "''", "receive_only": "''"}
+
+
+def _believed(column: Column) -> sql.Composable:
+    """What is kept of a column of a region's heartbeats: whoever holds its database may write anything there."""
+    sane = sql.SQL(_SANE.get(column.type, "{0}")).format(sql.Identifier(column.name))
+    if column.name in _ELSE:
+        return sql.SQL("coalesce({}, {})").format(sane, sql.SQL(_ELSE[column.name]))
+    return sane
+
+
 def _store_health(connection: psycopg.Connection, region: _Region, contract: Contract, hello: Hello) -> None:
     """Keep the newest heartbeat of each system, and when the centre saw it; nothing where the contract has none.
 
@@ -389,17 +409,11 @@ def _store_health(connection: psycopg.Connection, region: _Region, contract: Con
         )
         return
     asked = sql.Literal(hello.asked_at)
-    cleaned = {
-        "failing": sql.SQL(
-            "ARRAY(SELECT f FROM unnest(failing) f WHERE f ~ '^[A-Z][A-Z0-9_]{0,79}$' LIMIT 60)"
-        ),
-        **{name: sql.SQL("left({}, 80)").format(sql.Identifier(name)) for name in ("rung", "receive_only")},
-    }
     connection.execute(
         sql.SQL(
             "INSERT INTO fleet.heartbeats AS h (region, {columns}, epoch, beat_at, read_at)"
             " SELECT {region}, {values}, {epoch},"
-            "  {asked} - least(greatest(age_seconds, 0), 3e9) * interval '1 second', {asked} FROM {table}"
+            "  {asked} - greatest(coalesce({age}, 3e9), 0) * interval '1 second', {asked} FROM {table}"
             " WHERE system ~ '^[a-z][a-z0-9-]{{1,30}}$' ORDER BY system LIMIT {most}"
             " ON CONFLICT (region, system) DO UPDATE SET {updates}, epoch = EXCLUDED.epoch, read_at = EXCLUDED.read_at,"
             " beat_at = CASE WHEN h.epoch = EXCLUDED.epoch AND h.seq = EXCLUDED.seq THEN h.beat_at"
@@ -407,7 +421,10 @@ def _store_health(connection: psycopg.Connection, region: _Region, contract: Con
             "  THEN least(greatest(EXCLUDED.beat_at, h.read_at), EXCLUDED.read_at) ELSE EXCLUDED.beat_at END"
         ).format(
             columns=sql.SQL(", ").join(map(sql.Identifier, _HEALTH)),
-            values=sql.SQL(", ").join(cleaned.get(name, sql.Identifier(name)) for name in _HEALTH),
+            values=sql.SQL(", ").join(
+                _believed(column) for column in contract.health if column.name in _HEALTH
+            ),
+            age=_believed(_AGE),
             region=sql.Literal(region.code),
             epoch=sql.Literal(hello.epoch),
             asked=asked,
