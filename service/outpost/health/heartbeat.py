@@ -116,7 +116,7 @@ class Heartbeat(threading.Thread):
         self._period = config.records.heartbeat_seconds
         self._stopping = threading.Event()
         self._connection: psycopg.Connection | None = None
-        self._started = utc_now()
+        self._process_started = utc_now()
         self._failing = False
         self.written = 0  # rows since the process started
 
@@ -190,7 +190,7 @@ class Heartbeat(threading.Thread):
             bundle=_name(self._bundle[0]),
             bundle_version=_name(self._bundle[1]),
             boot_id=_boot_id(),
-            process_started=self._started,
+            process_started=self._process_started,
         )
 
     def _disk(self) -> tuple[int | None, float | None]:
