@@ -105,6 +105,13 @@ FLEET = [
     Mutation("centre", "a region that is not attached",
              _SQL.replace("-qd outpost", "-qd fleet").format("SELECT fleet.detach_region('chita')"),
              "test_every_region_is_fresh", "SITE"),
+    Mutation(_REGION, "a service that may not say how it is",
+             _SQL.format("REVOKE INSERT ON outpost.heartbeats FROM outpost_recorder"),
+             "test_each_system_says_how_it_is",
+             _SQL.format("GRANT INSERT ON outpost.heartbeats TO outpost_recorder")),
+    Mutation("centre", "a region whose foreign tables are of the release before",
+             _SQL.replace("-qd outpost", "-qd fleet").format("DROP FOREIGN TABLE region_chita.health_v3"),
+             "test_each_system_says_how_it_is", "SITE"),
 ]  # fmt: skip
 
 

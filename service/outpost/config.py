@@ -398,7 +398,10 @@ class DatabaseLink(Section):
 
 
 class Records(DatabaseLink):
-    """The region's Postgres, and the key that makes a pseudonym of every study UID sent there."""
+    """The region's Postgres, and the key that makes a pseudonym of every study UID sent there.
+
+    `heartbeat_seconds`: how often a row there says how this system is; the centre judges by it.
+    """
 
     enabled: bool = True
     host: Host = "127.0.0.1"
@@ -407,6 +410,7 @@ class Records(DatabaseLink):
     user: str = "outpost_recorder"
     password: SecretStr = SecretStr("")
     uid_key: SecretStr = SecretStr("")
+    heartbeat_seconds: Annotated[float, Field(ge=1, le=300)] = 60
 
     @model_validator(mode="after")
     def _secrets_present(self) -> Records:

@@ -105,7 +105,7 @@ class Pipeline:
         self.rules = rules
         self.instances_left_out: Counter[str] = Counter()  # by reason code, of studies that were computed
         self.queue: dict[str, tuple[int, datetime | None]] = {}  # as Journal.queue, seconds old
-        self.last_tick = time.monotonic()
+        self.last_tick = self.journal_answered = time.monotonic()
         self.golden_fastest: float | None = None
         self._lent = 0  # lanes that rest while the engines are measured
         self._lanes = [
@@ -229,6 +229,7 @@ class Pipeline:
             if now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
                 self.queue = self._journal.queue()
+                self.journal_answered = time.monotonic()
                 self.rules.look()
         except sqlite3.Error:
             # A full disk, for instance. It must not cut off the lanes during whose work we tick.

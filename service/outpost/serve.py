@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
@@ -39,8 +40,9 @@ from outpost.heal.found import put_aside
 from outpost.heal.start import Stopped, open_journal
 from outpost.heal.waiting import WaitingRoom
 from outpost.heal.watch import JournalWatch
+from outpost.health.heartbeat import Heartbeat, Working, tell_cannot_start
 from outpost.health.host import HostWatch
-from outpost.health.verdict import Health
+from outpost.health.verdict import JOURNAL_LIMIT_SECONDS, Health
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import InferenceFailed
 from outpost.inference.plan import Plan, make_plan
@@ -69,11 +71,25 @@ class CannotStart(Exception):
     """Something outside the configuration file keeps the service from starting; the text says what to do."""
 
 
+class AlreadyRuns(CannotStart):
+    """Another process of this system works on the same storage."""
+
+
 def serve(config: Config, config_file: Path) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status. Raises `CannotStart`.
 
     `config_file` is where `config` was read from: helpers in processes of their own read it too.
     """
+    try:
+        return _serve(config, config_file)
+    except AlreadyRuns:
+        raise  # the one that runs speaks for itself
+    except Exception as error:
+        tell_cannot_start(config, RELEASE, error)
+        raise
+
+
+def _serve(config: Config, config_file: Path) -> int:
     logs.configure()
     notifier = Notifier()
     stopping = threading.Event()
@@ -203,6 +219,7 @@ def serve(config: Config, config_file: Path) -> int:
         host = HostWatch(config, need_mib, config.inference.workers, stopping)
         watch = JournalWatch(config.storage.root, journal, stopping)
         health = Health(config, scp, pipeline, courier_threads, recorder, host, couriers, watch)
+        heartbeat = _heartbeat(config, health, pipeline, plan)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         metrics.follow_deliveries(journal, couriers)
         if keeper is not None:
@@ -239,6 +256,7 @@ def serve(config: Config, config_file: Path) -> int:
             *([recorder] if recorder else []),
             *([keeper] if keeper else []),
             watch,
+            *([heartbeat] if heartbeat else []),
         ]
         scp.start()
         for thread in [*threads, host]:
@@ -284,6 +302,7 @@ def serve(config: Config, config_file: Path) -> int:
                 ("delivery", wake_couriers),
                 ("intake", scp.stop),
                 ("quarantine", quota.stop),
+                *([("heartbeat", heartbeat.stop)] if heartbeat is not None else []),
                 *([("recorder", recorder.stop)] if recorder is not None else []),
                 ("drift", end_drift),
                 *(
@@ -360,6 +379,20 @@ def _http_server(app: App, config: Config, doors: Doors, most: Limits) -> Limite
         raise CannotStart(str(error)) from None
 
 
+def _heartbeat(config: Config, health: Health, pipeline: Pipeline, plan: Plan) -> Heartbeat | None:
+    """What says every minute how this system is; nothing where no records are kept."""
+    if not config.records.enabled:
+        return None
+
+    def working() -> Working:
+        answers = time.monotonic() - pipeline.journal_answered <= JOURNAL_LIMIT_SECONDS
+        queue = pipeline.queue if answers else None
+        return Working(pipeline.rung.name, pipeline.receive_only, queue)
+
+    bundle = (plan.bundle.name, plan.bundle.version) if plan.bundle is not None else ("", "")
+    return Heartbeat(config, health.light, working, RELEASE, bundle)
+
+
 def _keeper(config: Config, journal: Journal) -> Keeper | None:
     """What watches for drift; nothing where it is not wanted, or has no folder: no study shall miss it."""
     if not config.drift.enabled:
@@ -401,7 +434,7 @@ def _only_one(config: Config) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise CannotStart(
+        raise AlreadyRuns(
             f"storage.root {root} is in use by another outpost process: stop that one"
         ) from None
     return lock

@@ -51,6 +51,14 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetHealth:
+    """Whether each system of each region works, what is worst first."""
+
+    statement: str
+    systems: list[view.Health]
+
+
+@dataclass(frozen=True, slots=True)
 class Studies:
     """Studies and totals, with the statement of how many regions they speak for."""
 
@@ -86,11 +94,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         text = " ".join(str(fault).split())
         log.warning("%s not answered: %s", request.url.path, text)
         if request.url.path == "/":
-            return Page(page.render_fault(text, datetime.now(UTC)), status_code=503)
+            return Page(page.render_fault(text, datetime.now(UTC), language(request)), status_code=503)
         return JSONResponse({"detail": text}, status_code=503)
 
     @app.get("/", include_in_schema=False, dependencies=read)
-    def show() -> Page:
+    def show(request: Request) -> Page:
         with reading() as connection:
             return Page(
                 page.render(
@@ -99,6 +107,8 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     view.newest_studies(connection, None, PAGE_STUDIES),
                     datetime.now(UTC),
                     view.marked(connection),
+                    view.health(connection),
+                    language(request),
                 )
             )
 
@@ -109,6 +119,12 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
     @app.get("/docs", include_in_schema=False, dependencies=read)
     def docs() -> Page:
         return static_page("outpost.web", "docs.html")
+
+    @app.get("/health.json", dependencies=read)
+    def fleet_health() -> FleetHealth:
+        """Every system of every region: green, amber or red, why in words (English and Russian), since when."""
+        with reading() as connection:
+            return FleetHealth(view.headline(view.freshness(connection)), view.health(connection))
 
     @app.get("/freshness.json", dependencies=read)
     def freshness() -> Freshness:
@@ -137,6 +153,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     view.summary(connection),
                     collector,
                     view.marked(connection),
+                    view.health(connection),
                 )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
@@ -160,6 +177,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         return JSONResponse(verdict, status_code=200 if ok else 503)
 
     return app
+
+
+def language(request: Request) -> page.Language:
+    """The language of the page: `?lang=`, else the browser's."""
+    return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
 def _checks(config: FleetConfig, collector: Collector) -> list[Check]:

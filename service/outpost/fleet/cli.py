@@ -70,10 +70,10 @@ def show_table(arguments: argparse.Namespace) -> int:
         with centre_connection(config.centre, "table") as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '30s'")
             regions, counted = view.freshness(connection), view.summary(connection)
-            marked = view.marked(connection)
+            marked, health = view.marked(connection), view.health(connection)
     except (CentreError, psycopg.Error) as error:
         return _fault(" ".join(str(error).split()))
-    sys.stdout.write(table.render(regions, counted, marked) + "\n")
+    sys.stdout.write(table.render(regions, counted, marked, health) + "\n")
     return 0
 
 

@@ -33,9 +33,12 @@ class Centre(DatabaseLink):
 
 
 class Sync(Section):
-    """How often each region is read, how long one pass may take, how many go at once, the longest pause."""
+    """How often each region is read, how long one pass may take, how many go at once, the longest pause.
 
-    period_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
+    Half a minute, so that a service that stops is seen within two: a heartbeat a minute, and a reading after it.
+    """
+
+    period_seconds: Annotated[float, Field(ge=1, le=86400)] = 30
     deadline_seconds: Seconds = 60
     parallel: Annotated[int, Field(ge=1, le=64)] = 16
     backoff_max_seconds: Seconds = 900

@@ -35,6 +35,7 @@ class CheckCode(StrEnum):
     OUTBOX_AGE = "OUTBOX_AGE"
     RESULTS_TAKEN = "RESULTS_TAKEN"
     FILTER_RULES = "FILTER_RULES"
+    JOURNAL_ANSWERS = "JOURNAL_ANSWERS"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
     JOURNAL_USABLE = "JOURNAL_USABLE"
@@ -161,6 +162,10 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
         "The rule file on disk is the one that judges studies.",
         "Correct the line shown (`outpost filter check FILE`); until then the rule set before it judges.",
         critical=False,
+    ),
+    CheckCode.JOURNAL_ANSWERS: CheckKind(
+        "The journal has answered within the last seconds.",
+        "Look at the disk of storage.root and at the unit's log. Nothing is received while the journal is away.",
     ),
     CheckCode.RECORDER_RUNNING: CheckKind(
         "The thread that ships records to Postgres runs.",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # a worker's process reads the table of codes; it shall not l
     from outpost.records.recorder import Recorder
 
 _TICK_LIMIT_SECONDS = 10.0
+JOURNAL_LIMIT_SECONDS = 30.0
 _QUEUE_LIMIT_SECONDS = 1800.0
 _OUTBOX_LIMIT_SECONDS = 3600.0
 _RECORDS_LIMIT_SECONDS = 900.0
@@ -166,6 +167,13 @@ class Health:
         )
         rules = self._pipeline.rules
         yield check(CheckCode.FILTER_RULES, not rules.fault, rules.fault or rules.file.short, "as on disk")
+        silent = now - self._pipeline.journal_answered
+        yield check(
+            CheckCode.JOURNAL_ANSWERS,
+            silent <= JOURNAL_LIMIT_SECONDS,
+            round(silent, 1),
+            f"<= {JOURNAL_LIMIT_SECONDS:g} s",
+        )
         yield from self._records()
         if self._files is not None:
             for code, ok, value, wanted in self._files.found():

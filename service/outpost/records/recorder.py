@@ -322,7 +322,7 @@ class Recorder(threading.Thread):
                 written.append(record)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 self._refused[record.study_uid, record.revision] = record.change
-                log.error("Postgres refuses journal row %d: %s", record.row, _sentence(error))  # noqa: TRY400 - the traceback would show the row
+                log.error("Postgres refuses journal row %d: %s", record.row, sentence(error))  # noqa: TRY400 - the traceback would show the row
         return written
 
     def _upsert_refused(self, connection: psycopg.Connection, counts: Sequence[RefusedDay]) -> None:
@@ -344,26 +344,11 @@ class Recorder(threading.Thread):
                 self._refused_counts.discard(key)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 self._refused_counts.add(key)
-                log.error("Postgres refuses a count of refused images of %s: %s", key[0], _sentence(error))  # noqa: TRY400 - the traceback would show the row
+                log.error("Postgres refuses a count of refused images of %s: %s", key[0], sentence(error))  # noqa: TRY400 - the traceback would show the row
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                host=self._settings.host,
-                port=self._settings.port,
-                dbname=self._settings.database,
-                user=self._settings.user,
-                password=self._settings.password.get_secret_value(),
-                sslmode=self._settings.sslmode,
-                sslrootcert=self._settings.authorities,
-                application_name="outpost-recorder",
-                connect_timeout=5,
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                tcp_user_timeout=20000,
-                autocommit=True,  # transactions are opened where they are needed, none is left idle
-            )
+            self._connection = connect(self._settings, "outpost-recorder")
         return self._connection
 
     def _disconnect(self) -> None:
@@ -387,7 +372,7 @@ class Recorder(threading.Thread):
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
-        self._last_error = _sentence(error)
+        self._last_error = sentence(error)
         if self._failing_since is None:
             self._failing_since = utc_now()
             log.warning("cannot ship records, they wait in the journal: %s", self._last_error)
@@ -396,11 +381,31 @@ class Recorder(threading.Thread):
         return float(min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(self._failures - 1, 16)))
 
 
+def connect(settings: Records, name: str) -> psycopg.Connection:
+    """A connection to the region's Postgres, called `name` there. Raises psycopg.Error."""
+    return psycopg.connect(
+        host=settings.host,
+        port=settings.port,
+        dbname=settings.database,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+        sslmode=settings.sslmode,
+        sslrootcert=settings.authorities,
+        application_name=name,
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20000,
+        autocommit=True,  # transactions are opened where they are needed, none is left idle
+    )
+
+
 # Classes of SQLSTATE in which the server speaks of the connection or of itself (PostgreSQL, appendix A).
 _OF_THE_CONNECTION = ("08", "28", "3D", "53", "57")
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """One line without row values. PostgreSQL's texts quote them, also the first line of some (22007: "invalid input
     syntax ... "), so only those of the connection are written: no row was there yet.
     """
