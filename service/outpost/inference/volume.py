@@ -23,6 +23,7 @@ from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.completeness import hold_if_more_may_come, require_whole_volume
 from outpost.inference.context import StudyContext
 from outpost.inference.copying import read_copied
+from outpost.inference.extent import require_volume
 from outpost.inference.golden import dice, read_golden, write_golden
 from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
@@ -102,6 +103,7 @@ class VolumeSegmentation:
         except InputRejected as rejection:
             hold_if_more_may_come(rejection, study, context)
             raise
+        require_volume(stack.shape, stack.spacing_mm)
         partial = require_whole_volume(stack, study, context, self._manifest.incomplete)
         grid = Grid(stack.affine)
         copied = read_copied(stack.images[0], context.character_set)
