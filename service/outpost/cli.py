@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     from outpost.drift import cli as drift_cli
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
+    from outpost.inference import ladder_cli
     from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
     from outpost.quarantine import studies_cli
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     filter_cli.add_parsers(commands)
     studies_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
+    ladder_cli.add_parsers(commands)
     drift_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
     platform_cli.add_parsers(commands)

@@ -47,8 +47,8 @@ HANGS_ALLOWED = 4
 DEATHS_TOGETHER = 2
 # The fact that names the study that is computed alone: a death of the service then has no other cause.
 ALONE = "alone"
-# A device that fails again and again on one study: the study may be what it fails on.
-DEVICE_FAILURES_ALLOWED = 5
+# A device that fails again and again on one study, and computes the golden case between: the study is what it fails on.
+DEVICE_FAILURES_ALLOWED = 3
 
 _WAIT_SECONDS = 0.25
 # The golden case may take this share of a lane's time while studies wait, and that while none does.

@@ -28,6 +28,7 @@ from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
 from outpost.inference import InferenceResult, InferenceWorker
 from outpost.inference.gate import Gate
+from outpost.inference.ladder_status import reset, status_of
 from outpost.inference.plan import Plan, make_plan
 from outpost.inference.rung import Rung
 from outpost.inference.state import Golden, LaneState
@@ -172,6 +173,14 @@ class Pipeline:
     def stall_seconds(self) -> float:
         """How long a study or golden case may be in work before it counts as not getting on."""
         return _STALL_FIRST_SECONDS + _STALL_FACTOR * max(self.golden_fastest or 0.0, self._typical or 0.0)
+
+    def ladder_status(self) -> dict[str, Any]:
+        """As `status_of`, of the ladder in use."""
+        return status_of(self.ladder)
+
+    def reset_ladder(self, who: str) -> dict[str, Any]:
+        """Forget which rungs failed; returns as `outpost.inference.ladder_status.reset`."""
+        return reset(self.ladder, self._journal, who)
 
     def _goldens(self) -> list[Golden]:
         """Of the lanes that have one; cheaper than `lanes`, which asks the kernel about every process."""

@@ -184,6 +184,7 @@ def serve(config: Config, config_file: Path) -> int:
             metrics,
             keeper,
             doors,
+            pipeline,
         )
         # Access logs would carry study UIDs in paths.
         http = uvicorn.Server(_http_config(app, config))
