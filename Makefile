@@ -105,7 +105,7 @@ bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofli
 	@.venv-bench/bin/python benchmarks/throughput.py $(ARGS)
 
 .PHONY: bench-faults
-bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost and six peers; as root
+bench-faults: .venv-bench/setup.stamp ## the fault matrix: ten faults, Outpost and six peers; as root
 	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)
 
 .PHONY: release
