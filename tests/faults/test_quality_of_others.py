@@ -43,6 +43,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwitchableServ
         inference={"workers": 1, "timeout_seconds": 60, "memory_mib": MEMORY_MIB},
         storage={"root": str(root / "service" / "brain"), "keep_delivered_hours": 0},
     )
+    service.http.timeout = 180
     service.start().wait_ready()
     yield service
     service.stop()

@@ -18,6 +18,7 @@ from outpost.drift.book import Value
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
+from outpost.inference import progress
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.completeness import hold_if_more_may_come, require_whole_volume
@@ -110,6 +111,7 @@ class VolumeSegmentation:
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
+        progress.beat(volume.values.nbytes / (1 << 20))  # judging its pixels takes the longer, the more there are
         spacing = tuple(stack.spacing_mm[axis] for axis in view.axes)
         turned = view.apply(volume.values)
         judged = _judged(volume, turned, spacing, view, images[0], pixels) if pixels is not None else ()
