@@ -40,7 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwitchableServ
     service = SwitchableService(
         root / "service",
         [("PACS", pacs.port)],
-        inference={"workers": 1, "timeout_seconds": 60, "memory_mib": MEMORY_MIB},
+        inference={"workers": 1, "timeout_seconds": 300, "memory_mib": MEMORY_MIB},
         storage={"root": str(root / "service" / "brain"), "keep_delivered_hours": 0},
     )
     service.http.timeout = 180
@@ -315,16 +315,16 @@ def progress(service: SwitchableService) -> Any:
     return next(check["value"] for check in checks if check["code"] == "INFERENCE_PROGRESS")
 
 
-@pytest.mark.parametrize("kind", ["hang", "burn"])
+@pytest.mark.parametrize("kind", ["hang", pytest.param("burn", marks=EVERY)])
 def test_a_study_that_hangs_is_ended_by_what_is_usual_and_not_by_the_time_limit(
     service: SwitchableService, kind: str
 ) -> None:
-    """The limit is 60 s here; asleep it takes about 10 s a try, with a busy processor about 20 s of its time."""
+    """The limit is 300 s; asleep it takes about 10 s, with a busy processor about 20 s of processor time."""
     service.fault(kind, once=True)
     uid = service.send_study()
     service.wait_state(uid, "inferring")
     began = time.monotonic()
-    row = service.wait_outcome(uid, seconds=100)
+    row = service.wait_outcome(uid, seconds=280)
     assert (row["outcome"], row["rung"], row["attempts"]) == ("delivered", "full", 2)
     assert "WORKER_HUNG" in service.log
     if kind == "hang":

@@ -235,7 +235,7 @@ class _Desk:
         assert self._predictor is not None
         if (rung.size, rung.batch) in self._proven:
             return
-        progress.step("golden")
+        progress.step("golden", scale=5)  # an engine may make itself ready for this size first
         verdict = self._predictor.golden(rung)
         if not verdict.ok:
             raise InferenceFailed(
