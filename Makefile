@@ -135,8 +135,12 @@ bench-setup: .venv-bench/setup.stamp ## install the benchmarks' peers into .venv
 bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofline and peers; on a quiet machine
 	@.venv-bench/bin/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: bad-studies
+bad-studies: ## every kind of bad study in the running service, each followed by an ordinary one at full
+	EVERY_BAD_STUDY=1 pytest -q tests/faults/test_quality_of_others.py
+
 .PHONY: bench-faults
-bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost and six peers; as root
+bench-faults: .venv-bench/setup.stamp ## the fault matrix: ten faults, Outpost and six peers; as root
 	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)
 
 .PHONY: release

@@ -15,6 +15,7 @@ class EventCode(StrEnum):
     RECEIVE_ONLY_ENDED = "RECEIVE_ONLY_ENDED"  # the golden case passes again
     LADDER_DOWN = "LADDER_DOWN"  # a rung failed, a lower one is used
     LADDER_UP = "LADDER_UP"  # a rung that had failed works again
+    LADDER_RESET = "LADDER_RESET"  # an administrator had forgotten which rungs failed
     ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
     WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
     FILTER_RULES_CHANGED = (

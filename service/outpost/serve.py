@@ -234,6 +234,7 @@ def _serve(config: Config, config_file: Path) -> int:
             metrics,
             keeper,
             doors,
+            pipeline,
         )
         http = _http_server(app, config, doors, most)
         metrics.follow_connections(

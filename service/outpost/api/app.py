@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from outpost import __version__
 from outpost.api.dicomweb import add_dicomweb
 from outpost.api.drift import add_drift
+from outpost.api.ladder import add_ladder
 from outpost.api.limits import tell_limits
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
@@ -24,6 +25,7 @@ from outpost.health.verdict import Health, Verdict
 from outpost.intake.assembly import Assembly
 from outpost.intake.doors import Doors
 from outpost.intake.spool import Spool
+from outpost.pipeline import Pipeline
 from outpost.quarantine.desk import Desk
 from outpost.records.journal import Journal
 from outpost.records.questions import Questions
@@ -46,6 +48,7 @@ def create_app(
     metrics: Metrics,
     keeper: Keeper | None = None,
     doors: Doors | None = None,
+    pipeline: Pipeline | None = None,
 ) -> FastAPI:
     """The HTTP application of one running service. `model` is the name of its bundle; `doors` counts refusals."""
     # FastAPI's own /docs loads its scripts from a CDN, which a hospital's network does not reach.
@@ -60,6 +63,8 @@ def create_app(
     add_dicomweb(app, config, spool, assembly, send, doors or Doors())
     add_quarantine(app, Desk(asking, spool, assembly, config.quarantine), read, admin)
     add_drift(app, config, keeper, read, admin)
+    if pipeline is not None:
+        add_ladder(app, pipeline, read, admin)
 
     @app.get("/metrics", tags=["health"], response_class=Response, dependencies=read)
     def prometheus() -> Response:

@@ -93,6 +93,16 @@ class _Journalled(Collector):
         )
         present.add_metric([rung.name, rung.engine, rung.precision, rung.device], 1.0)
         yield present
+        by_class = GaugeMetricFamily(
+            "outpost_rung_steps_down",
+            "Rungs below the full one at which inputs of a class of shapes begin, the worst of the class;"
+            " -1 where no rung is left",
+            labels=["shapes"],
+        )
+        places = {known.name: place for place, known in enumerate(self._pipeline.ladder.rungs)}
+        for name, lowest in self._pipeline.ladder.by_class().items():
+            by_class.add_metric([name], places.get(lowest.name, -1) if lowest is not None else -1)
+        yield by_class
         failures = CounterMetricFamily(
             "outpost_inference_failures", "Failures of studies and golden cases, by cause", labels=["cause"]
         )

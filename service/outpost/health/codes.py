@@ -120,7 +120,7 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.INFERENCE_PROGRESS: CheckKind(
         "No study and no golden case has been in work for much longer than they usually take.",
-        "Wait for inference.timeout_seconds: the process is then replaced. If it repeats, look at the study.",
+        "Wait a minute: a process that hangs is replaced, one that works goes on. If it repeats, look at the study.",
     ),
     CheckCode.RECEIVE_ONLY: CheckKind(
         "The service computes; it has not fallen back to receiving only.",

@@ -36,6 +36,8 @@ class Plan:
         fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
         room_to_measure: whether this system's memory lets engines be measured beside a worker.
         keep_memory: whether it holds all workers at once with what each keeps between studies.
+        study_mib: what one worker may hold while it reads a study, so that the others keep theirs; 0 is without bound.
+        name: of bundle, version and host, by which what is learnt is kept.
     """
 
     bundle: Bundle | None
@@ -43,6 +45,8 @@ class Plan:
     fresh: bool
     room_to_measure: bool = True
     keep_memory: bool = False
+    study_mib: int = 0
+    name: str = ""
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -77,18 +81,21 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     workers = _workers(config, need, manifest.resources.vram_mib if device != "cpu" else 0, journal)
     limit = _limit_mib(config)
     room = limit is None or limit >= needed_mib(max(workers, 2), need)
+    name = f"{bundle.name} {bundle.version} on {_host(config)}"
     return Plan(
         bundle,
         Ladder(
             build_rungs(choice.engine, choice.precision, device, workers, offers),
             sizes,
             journal,
-            f"{bundle.name} {bundle.version} on {_host(config)}",
+            name,
             settings.ladder.climb_after_seconds,
         ),
         fresh,
         room,
         keep_memory=limit is None or limit >= needed_mib(workers, need),
+        study_mib=max(need, limit - PARENT_MIB - (workers - 1) * need) if limit is not None else 0,
+        name=name,
     )
 
 

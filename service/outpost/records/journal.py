@@ -19,7 +19,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -1416,18 +1416,20 @@ class Journal:
             )
 
     def known_failures(self, bundle: str, device: str) -> list[KnownFailure]:
-        """Rungs that failed with this bundle on this device."""
-        rows = self._rows("SELECT * FROM ladder WHERE bundle = ? AND device = ?", (bundle, device))
-        return [
-            KnownFailure(
-                rung=r["rung"],
-                shape=tuple(int(size) for size in r["shape"].split("x") if size),
-                cause=r["cause"],
-                failures=r["failures"],
-                failed_at=datetime.fromisoformat(r["failed_at"]),
-            )
-            for r in rows
-        ]
+        """Rungs that failed with this bundle on this device; a row that makes no sense is left out."""
+        found = []
+        for r in self._rows("SELECT * FROM ladder WHERE bundle = ? AND device = ?", (bundle, device)):
+            with suppress(ValueError, TypeError, AttributeError):
+                found.append(
+                    KnownFailure(
+                        rung=str(r["rung"]),
+                        shape=tuple(int(size) for size in r["shape"].split("x") if size),
+                        cause=str(r["cause"]),
+                        failures=max(1, int(r["failures"])),
+                        failed_at=datetime.fromisoformat(r["failed_at"]).astimezone(UTC),
+                    )
+                )
+        return found
 
     def remember_failure(self, bundle: str, device: str, shape: Sequence[int], rung: str, cause: str) -> None:
         """A rung failed for a shape; an empty shape means whatever the input."""
