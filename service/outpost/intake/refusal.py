@@ -12,6 +12,7 @@ class Refusal(enum.Enum):
     """
 
     NOT_DICOM = (0xC000, "the bytes cannot be read as DICOM")
+    TOO_COMPLEX = (0xC003, "the data set has more elements or items than images have")
     UID_MISSING = (0xA900, "a study, series, class or instance UID is missing")
     UID_UNSAFE = (0xA900, "a UID is not digits and dots of at most 64")
     UID_MISMATCH = (0xA900, "the UID announced is not the one in the data set")

@@ -27,9 +27,10 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from outpost.config import Intake
 from outpost.delivery.scu import PUSH_MODEL
+from outpost.dicom.classes import may_be_an_image
 from outpost.intake.assembly import Assembly
 from outpost.intake.doors import Doors, Turned, What
-from outpost.intake.negotiation import VERIFICATION, is_storage, may_be_an_image, name_of, supported
+from outpost.intake.negotiation import VERIFICATION, is_storage, name_of, supported
 from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB

@@ -183,7 +183,7 @@ class Spool:
             digest=digest,
             bytes=path.stat().st_size,
             source=source,
-            role=role_of(path, header, self._model_reads, self._journal.is_result),
+            role=role_of(header, self._model_reads, self._journal.is_result),
             address=address,
         )
 
