@@ -14,6 +14,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
+from outpost.intake.poison import LONGEST_WAIT_SECONDS
+from outpost.intake.refusal import Refusal
+
 log = logging.getLogger(__name__)
 
 What = Literal["connection", "association", "context", "instance", "request"]
@@ -21,6 +24,9 @@ What = Literal["connection", "association", "context", "instance", "request"]
 # Of one sender and one reason, one event in this time; of all together so many: somebody's retries fill no journal.
 _EVENT_SECONDS: Final = 3600.0
 _MOST_EVENTS: Final = 200
+
+# Of instances, what a person has to stop at the sender.
+_ALSO_EVENTS: Final = frozenset({Refusal.TOO_COMPLEX.name})
 
 
 class Turned(StrEnum):
@@ -30,6 +36,7 @@ class Turned(StrEnum):
     CALLING_AE_UNKNOWN = "CALLING_AE_UNKNOWN"
     TOO_MANY_ASSOCIATIONS = "TOO_MANY_ASSOCIATIONS"
     OUT_OF_SPACE = "OUT_OF_SPACE"
+    BEYOND_BOUNDS = "BEYOND_BOUNDS"
     NOT_NEGOTIATED = "NOT_NEGOTIATED"
     COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"
     SERVICE_NOT_OFFERED = "SERVICE_NOT_OFFERED"
@@ -46,7 +53,7 @@ class Doors:
     """Counts since the start, and the log lines. Safe to use from any thread."""
 
     def __init__(self, note: Callable[[str], None] | None = None) -> None:
-        """`note` keeps an event, now and then, of associations and contexts that were refused."""
+        """`note` keeps an event, now and then, of associations and contexts that were refused, and of poison."""
         self._note = note
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -66,9 +73,22 @@ class Doors:
             self._counts[what, reason] += 1
         who = f"{sender!r} at {address}" if sender else address
         log.warning("%s of %s refused: %s, %s", what, who or "an unknown peer", reason, words, exc_info=cause)
-        if self._note is not None and what in ("association", "context") and self._is_news(what, reason, who):
+        if what in ("association", "context") or reason in _ALSO_EVENTS:
+            self._tell((what, reason, who), f"{what} of {who}: {reason}, {words}")
+
+    def slowed(self, reason: str, sender: str, address: str, seconds: float) -> None:
+        """Note that a sender is kept waiting, as it sends again and again what is refused for this reason."""
+        who = f"{sender!r} at {address}" if sender else address
+        log.warning("%s repeats what is refused (%s): it waits %.1f s for the answer", who, reason, seconds)
+        self._tell(
+            ("slowed", reason, who),
+            f"{who} repeats what is refused ({reason}): it waits up to {LONGEST_WAIT_SECONDS:g} s for each answer",
+        )
+
+    def _tell(self, what: tuple[str, ...], words: str) -> None:
+        if self._note is not None and self._is_news(*what):
             try:
-                self._note(f"{what} of {who}: {reason}, {words}")
+                self._note(words)
             except sqlite3.Error:  # the disk is full, perhaps: the line and the count are there
                 log.warning("a refusal could not be noted in the journal")
 

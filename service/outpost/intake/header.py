@@ -59,6 +59,7 @@ WANTED = {
     0x00620002: {0x00620007: {0x00240202: "algorithm"}},  # Segment Sequence: who made the segmentation
 }
 _META_SYNTAX = 0x0010
+_UNDEFINED = b"\xff\xff\xff\xff"
 # VRs a UID or a word may bear, as writers have it; of any other it is none.
 _TEXT = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UN UR UT".split()) | {""}
 
@@ -122,6 +123,19 @@ def _examined(path: Path, *, digested: bool) -> tuple[str, Walked, str]:
 def digest_of(path: Path) -> str:
     """The digest alone, as `examine` has it, also of a file without the UIDs. Raises `InstanceRefused`."""
     return _examined(path, digested=True)[2]
+
+
+def known_of(path: Path) -> tuple[str, str, bool]:
+    """Class and instance UID as a data set names them, empty where it does not, and whether its pixels have no length,
+    as only those in fragments have (PS3.5 A.4). Raises `InstanceRefused` where it cannot be walked.
+    """
+    syntax, found, _ = _examined(path, digested=False)
+    uids = [uid if is_uid(uid) else "" for uid in (_word(found, "sop_class"), _word(found, "sop_uid"))]
+    if not found.pixels or syntax == DEFLATED:
+        return uids[0], uids[1], False
+    with path.open("rb", buffering=0) as file:
+        head = Plain(file.fileno()).window(found.end, 12)
+    return uids[0], uids[1], head[4:8] == _UNDEFINED or (not found.implicit and head[8:] == _UNDEFINED)
 
 
 def _walked(descriptor: int, *, digested: bool) -> tuple[str, Walked, str]:

@@ -30,7 +30,8 @@ class InstanceRefused(Exception):
     """One instance was not taken. The text is the refusal's own: it never holds values from the data set.
 
     `sop_class` and `sop_uid` are what is known of it, for the sender alone; empty where it is not known or no UID.
-    `kept`: its bytes are in quarantine.
+    `kept`: its bytes are in quarantine. `repeated`: they are there since the same sender sent them before. `wait`: so
+    many seconds its sender should wait for the answer (`outpost.intake.poison`).
     """
 
     def __init__(self, refusal: Refusal, sop_class: str = "", sop_uid: str = "", comment: str = "") -> None:
@@ -39,4 +40,5 @@ class InstanceRefused(Exception):
         super().__init__(f"{refusal.name}: {self.comment}")
         self.refusal = refusal
         self.sop_class, self.sop_uid = sop_class, sop_uid
-        self.kept = False
+        self.kept = self.repeated = False
+        self.wait = 0.0
