@@ -72,12 +72,15 @@ class BoundedDimse(DIMSEServiceProvider):
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of a PDU. Never raises: what is wrong ends the association."""
         try:
-            for context_id, data in primitive.presentation_data_value_list:
-                self._require_order(data)
-                # One by one: pynetdicom drops what follows the end of a message in the same PDU.
-                one = P_DATA()
-                one.presentation_data_value_list = [(context_id, data)]
-                self._take(one)
+            fragments = primitive.presentation_data_value_list
+            for fragment in fragments:
+                self._require_order(fragment[1])
+                if (
+                    len(fragments) > 1
+                ):  # one by one: pynetdicom drops what follows the end of a message in the same PDU
+                    primitive = P_DATA()
+                    primitive.presentation_data_value_list = [fragment]
+                self._take(primitive)
         except BeyondBounds as bound:
             self.refused("", str(bound))
             self.dul.event_queue.put("Evt19")  # pynetdicom's name for a PDU that is none
