@@ -74,6 +74,16 @@ _REFUSED: Final[dict[str, Reason]] = {
         "Пришедшие байты не читаются как DICOM.",
         "Отправьте снимок ещё раз; если не помогло, выгрузите его из архива: он повреждён там или в пути.",
     ),
+    Refusal.TOO_COMPLEX.name: Reason(
+        "The object has more elements, items of sequences, levels, fragments or bytes in front of its pixels than any "
+        "image has; opening it would cost the service its memory. The event names the sender and the bound.",
+        "Look at what the sender makes (a broken export, a converter in a loop); nothing of it is computed. A sender "
+        "that repeats it is answered ever more slowly until it stops.",
+        "В объекте больше элементов, вложенных записей, уровней, фрагментов или байтов перед пикселями, чем бывает в "
+        "снимках; его разбор отнял бы у службы память. Отправитель и превышенный предел названы в событии.",
+        "Посмотрите, что выдаёт отправитель (сломанная выгрузка, зациклившийся конвертер); такой объект не считается. "
+        "Отправителю, который его повторяет, служба отвечает всё медленнее, пока он не перестанет.",
+    ),
     Refusal.UID_MISSING.name: Reason(
         "The image lacks the UID of its study, series or class, or its own.",
         "Have the sender fill the UIDs; an image without them belongs to no study.",

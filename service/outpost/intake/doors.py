@@ -14,6 +14,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
+from outpost.intake.poison import LONGEST_WAIT_SECONDS
+from outpost.intake.refusal import Refusal
+
 log = logging.getLogger(__name__)
 
 What = Literal["connection", "association", "context", "instance", "request"]
@@ -28,6 +31,9 @@ _MOST_LINES: Final = 300
 
 
 _OF_LIMITS: Final = frozenset({"TOO_MANY_CONNECTIONS", "TOO_MANY_REQUESTS", "TOO_SLOW", "REQUEST_LATE"})
+
+# Of instances, what a person has to stop at the sender.
+_ALSO_EVENTS: Final = frozenset({Refusal.TOO_COMPLEX.name})
 
 
 class Turned(StrEnum):
@@ -46,6 +52,7 @@ class Turned(StrEnum):
     GAVE_WAY = "GAVE_WAY"
     TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
     OUT_OF_SPACE = "OUT_OF_SPACE"
+    BEYOND_BOUNDS = "BEYOND_BOUNDS"
     NOT_NEGOTIATED = "NOT_NEGOTIATED"
     COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"
     SERVICE_NOT_OFFERED = "SERVICE_NOT_OFFERED"
@@ -62,7 +69,7 @@ class Doors:
     """Counts since the start, and the log lines. Safe to use from any thread."""
 
     def __init__(self, note: Callable[[str], None] | None = None) -> None:
-        """`note` keeps an event, now and then, of associations and contexts that were refused."""
+        """`note` keeps an event, now and then, of associations and contexts that were refused, and of poison."""
         self._note = note
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -101,10 +108,32 @@ class Doors:
                 more,
                 exc_info=cause,
             )
-        told = what in ("association", "context") or reason in _OF_LIMITS
-        if self._note is not None and told and self._is_news(what, reason, who):
+        if what in ("association", "context") or reason in _OF_LIMITS or reason in _ALSO_EVENTS:
+            self._tell((what, reason, who), f"{what} of {who}: {reason}, {words}")
+
+    def slowed(self, reason: str, sender: str, address: str, seconds: float) -> None:
+        """Note that a sender is kept waiting, as it sends again and again what is refused for this reason."""
+        who = f"{sender!r} at {address}" if sender else address
+        with self._lock:
+            unsaid = self._to_say("slowed", reason, who)
+        if unsaid is not None:
+            more = f" ({unsaid} more like it since the last line)" if unsaid else ""
+            log.warning(
+                "%s repeats what is refused (%s): it waits %.1f s for the answer%s",
+                who,
+                reason,
+                seconds,
+                more,
+            )
+        self._tell(
+            ("slowed", reason, who),
+            f"{who} repeats what is refused ({reason}): it waits up to {LONGEST_WAIT_SECONDS:g} s for each answer",
+        )
+
+    def _tell(self, what: tuple[str, ...], words: str) -> None:
+        if self._note is not None and self._is_news(*what):
             try:
-                self._note(f"{what} of {who}: {reason}, {words}")
+                self._note(words)
             except sqlite3.Error:  # the disk is full, perhaps: the line and the count are there
                 log.warning("a refusal could not be noted in the journal")
 

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
@@ -28,16 +28,18 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from outpost.config import Intake
 from outpost.delivery.scu import PUSH_MODEL
+from outpost.dicom.classes import may_be_an_image
 from outpost.intake.assembly import Assembly
 from outpost.intake.doors import Doors, Turned, What
 from outpost.intake.guests import WORDS, Guest, Guests, Places, Why, calling_title, rejection, whole_request
-from outpost.intake.negotiation import VERIFICATION, is_storage, may_be_an_image, name_of, supported
+from outpost.intake.negotiation import VERIFICATION, is_storage, name_of, supported
 from outpost.intake.prompt import PromptRequestHandler
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.room import MIB
 from outpost.intake.spool import Spool
 from outpost.intake.transfer import Transfer
 from outpost.lobby import BACKLOG, Lobby, Room
+from outpost.records.counts import clean_sender
 from outpost.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -128,14 +130,14 @@ class _Storing(Association):
 
     def _serve(self, msg: Any, context_id: int) -> None:
         context = self._accepted_cx.get(context_id)
-        if context is None or not is_storage(str(context.abstract_syntax)) or not msg.is_valid_request:
+        if context is None or not msg.is_valid_request or _is_for_pynetdicom(msg, context):
             super()._serve_request(msg, context_id)
             return
         if self._sent_release:
             return
         self._is_paused = True
         try:
-            if isinstance(msg, C_STORE):
+            if isinstance(msg, C_STORE) and is_storage(str(context.abstract_syntax)):
                 StorageServiceClass(self).SCP(msg, context)
             else:
                 answer = type(msg)()
@@ -149,7 +151,27 @@ class _Storing(Association):
         self._is_paused = False
 
 
+def _is_for_pynetdicom(msg: Any, context: PresentationContext) -> bool:
+    """Whether it is a service that pynetdicom has and we offer; of any other it would parse what came with it."""
+    if isinstance(msg, C_ECHO):
+        return context.abstract_syntax == VERIFICATION
+    return isinstance(msg, N_EVENT_REPORT) and context.abstract_syntax == PUSH_MODEL
+
+
 class _Handler(PromptRequestHandler):
+    def _refused(self, association: Association) -> Callable[[str, str], None]:
+        server, known = self.server, weakref.ref(association)
+        assert isinstance(server, _Server)
+
+        def note(title: str, words: str) -> None:
+            opened = known()
+            request = opened.requestor.primitive if opened is not None else None
+            named = str(request.calling_ae_title) if request is not None else title
+            address = _address(opened) if opened is not None else ""
+            server.doors.turned_away("association", Turned.BEYOND_BOUNDS, words, clean_sender(named), address)
+
+        return note
+
     def _create_association(self) -> Association:
         association = super()._create_association()
         association.__class__ = _Storing  # made by super(), which offers no other way
@@ -266,6 +288,7 @@ class StorageScp:
 
         Whoever hangs in the middle of a PDU is cut after a moment.
         """
+        self._spool.poison.close()
         self._lobby.stop()
         self._server.shutdown()
         for association in self._server.active_associations:
@@ -460,6 +483,10 @@ class StorageScp:
             if self._spool.may_be_image(sop_class):
                 sender.transfer.refused(str(request.AffectedSOPInstanceUID), refused.refusal)
             self._turn_away("instance", refused.refusal.name, refused.comment, event.assoc, refused.__cause__)
+            if refused.wait:
+                title = str(event.assoc.requestor.ae_title)
+                self._doors.slowed(refused.refusal.name, title, _address(event.assoc), refused.wait)
+                self._spool.poison.hold(refused.wait)
             return _answer_to(refused, str(request.AffectedSOPClassUID))
         except Exception as error:
             self._turn_away("instance", Refusal.INTERNAL.name, Refusal.INTERNAL.comment, event.assoc, error)
@@ -506,7 +533,7 @@ def _storage_refused(association: Association) -> list[str]:
 
 
 # What may be wrong with an object that is no image, and no reason to hold up the images behind it.
-_OF_NO_STUDY = (Refusal.NOT_DICOM, Refusal.UID_MISSING, Refusal.UID_UNSAFE)
+_OF_NO_STUDY = (Refusal.NOT_DICOM, Refusal.TOO_COMPLEX, Refusal.UID_MISSING, Refusal.UID_UNSAFE)
 
 
 def _answer_to(refused: InstanceRefused, announced_class: str) -> Dataset:
@@ -554,5 +581,8 @@ def _receive_into(spool: Spool) -> None:
     not be linked into the spool.
     """
     _config.STORE_RECV_CHUNKED_DATASET = True
+    _config.LOG_HANDLER_LEVEL = (
+        "none"  # those write out each request before its bounds are looked at; nobody reads it
+    )
     # Replacing the one name it looks up there leaves everyone else's temporary files where they are.
     dimse_messages.__dict__["NamedTemporaryFile"] = functools.partial(NamedTemporaryFile, dir=spool.incoming)

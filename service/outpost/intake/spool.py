@@ -31,6 +31,7 @@ from outpost.heal.found import put_aside as put_aside_damaged
 from outpost.heal.marks import mark_computed
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
+from outpost.intake.poison import Poison
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.role import reads, role_of
 from outpost.intake.room import MIB, Room, disk_of
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 # Longer than any association may be idle: by then whoever wrote to a file is gone.
 _ABANDONED_SECONDS = 600.0
+_ANY_REVISION = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Spool:
         self.incoming = self.studies / ".incoming"
         self.quarantine = root / "quarantine"
         self._journal = journal
+        self.poison = Poison()
         self.room = Room(root, reserve_mib, used_percent)
         self._lock = threading.Lock()  # between looking an instance up and having it journalled
         for folder in (self.incoming, self.quarantine):
@@ -168,11 +171,26 @@ class Spool:
         """A file whose bytes are on the disk and which says what it is. Raises `InstanceRefused`, or anything."""
         if self.below_reserve():
             raise InstanceRefused(Refusal.OUT_OF_SPACE)
-        header, digest = examine(path)
+        header, digest = self._walked(path, source, address)
         if announced_uid is not None and announced_uid != header.sop_uid:
             raise InstanceRefused(Refusal.UID_MISMATCH, header.sop_class, header.sop_uid)
         sync_file(path)
         return _Ready(number, path, header, self._instance(path, header, digest, source, address))
+
+    def _walked(self, path: Path, source: str, address: str) -> tuple[Header, str]:
+        """`examine`, unless the same sender sent the same before and it was too complex."""
+        if words := self.poison.known(source, address, path):
+            refused = InstanceRefused(Refusal.TOO_COMPLEX, comment=words)
+            refused.kept = refused.repeated = True
+        else:
+            try:
+                return examine(path)
+            except InstanceRefused as error:
+                if error.refusal is not Refusal.TOO_COMPLEX:
+                    raise
+                refused = error
+        refused.wait = self.poison.struck(source, address)
+        raise refused
 
     def _instance(self, path: Path, header: Header, digest: str, source: str, address: str = "") -> Instance:
         return Instance(
@@ -185,7 +203,7 @@ class Spool:
             digest=digest,
             bytes=path.stat().st_size,
             source=source,
-            role=role_of(path, header, self._model_reads, self._journal.is_result),
+            role=role_of(header, self._model_reads, self._journal.is_result),
             address=address,
         )
 
@@ -200,8 +218,11 @@ class Spool:
         else:
             refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
             refused.__cause__ = error
-        if refused.refusal is not Refusal.OUT_OF_SPACE:
-            refused.kept = self._put_aside_if_possible(path, refused.refusal, source, address)
+        if refused.refusal is not Refusal.OUT_OF_SPACE and not refused.repeated:
+            kept = self._put_aside_if_possible(path, refused.refusal, source, address)
+            refused.kept = kept is not None
+            if kept is not None and refused.refusal is Refusal.TOO_COMPLEX:
+                self.poison.remember(source, address, path, refused.comment, kept)
         return refused
 
     def _admit(
@@ -326,16 +347,17 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
-    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str) -> bool:
+    def _put_aside_if_possible(
+        self, arrived: Path, refusal: Refusal, source: str, address: str
+    ) -> Path | None:
         try:
-            self.put_aside(arrived, refusal, source, address)
+            return self.put_aside(arrived, refusal, source, address)
         except (OSError, sqlite3.Error):
             log.exception("refused bytes (%s) could not be kept", refusal.name)
-            return False
-        return True
+            return None
 
-    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
-        """Keep refused bytes where a person can look at them."""
+    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> Path:
+        """Keep refused bytes where a person can look at them; returns where."""
         folder = self.quarantine / refusal.name
         folder.mkdir(exist_ok=True)
         kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}.dcm"
@@ -344,6 +366,7 @@ class Spool:
         sync_folder(folder)
         size = kept.stat().st_size
         self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), size, source, address)
+        return kept
 
     # --- files of a study ---
 
@@ -473,6 +496,13 @@ class Spool:
 
     # --- after a restart ---
 
+    def _sender_of(self, study_uid: str) -> tuple[str, str]:
+        """AE title and address of whoever sent what the journal has of a study."""
+        for instance in reversed(self._journal.instances(study_uid, _ANY_REVISION)):
+            if instance.source and instance.source != "reconciled":
+                return instance.source, instance.address
+        return "reconciled", ""
+
     def reconcile(self) -> int:
         """Bring files and journal together after a crash; returns the number of instances adopted.
 
@@ -496,8 +526,11 @@ class Spool:
                 self._journal.add(instance)
                 adopted += 1
             except InstanceRefused as refused:
-                self.put_aside(path, refused.refusal, "reconciled")
+                source, address = self._sender_of(path.parent.name)
+                self.put_aside(path, refused.refusal, source, address)
                 path.unlink()
+                who = f"{source} at {address}" if address else source
+                log.warning("instance of %s refused: %s, %s", who, refused.refusal.name, refused.comment)
             except OSError as error:  # a sector that the disk cannot read, a folder by the name of a file
                 move = not isinstance(error, PermissionError)
                 put_aside_damaged(
