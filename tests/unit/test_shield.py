@@ -11,8 +11,11 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
+from prometheus_client import generate_latest
 
+from outpost.api.metrics import Metrics
 from outpost.config import Intake, Sender, Token
+from outpost.intake.doors import OTHERS, Doors, Turned
 from outpost.web.shield import shield
 from outpost.web.tokens import Denied, Guard, digest
 
@@ -175,3 +178,23 @@ def test_where_a_sender_may_come_from(sender: str, address: str, wanted: bool) -
 def test_a_sender_of_whom_no_address_is_known_may_come_from_anywhere() -> None:
     assert Intake(senders=(Sender(ae_title="CT1", character_set="cp1251"),)).may_come_from("CT1", "10.0.0.1")
     assert Intake().may_come_from("CT1", "")
+
+
+def test_refused_callers_are_counted_one_by_one_and_no_flood_of_names_takes_memory() -> None:
+    doors = Doors()
+    for _ in range(3):
+        doors.turned_away("association", Turned.CALLED_AE_UNKNOWN, "whom it calls", "CT1", "10.0.0.1")
+    doors.turned_away("association", Turned.CALLING_AE_UNKNOWN, "who it is", 'A\nB"', "10.0.0.2")
+    for number in range(500):
+        doors.turned_away("association", Turned.CALLING_AE_UNKNOWN, "who it is", f"X{number}", "10.0.0.3")
+    counted = doors.of_callers()
+    assert counted["CT1", "10.0.0.1", "CALLED_AE_UNKNOWN"] == 3
+    assert counted['A?B"', "10.0.0.2", "CALLING_AE_UNKNOWN"] == 1
+    assert counted[OTHERS, "", "CALLING_AE_UNKNOWN"] == 500 - 198
+    assert len(counted) == 201
+    told = Metrics()
+    told.follow_doors(doors)
+    assert (
+        'outpost_associations_refused_total{address="10.0.0.1",calling_ae_title="CT1",reason="CALLED_AE_UNKNOWN"} 3.0'
+        in generate_latest(told.registry).decode()
+    )

@@ -193,6 +193,14 @@ class _Refusing(Collector):
         for labels, count in sorted(self._doors.counts().items()):
             refused.add_metric(list(labels), count)
         yield refused
+        callers = CounterMetricFamily(
+            "outpost_associations_refused",
+            "Associations refused, by who called from where and why, since the start; `others` are those beyond 200",
+            labels=["calling_ae_title", "address", "reason"],
+        )
+        for labels, count in sorted(self._doors.of_callers().items()):
+            callers.add_metric(list(labels), count)
+        yield callers
 
 
 class _Guests(Collector):

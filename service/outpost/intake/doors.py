@@ -30,6 +30,9 @@ _MOST_LINES_OF_ONE: Final = 30
 _MOST_LINES: Final = 300
 
 
+# Callers that are counted one by one; those beyond, as who names itself anew each time, are counted together.
+_MOST_CALLERS: Final = 200
+OTHERS: Final = "others"
 _OF_LIMITS: Final = frozenset({"TOO_MANY_CONNECTIONS", "TOO_MANY_REQUESTS", "TOO_SLOW", "REQUEST_LATE"})
 
 # Of instances, what a person has to stop at the sender.
@@ -73,6 +76,7 @@ class Doors:
         self._note = note
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._of_callers: Counter[tuple[str, str, str]] = Counter()
         self._noted: dict[tuple[str, ...], float] = {}
         self._lines: Counter[tuple[str, ...]] = Counter()  # in this minute
         self._unsaid: Counter[tuple[str, ...]] = Counter()
@@ -95,6 +99,8 @@ class Doors:
         who = f"{sender!r} at {address}" if sender else address
         with self._lock:
             self._counts[what, reason] += times
+            if what == "association":
+                self._count_caller(sender, address, reason, times)
             unsaid = self._to_say(what, reason, who)
             unsaid = unsaid + times - 1 if unsaid is not None else None
         if unsaid is not None:
@@ -136,6 +142,17 @@ class Doors:
                 self._note(words)
             except sqlite3.Error:  # the disk is full, perhaps: the line and the count are there
                 log.warning("a refusal could not be noted in the journal")
+
+    def of_callers(self) -> dict[tuple[str, str, str], int]:
+        """Associations refused since the start, by calling AE title, address and reason."""
+        with self._lock:
+            return dict(self._of_callers)
+
+    def _count_caller(self, title: str, address: str, reason: str, times: int) -> None:
+        key = "".join(c if " " <= c <= "~" else "?" for c in title)[:16], address, reason
+        if key not in self._of_callers and len(self._of_callers) >= _MOST_CALLERS:
+            key = OTHERS, "", reason
+        self._of_callers[key] += times
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How often since the start, by what was refused and the reason."""
