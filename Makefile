@@ -156,6 +156,10 @@ molecule: release ## all scenarios
 $(SCENARIOS:%=molecule-%): molecule-%: release
 	lab/scenario $*
 
+.PHONY: test-rotation
+test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
+	lab/rotation
+
 .PHONY: bench-intake bench-decode bench-health bench-filter
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax
