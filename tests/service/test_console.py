@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from pydicom import dcmread
-from running import CANARY, Service, StoreScp, free_port, wait_for
+from running import CANARY, Service, StoreScp, free_port
 
 from outpost.health.russian import RUSSIAN
 

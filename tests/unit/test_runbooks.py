@@ -165,3 +165,11 @@ def test_every_playbook_make_target_and_program_of_a_page_exists(name: str, path
         )
     for program in re.findall(r"^    ((?:lab|service)/[a-z-]+)", page, re.MULTILINE):
         assert (root / program).exists(), program
+
+
+def test_the_security_guide_names_proofs_that_are_there() -> None:
+    page = (DOCS / "security.md").read_text(encoding="utf-8")
+    for test in re.findall(r"`((?:tests|molecule)/[\w/.]+)`", page):
+        assert (DOCS.parent / test).exists(), test
+    for target in re.findall(r"\]\(([^)#]+)", page):
+        assert (DOCS / target).exists(), target
