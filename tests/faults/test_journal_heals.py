@@ -4,6 +4,7 @@ every study has its end, and the archive has one result of each.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -17,11 +18,14 @@ import httpx
 import pytest
 from healing import ENDED, Archive, House, Lived, checked, live, make_bundle, overwrite, pages_of, series
 from killing import Nursery, alive
+from pydicom import dcmread
 from running import answers, wait_for
 
+from outpost.cli import main
 from outpost.delivery.outbox import Outbox
 from outpost.heal.damage import judge
 from outpost.heal.start import heal
+from outpost.heal.steps import KEPT_FOLDERS
 from outpost.intake.spool import Spool
 from outpost.records.journal import Journal
 
@@ -396,3 +400,107 @@ def test_a_rebuild_that_is_killed_at_any_step_goes_on_and_ends_the_same(
         path for path in (house.storage / "journal-damaged").glob("2*") if (path / "journal.sqlite3").exists()
     ]
     assert len(whole) == 1
+
+
+def test_a_study_with_new_images_gets_another_revision_and_not_the_old_uids(
+    lived: tuple[Lived, Archive], tmp_path: Path
+) -> None:
+    made, _ = lived
+    root = tmp_path / "brain"
+    shutil.copytree(made.storage, root)
+    _, files = series(tmp_path / "more", slices=1)
+    image = dcmread(files[0])
+    image.StudyInstanceUID = made.delivered
+    image.save_as(root / "spool" / made.delivered / f"{image.SOPInstanceUID}.dcm")
+    missing(root)
+
+    heal(root, "brain", lambda: None, lambda _: None)
+
+    with closing(Journal(root / "journal.sqlite3", "brain")) as journal:
+        assert [(r.revision, r.state) for r in journal.revisions(made.delivered)] == [
+            (1, "delivered"),
+            (2, "receiving"),
+        ]
+        assert journal.revisions(made.delivered)[1].instances == 6
+        assert journal.replaced_by(journal.revisions(made.delivered)[1]), "its result says what it replaces"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE studies SET received_at = '2026-13-4' WHERE id = 1",
+        "UPDATE studies SET notes = '{[' WHERE id = 1",
+        "UPDATE studies SET study_uid = 'x' WHERE id = 1",
+        "UPDATE studies SET state = 'deliverfd' WHERE id = 1",
+        "UPDATE instances SET revision = 'one' WHERE id = 1",
+        "UPDATE instances SET series_uid = x'00' WHERE id = 1",
+    ],
+)
+def test_a_value_that_no_journal_writes_is_damage(
+    change: str, lived: tuple[Lived, Archive], tmp_path: Path
+) -> None:
+    made, _ = lived
+    root = tmp_path / "brain"
+    shutil.copytree(made.storage, root)
+    with closing(sqlite3.connect(settled(root))) as db:
+        db.execute(change)
+        db.commit()
+
+    found = judge(root)
+    assert found is not None
+    assert found.reason == "CORRUPT"
+    heal(root, "brain", lambda: None, lambda _: None)
+
+    with closing(Journal(root / "journal.sqlite3", "brain")) as journal:
+        states = {row.study_uid: row.state for row in journal.newest()}
+        assert len(states) == 4
+        assert states[made.delivered] == "delivered"
+        assert journal.revisions(made.delivered)[0].instances == 5
+    assert judge(root) is None
+
+
+def test_a_result_cut_off_in_the_outbox_is_computed_again_under_its_uid(
+    house: House, lived: tuple[Lived, Archive]
+) -> None:
+    [result] = house.storage.glob("outbox/[0-9]*/*.dcm")
+    os.truncate(result, result.stat().st_size * 2 // 3)
+
+    house.start()
+    house.wait_ready()
+    house.wait_quiet()
+
+    assert house.archive.results_of(lived[0].waiting) == {result.stem}
+    assert not house.checks()["FILES_WHOLE"]["ok"]
+
+
+def test_the_oldest_of_what_was_put_aside_goes_with_an_event(tmp_path: Path) -> None:
+    for _ in range(5):
+        root = tmp_path / "brain"
+        root.mkdir(exist_ok=True)
+        (root / "journal.sqlite3").write_bytes(b"no database at all" * 100)
+        heal(root, "brain", lambda: None, lambda _: None)
+    kept = sorted(path.name for path in (root / "journal-damaged").glob("2*"))
+    assert len(kept) == KEPT_FOLDERS
+    with closing(Journal(root / "journal.sqlite3", "brain")) as journal:
+        [removed] = [event.detail for event in journal.events() if event.code == "JOURNAL_ASIDE_REMOVED"]
+        assert removed.startswith("journal-damaged/")
+
+
+def test_the_command_checks_beside_a_running_service_and_rebuilds_only_without_one(
+    house: House, lived: tuple[Lived, Archive], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", str(house.service.config_file)]
+    house.start()
+    house.wait_ready()
+    assert main(["journal", "check", *config]) == 0
+    assert capsys.readouterr().out.startswith("sound")
+    assert main(["journal", "rebuild", *config]) == 1
+    assert "in use by the running service" in capsys.readouterr().err
+    house.wait_quiet()
+    house.end()
+    an_index_alone(house.storage)
+    assert main(["journal", "check", "--json", *config]) == 1
+    assert json.loads(capsys.readouterr().out)["reason"] == "CORRUPT"
+    assert main(["journal", "rebuild", *config]) == 0
+    assert "kept: 4 studies" in capsys.readouterr().out
+    assert main(["journal", "check", *config]) == 0

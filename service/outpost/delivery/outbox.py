@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydicom.filereader import dcmread
+from pydicom.filereader import dcmread, read_file_meta_info, read_preamble
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from outpost.codes.notes import as_text as notes_as_text
 from outpost.durable import sync_folder
@@ -99,19 +100,30 @@ def _identity(file: Path) -> tuple[str, str, str] | None:
 
 
 def _whole(file: Path) -> bool:
-    """Whether a result can be read to its end: a destination must not be offered half of one for ever."""
+    """Whether a result ends where its last element does: a destination must not be offered half of one for ever.
+
+    Results are written in Explicit VR Little Endian with explicit lengths; one that is not is left to its readers.
+    """
     try:
-        with file.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = dcmread(stream)
-            for element in dataset.iterall():
-                if element.tag == 0x7FE00010:  # Pixel Data
-                    bits = int(dataset.BitsAllocated) * int(dataset.Rows) * int(dataset.Columns)
-                    frames = int(dataset.get("NumberOfFrames") or 1)
-                    return (
-                        len(element.value) >= (bits * frames + 7) // 8
-                        or dataset.file_meta.TransferSyntaxUID.is_compressed
-                    )
-            return "SOPInstanceUID" in dataset and stream.tell() >= file.stat().st_size
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            if read_preamble(stream, force=False) is None:
+                return False
+            meta = read_file_meta_info(file)
+            if meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+                return True
+            at = 144 + int(meta.FileMetaInformationGroupLength)
+            while at < size:
+                stream.seek(at)
+                head = stream.read(12)
+                vr = head[4:6].decode("ascii")
+                begin, length = (12, head[8:12]) if vr in EXPLICIT_VR_LENGTH_32 else (8, head[6:8])
+                count = int.from_bytes(length, "little")
+                if len(head) < begin or not vr.isupper():
+                    return False
+                if count == 0xFFFFFFFF:
+                    return True
+                at += begin + count
+            return at == size
     except Exception:  # pydicom raises many types on what it cannot parse
         return False

@@ -26,7 +26,7 @@ JOURNAL: Final = "journal.sqlite3"
 # What a running service wrote down before it ended: its journal is to be rebuilt, and why.
 SUSPECT: Final = ".journal-suspect"
 # How long the check at a start may take. What is left undone then `watch` does while the service runs.
-CHECK_SECONDS: Final = 20.0
+CHECK_SECONDS: Final = 10.0
 MAGIC: Final = b"SQLite format 3\x00"
 _TABLES: Final = frozenset({"studies", "instances", "refused", "deliveries"})
 _REVISION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)+)\.r([0-9]+)")
@@ -84,6 +84,7 @@ def judge(root: Path, seconds: float = CHECK_SECONDS) -> Damage | None:
     """
     file, log = root / JOURNAL, root / f"{JOURNAL}-wal"
     suspect = root / SUSPECT
+    until = time.monotonic() + seconds
     with usable(file):
         if suspect.is_file():
             told = suspect.read_text(encoding="utf-8", errors="replace").strip()
@@ -123,7 +124,7 @@ def judge(root: Path, seconds: float = CHECK_SECONDS) -> Damage | None:
     told = check(file, seconds)
     if told:
         return Damage("CORRUPT", told)
-    found = _said_by_tables(file)
+    found = _said_by_tables(file, until)
     if found is None and not os.access(file, os.W_OK):
         raise JournalUnusable(
             f"journal {file} cannot be written: give the service's user the file, or mount its file system for"
@@ -188,7 +189,7 @@ def holds_studies(root: Path) -> bool:
     )
 
 
-def _said_by_tables(file: Path) -> Damage | None:
+def _said_by_tables(file: Path, until: float) -> Damage | None:
     with usable(file), closing(reading(file)) as db:
         tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
@@ -211,8 +212,17 @@ def _said_by_tables(file: Path) -> Damage | None:
         for table, wrong in _WRONG.items():
             columns = {row["name"] for row in db.execute(f"PRAGMA table_info({table})")}
             conditions = [text for name, text in wrong if name in columns]
-            if db.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(conditions)} LIMIT 1").fetchone():
-                return Damage("CORRUPT", f"a row of {table} holds what the journal never writes")
+            # The newest rows first: those of studies that are on their way.
+            sql = f"SELECT 1 FROM {table} WHERE {' OR '.join(conditions)} ORDER BY id DESC LIMIT 1"
+            db.set_progress_handler(lambda: time.monotonic() > until, 20_000)
+            try:
+                if db.execute(sql).fetchone():
+                    return Damage("CORRUPT", f"a row of {table} holds what the journal never writes")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+            finally:
+                db.set_progress_handler(None, 0)
     return None
 
 
