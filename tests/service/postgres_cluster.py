@@ -45,10 +45,10 @@ def bin_directory(role: str) -> Path:
     return installed[-1].parent
 
 
-def _run(*command: str | Path) -> None:
+def _run(*command: str | Path, **environment: str) -> None:
     done = subprocess.run(
         [*_AS_NOBODY, *map(str, command)],
-        env=_ENVIRONMENT,
+        env=_ENVIRONMENT | environment,
         cwd="/",
         capture_output=True,
         text=True,
@@ -108,8 +108,18 @@ class Cluster:
         lines += "\ninclude_if_exists 'tls.conf'"
         _run("sh", "-c", f'printf "%s\\n" "{lines}" >> {self.data}/postgresql.conf')
 
-    def start(self) -> Cluster:
-        _run(self.programs / "pg_ctl", "-D", self.data, "-l", self.data / "log", "-w", "-s", "start")
+    def start(self, environment: dict[str, str] | None = None) -> Cluster:
+        _run(
+            self.programs / "pg_ctl",
+            "-D",
+            self.data,
+            "-l",
+            self.data / "log",
+            "-w",
+            "-s",
+            "start",
+            **environment or {},
+        )
         return self
 
     def stop(self, mode: str = "fast") -> None:
