@@ -163,7 +163,7 @@ def test_the_centres_page_is_closed_likewise() -> None:
 
 
 def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_the_page() -> None:
-    before = {"brain": system_tokens("b" * 64, "chita", "brain")}
+    before = {"brain": system_tokens(ROOT_SECRET[::-1], "chita", "brain")}
     tokens = written({"inference_api_own_tokens_before": before}).api.tokens
     now = system_tokens(ROOT_SECRET, "chita", "brain")
     assert {token.sha256 for token in tokens} == {
