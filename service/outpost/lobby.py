@@ -37,7 +37,7 @@ class Room:
     """How large the lobby is, in connections, and how long one may wait there, in seconds.
 
     `first_seconds`: until its first byte. `whole_seconds`: until its first request is whole. `per_second` connections
-    are let in, `accepted_per_second` taken from the kernel; each may be exceeded for a moment by `burst`.
+    are let in, and `burst` in a moment; `accepted_per_second` taken from the kernel, whose queue else fills for all.
     """
 
     most: int = 256
@@ -46,7 +46,7 @@ class Room:
     whole_seconds: float = 30.0
     per_second: float = 100.0
     burst: float = 100.0
-    accepted_per_second: float = 1000.0
+    accepted_per_second: float = 3000.0
 
 
 class Pace:
