@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "service"), str(ROOT / "tests" / "service"), str(ROOT / "benchmarks")]
 
 from report import Spread, finish, table  # noqa: E402 - not installed
-from running import Service, StoreScp  # noqa: E402 - not installed
+from running import Service, StoreScp, wait_for  # noqa: E402 - not installed
 
 ATTACKER = "127.0.0.66"
 IMAGES = 40
@@ -199,7 +199,8 @@ def measure(folder: Path, names: list[str], rounds: int, *, keep: bool) -> int:
     rates: dict[str, list[float]] = {}
     health: dict[str, dict[str, list[float]]] = {}
     try:
-        service.start().wait_ready()
+        service.start()
+        wait_for(lambda: service.http.get("/v2/health/ready").status_code == 200, 300, "the service is ready")
         send(service, images)
         for _ in range(rounds):
             before = send(service, images)
