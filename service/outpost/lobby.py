@@ -216,6 +216,7 @@ class Lobby(threading.Thread):
         self._of_peer[peer] += 1
         self._silent.setdefault(peer, OrderedDict())[descriptor] = one
         self._poll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._look(one)  # what it asks is mostly here already; by that it may be one that goes first
 
     def _make_place(self, peer: str | None) -> bool:
         """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""
@@ -238,7 +239,7 @@ class Lobby(threading.Thread):
         try:
             data = one.connection.recv(1 << 17, socket.MSG_PEEK)
         except BlockingIOError:
-            return
+            return  # it has said nothing yet
         except OSError:
             data = b""
         whole = self._whole(one.connection, one.address, data) if data else None
