@@ -160,12 +160,13 @@ $(SCENARIOS:%=molecule-%): molecule-%: release
 test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
 	lab/rotation
 
-.PHONY: bench-intake bench-decode bench-health bench-filter
+.PHONY: bench-intake bench-decode bench-health bench-filter bench-limits
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax
 bench-health: .venv/tests.stamp ## the light health check against its millisecond
 bench-filter: .venv/tests.stamp ## what the filter of input costs, and its share of a study's time
-bench-intake bench-decode bench-health bench-filter: bench-%:
+bench-limits: .venv/tests.stamp ## C-STORE throughput and health while somebody tries to spend the service
+bench-intake bench-decode bench-health bench-filter bench-limits: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
 
 # The measures behind it take half an hour and packages of their own: service/training/plausible/README.md.

@@ -37,7 +37,7 @@ class Room:
     """How large the lobby is, in connections, and how long one may wait there, in seconds.
 
     `first_seconds`: until its first byte. `whole_seconds`: until its first request is whole. `per_second` connections
-    are let in, `accepted_per_second` taken from the kernel; each may be exceeded for a moment by `burst`.
+    are let in, and `burst` in a moment; `accepted_per_second` taken from the kernel, whose queue else fills for all.
     """
 
     most: int = 256
@@ -46,7 +46,7 @@ class Room:
     whole_seconds: float = 30.0
     per_second: float = 100.0
     burst: float = 100.0
-    accepted_per_second: float = 1000.0
+    accepted_per_second: float = 3000.0
 
 
 class Pace:
@@ -216,6 +216,7 @@ class Lobby(threading.Thread):
         self._of_peer[peer] += 1
         self._silent.setdefault(peer, OrderedDict())[descriptor] = one
         self._poll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._look(one)  # what it asks is mostly here already; by that it may be one that goes first
 
     def _make_place(self, peer: str | None) -> bool:
         """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""
@@ -238,7 +239,7 @@ class Lobby(threading.Thread):
         try:
             data = one.connection.recv(1 << 17, socket.MSG_PEEK)
         except BlockingIOError:
-            return
+            return  # it has said nothing yet
         except OSError:
             data = b""
         whole = self._whole(one.connection, one.address, data) if data else None

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,9 @@ def test_one_sender_gets_half_one_address_three_quarters_and_others_the_rest(tmp
 
 
 def test_silent_associations_give_way_to_one_that_asks_and_busy_ones_do_not(
-    receiver: Receiver, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    receiver = Receiver(tmp_path / "storage", replace(PLACES, unused_seconds=60))
     silent = [receiver.associate("SILENT", f"127.0.0.{20 + n // 4}") for n in range(7)]
     busy = receiver.associate("BUSY", "127.0.0.30")
     assert all(one.is_established for one in [*silent, busy])
@@ -188,6 +190,7 @@ def test_silent_associations_give_way_to_one_that_asks_and_busy_ones_do_not(
     wait_for(lambda: sum(one.is_aborted for one in silent) == 1, 3, "it learns it by an abort")
     for one in [*silent, busy, opened]:
         one.abort()
+    receiver.close()
 
 
 def test_an_association_that_was_never_used_ends_and_a_known_sender_may_keep_its_own(

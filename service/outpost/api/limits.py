@@ -50,6 +50,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _HEALTH: Final = ("/v2/health/", "/v2/models/", "/health/light", "/health")
+_LONGEST_DELAY: Final = 1.0  # seconds that a request waits for its pace
 _THREADS: Final = 64  # of all sync routes, and of storing by STOW-RS
 
 
@@ -160,7 +161,9 @@ class _Pace:
 
     def delay(self, now: float) -> float:
         """Seconds that the next has to wait; it is counted."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._per_second) - 1
+        # Never further behind than this: those that waited and went must cost those behind them nothing.
+        least = -_LONGEST_DELAY * self._per_second
+        self._left = max(least, min(self._burst, self._left + (now - self._at) * self._per_second) - 1)
         self._at = now
         return max(0.0, -self._left / self._per_second)
 
