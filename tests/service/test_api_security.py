@@ -135,6 +135,9 @@ def test_an_api_that_is_open_by_choice_serves_all_and_warns(tmp_path: Path) -> N
     del service.http.headers["Authorization"]
     try:
         assert service.http.get("/studies").status_code == 200
+        for foreign in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert service.http.post("/studies/1.2.3/resubmit", headers=foreign).status_code == 403
+        assert service.http.get("/studies", headers={"Host": "evil.example"}).status_code == 400
         assert "takes anyone's word (api.open): see api.tls and api.tokens" in service.log
     finally:
         service.stop()
