@@ -67,7 +67,9 @@ def _network(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
-        raise ValueError("write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)") from None
+        raise ValueError(
+            "write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)"
+        ) from None
     return text
 
 
