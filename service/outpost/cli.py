@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.add_argument("name", help="who it is for, a-z, 0-9 and '-'")
     token.add_argument(
-        "role", choices=("read", "admin"), help="read looks; admin also sends and asks for work"
+        "role", choices=("read", "send", "admin"), help="read looks; send sends, no more; admin may all"
     )
     token.set_defaults(run=_token)
 

@@ -116,16 +116,17 @@ def test_refusals_are_logged_now_and_then_and_never_with_a_token_or_a_study(serv
         assert secret not in said
 
 
-def test_the_command_makes_a_token_whose_digest_it_prints_for_the_configuration() -> None:
+@pytest.mark.parametrize("role", ["read", "send", "admin"])
+def test_the_command_makes_a_token_whose_digest_it_prints_for_the_configuration(role: str) -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "outpost.cli", "token", "viewer", "read"],
+        [sys.executable, "-m", "outpost.cli", "token", "viewer", role],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     token = re.search(r": (\S{43})$", made, re.MULTILINE)
     assert token is not None
-    assert f"{{name: viewer, role: read, sha256: {digest(token[1])}}}" in made
+    assert f"{{name: viewer, role: {role}, sha256: {digest(token[1])}}}" in made
 
 
 def test_an_api_that_is_open_by_choice_serves_all_and_warns(tmp_path: Path) -> None:
@@ -134,6 +135,9 @@ def test_an_api_that_is_open_by_choice_serves_all_and_warns(tmp_path: Path) -> N
     del service.http.headers["Authorization"]
     try:
         assert service.http.get("/studies").status_code == 200
+        for foreign in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert service.http.post("/studies/1.2.3/resubmit", headers=foreign).status_code == 403
+        assert service.http.get("/studies", headers={"Host": "evil.example"}).status_code == 400
         assert "takes anyone's word (api.open): see api.tls and api.tokens" in service.log
     finally:
         service.stop()
