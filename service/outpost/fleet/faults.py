@@ -112,7 +112,7 @@ def describe(error: psycopg.Error, at: str, region: str = "REGION") -> Fault:
     return Fault("other", f"reading {at} failed: {_one_line(primary)} (SQLSTATE {state or 'none'})")
 
 
-def _connect_fault(text: str, at: str, region: str) -> Fault:
+def _connect_fault(text: str, at: str, region: str = "REGION") -> Fault:
     for pattern, kind, sentence in _CONNECT:
         if re.search(pattern, text, re.IGNORECASE):
             return Fault(kind, sentence.format(at=at, region=region, text=_one_line(text)))
