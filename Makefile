@@ -66,24 +66,30 @@ bootstrap:
 	@lab/make-venv tests
 
 .PHONY: lint
-lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production
+lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production, units by systemd-analyze
 	ruff check .
 	ruff format --check .
 	mypy
 	yamllint --strict .
 	ansible-lint --offline -q
+	lab/unit-security
 
-# Half of the service's tests is waiting for peers and timers: the unit tests run beside them.
+# Half of the service's tests is waiting for peers and timers: the unit tests and the fault tests run beside them.
 .PHONY: test-python
-test-python: .venv/tests.stamp ## unit and service tests, with real peers
-	@$(MAKE) --output-sync=line --jobs=2 test-unit test-service
+test-python: .venv/tests.stamp ## unit, service and fault tests, with real peers
+	@$(MAKE) --output-sync=line --jobs=2 test-service test-unit-faults
 	pytest -q tests/roles # by itself: Ansible replaces sys.intern, which torch's compiler then stumbles over
 
-.PHONY: test-unit test-service
+.PHONY: test-unit test-service test-faults test-unit-faults
 test-unit: .venv/tests.stamp ## unit tests
 	pytest -q tests/unit
-test-service: .venv/tests.stamp ## the service with real peers, and what breaks it
-	pytest -q tests/service tests/faults
+test-service: .venv/tests.stamp ## the service with real peers
+	pytest -q tests/service
+test-faults: .venv/tests.stamp ## what breaks the service
+	pytest -q tests/faults
+test-unit-faults: # one after the other, so that never more than two run
+	@$(MAKE) test-unit
+	@$(MAKE) test-faults
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
@@ -129,8 +135,12 @@ bench-setup: .venv-bench/setup.stamp ## install the benchmarks' peers into .venv
 bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofline and peers; on a quiet machine
 	@.venv-bench/bin/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: bad-studies
+bad-studies: ## every kind of bad study in the running service, each followed by an ordinary one at full
+	EVERY_BAD_STUDY=1 pytest -q tests/faults/test_quality_of_others.py
+
 .PHONY: bench-faults
-bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost and six peers; as root
+bench-faults: .venv-bench/setup.stamp ## the fault matrix: ten faults, Outpost and six peers; as root
 	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)
 
 .PHONY: release
@@ -145,6 +155,10 @@ molecule: release ## all scenarios
 .PHONY: $(SCENARIOS:%=molecule-%)
 $(SCENARIOS:%=molecule-%): molecule-%: release
 	lab/scenario $*
+
+.PHONY: test-rotation
+test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
+	lab/rotation
 
 .PHONY: bench-intake bench-decode bench-health bench-filter
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root

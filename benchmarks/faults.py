@@ -46,7 +46,7 @@ import inputs  # noqa: E402 - not installed
 import report  # noqa: E402 - not installed
 import studies  # noqa: E402 - not installed
 from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402 - not installed
-from running import Service, StoreScp  # noqa: E402 - not installed
+from running import BEARER, Service, StoreScp  # noqa: E402 - not installed
 
 FAULTS = {
     "raise": 'every call raises "no kernel image is available"',
@@ -58,6 +58,7 @@ FAULTS = {
     "vanish": 'every call raises "unspecified launch failure"',
     "disk": "the file system it works on is full",
     "kill": "SIGKILL to all processes that compute",
+    "stop": "SIGSTOP to all processes that compute",
 }
 BUNDLE = HERE / "bundles" / "faulty"
 WORKERS = 2
@@ -289,7 +290,8 @@ class OfOutpost:
         address = ("127.0.0.1", self._service.http_port)
         with closing(http.client.HTTPConnection(*address, timeout=timeout)) as connection:
             try:
-                connection.request(method, path, body, {"Content-Type": studies.STOW_TYPE} if body else {})
+                headers = BEARER | ({"Content-Type": studies.STOW_TYPE} if body else {})
+                connection.request(method, path, body, headers)
                 reply = connection.getresponse()
                 return reply.status, reply.read()
             except http.client.HTTPException as error:
@@ -379,10 +381,20 @@ def _inject(subject: Subject, fault: str, order: Path) -> Callable[[], None]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return lambda: None
+    if fault == "stop":
+        stopped = subject.computing()
+        _signal(stopped, signal.SIGSTOP)
+        return lambda: _signal(stopped, signal.SIGCONT)
     if fault == "disk":
         return _fill(subject.folder / "ballast")
     order.write_text(fault, encoding="ascii")
     return order.unlink
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _fill(ballast: Path) -> Callable[[], None]:
@@ -519,10 +531,21 @@ def show(
     if of_input:
         print("\nFaults that senders bring: Outpost stays ready, and each study comes to its right end\n")
         rows_of_input = [
-            [fault, f"{c.polls[1]} of {c.polls[0]}", f"{c.lost} + {c.wrong}", c.revisions, c.cannot or c.ends]
+            [
+                fault,
+                f"{c.polls[1]} of {c.polls[0]}",
+                f"{c.lost} + {c.wrong}",
+                c.reduced,
+                c.revisions,
+                c.cannot or c.ends,
+            ]
             for fault, c in of_input.items()
         ]
-        print(report.table(["fault", "not ready", "lost + wrong", "revisions", "ends"], rows_of_input))
+        print(
+            report.table(
+                ["fault", "not ready", "lost + wrong", "reduced", "revisions", "ends"], rows_of_input
+            )
+        )
     print()
 
 
@@ -577,7 +600,7 @@ def main() -> int:
     reached = all(
         not c.cannot and c.noticed is not None and c.noticed <= BAR_SECONDS and not c.lost and not c.wrong
         for c in ours
-    ) and all(c.ok for c in of_input.values())
+    ) and all(c.ok and c.ready_enough(fault) for fault, c in of_input.items())
     return report.finish(
         "faults",
         ratio=in_time("outpost") / max(in_time(best), 1) if best and ours else None,

@@ -36,7 +36,7 @@ import torch  # noqa: E402
 from filter_corpus import CHEST, HEAD_SLICES, packaged  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from pydicom.dataset import Dataset  # noqa: E402
-from running import Service, StoreScp  # noqa: E402
+from running import BEARER, Service, StoreScp  # noqa: E402
 from studies import STOW_TYPE  # noqa: E402
 from throughput import Workload, brain, radiograph  # noqa: E402
 
@@ -137,7 +137,7 @@ class Side:
         reply = httpx.post(
             f"http://127.0.0.1:{self.service.http_port}/dicom-web/studies",
             content=body,
-            headers={"Content-Type": STOW_TYPE},
+            headers=BEARER | {"Content-Type": STOW_TYPE},
             timeout=60,
         )
         reply.raise_for_status()

@@ -7,6 +7,9 @@ study has to come out right, and each study of the fault has to come to its own 
 from __future__ import annotations
 
 import io
+import os
+import signal
+import struct
 import threading
 import time
 from collections import Counter
@@ -19,13 +22,18 @@ from typing import Any, Protocol
 import studies
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
+from pydicom.uid import RLELossless
 
 FAULTS = {
     "loop": "the PACS sends every result, and every image of the study, back",
     "names": "a scanner writes dates, times and names that DICOM does not allow",
     "part": "20 of 24 images of a study come, the rest of half of the studies 10 s later",
     "patients": "the second half of a study's images is of another patient",
+    "sizes": "studies of 24 x 16384 x 16384 (RLE), of 1e6 and 1e-6 mm, of one line, of numbers beyond float32",
+    "many": "studies of 10,000 files",
+    "stopped": "a worker is stopped (SIGSTOP), killed or terminated every 5 s, whatever it does",
 }
 SECONDS = 25.0  # how long the fault lasts
 RATE = 0.5  # studies of the fault a second
@@ -53,6 +61,7 @@ class InputCell:
         lost: studies, good ones and the fault's, that came to no end, or to another than the table says.
         wrong: results that are of a part, of two patients, or of other voxels, without saying so.
         revisions: the most that one study had.
+        reduced: good studies that were computed at another rung than the full one.
         ends: what came of all studies: those of the fault after `fault:`.
     """
 
@@ -60,12 +69,17 @@ class InputCell:
     lost: int = 0
     wrong: int = 0
     revisions: int = 0
+    reduced: int = 0
     ends: dict[str, int] = field(default_factory=dict)
     cannot: str = ""
 
     @property
     def ok(self) -> bool:
-        return not (self.cannot or self.polls[1] or self.lost or self.wrong) and self.revisions <= 2
+        return not (self.cannot or self.lost or self.wrong or self.reduced) and self.revisions <= 2
+
+    def ready_enough(self, fault: str) -> bool:
+        """Whether it was ready throughout; where its workers are killed, it says so, and is not."""
+        return fault == "stopped" or not self.polls[1]
 
 
 class Outpost(Protocol):
@@ -82,6 +96,8 @@ class Outpost(Protocol):
     def revisions(self, study_uid: str) -> list[dict[str, Any]]:
         """What the service says of a study; empty where it knows none."""
 
+    def computing(self) -> list[int]: ...
+
 
 def measure(subject: Outpost, fault: str, settle_seconds: float) -> InputCell:
     """One cell: 5 s of health, the fault, and until every study has its end."""
@@ -93,7 +109,8 @@ def measure(subject: Outpost, fault: str, settle_seconds: float) -> InputCell:
             polls[0] += 1
             polls[1] += not subject.ready()
 
-    good, bad = _Sender(subject, 1, 2.0, _as_it_is), _Sender(subject, _FIRST, RATE, _SENDERS[fault])
+    rate = _RATES.get(fault, RATE)
+    good, bad = _Sender(subject, 1, 2.0, _as_it_is), _Sender(subject, _FIRST, rate, _SENDERS[fault])
     looping = threading.Event()
     threads = [threading.Thread(target=poll), threading.Thread(target=good.run)]
     for thread in threads:
@@ -180,7 +197,76 @@ def _two_patients(subject: Outpost, serial: int) -> None:
     _sent(subject, _edited(subject.studies.files(serial), mixed))
 
 
+def _huge(image: Dataset, _: int) -> None:
+    """Each image is 16384 x 16384 of one value, in RLE: 8 MiB that decode to 512."""
+    segment = bytes((129, 7)) * (1 << 21)
+    head = struct.pack("<16L", 2, 64, 64 + len(segment), *([0] * 13))
+    image.Rows = image.Columns = 16384
+    image.file_meta.TransferSyntaxUID = RLELossless
+    image.PixelData = encapsulate([head + segment[:4096] + segment[:4096]])
+    image["PixelData"].is_undefined_length = True
+
+
+def _spaced(first: float, second: float) -> Callable[[Dataset, int], None]:
+    def edit(image: Dataset, _: int) -> None:
+        image.PixelSpacing = [first, second]
+
+    return edit
+
+
+def _line(image: Dataset, _: int) -> None:
+    image.Rows, image.Columns, image.NumberOfFrames = 1, 1, 100_000
+
+
+def _no_numbers(image: Dataset, _: int) -> None:
+    image.RescaleSlope, image.RescaleIntercept = "3e38", "3e38"
+
+
+_SIZES: list[tuple[Callable[[Dataset, int], None], str]] = [
+    (_huge, "quarantined STUDY_TOO_LARGE"),
+    (_spaced(1e6, 1e6), "quarantined STUDY_TOO_LARGE"),
+    (_spaced(1e-6, 1e-6), "rejected NO_SERIES_FOR_BUNDLE"),
+    (_spaced(1e6, 1e-6), "rejected NO_SERIES_FOR_BUNDLE"),
+    (_line, "rejected NO_SERIES_FOR_BUNDLE"),
+    (_no_numbers, "rejected PIXELS_UNREADABLE"),
+]
+
+
+def _odd_size(subject: Outpost, serial: int) -> None:
+    _sent(subject, _edited(subject.studies.files(serial), _SIZES[serial % len(_SIZES)][0]))
+
+
+def _many_files(subject: Outpost, serial: int) -> None:
+    """10,000 files in 100 requests: images of a projection, each with a UID of its own."""
+    first = dcmread(io.BytesIO(subject.studies.files(serial)[0]))
+    first.ImageType = ["DERIVED", "PRIMARY", "LOCALIZER"]
+    uid = str(first.SOPInstanceUID)
+    for hundred in range(100):
+        files = []
+        for number in range(100):
+            first.SOPInstanceUID = first.file_meta.MediaStorageSOPInstanceUID = (
+                f"{uid[:50]}.{hundred}.{number + 1}"
+            )
+            buffer = io.BytesIO()
+            first.save_as(buffer)
+            files.append(buffer.getvalue())
+        _sent(subject, files)
+
+
+def _stops_a_worker(subject: Outpost, serial: int) -> None:
+    kinds = (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM)
+    if workers := subject.computing():
+        with suppress(ProcessLookupError):
+            os.kill(workers[serial % len(workers)], kinds[serial % len(kinds)])
+    _as_it_is(subject, serial)
+
+
+_RATES = {"many": 1 / 30, "stopped": 1 / 5}
+
 _SENDERS: dict[str, Send] = {
+    "sizes": _odd_size,
+    "many": _many_files,
+    "stopped": _stops_a_worker,
     "loop": _as_it_is,
     "names": _illegal_names,
     "part": _a_part,
@@ -272,6 +358,7 @@ def _judged(
         end = f"{last['outcome']} {last['reason']}".strip()
         told[f"fault: {end}" if of_fault else end] += 1
         cell.lost += end != _wanted(fault if of_fault else "", serial)
+        cell.reduced += not of_fault and last.get("rung", "full") not in ("full", "", None)
         right = bool(usual) and all(count == usual[0][0] for count in voxels.get(uid, []))
         cell.wrong += not right or (last["outcome"] == "delivered" and len(voxels.get(uid, [])) != 1)
     cell.ends = dict(told)
@@ -282,6 +369,10 @@ def _wanted(fault: str, serial: int) -> str:
     """The only right end of a study."""
     if fault == "patients":
         return "quarantined TWO_PATIENTS"
+    if fault == "sizes":
+        return _SIZES[serial % len(_SIZES)][1]
+    if fault == "many":
+        return "rejected NO_SERIES_FOR_BUNDLE"
     if fault == "part" and not _made_whole(serial):
         return "quarantined STUDY_INCOMPLETE"
     return "delivered"

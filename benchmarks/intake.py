@@ -153,7 +153,7 @@ def receive(kind: str, root: Path) -> None:
 
     assert kind == "outpost"
     logs.configure()
-    config = Intake(listen=RECEIVER, dicom_port=PORT)
+    config = Intake(check_called_ae_title=False, listen=RECEIVER, dicom_port=PORT)
     journal = Journal(root / "journal.sqlite3", "bench")
     spool = Spool(root, journal, config.disk_reserve_mib, config.disk_used_percent)
     scp = StorageScp(config, spool, Assembly(journal, 3600))

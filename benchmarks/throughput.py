@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT / "tests" / "service"))  # the service and a PACS as
 import report  # noqa: E402 - not installed
 import studies  # noqa: E402 - not installed
 from peers import PEERS, CannotRun, PeerServer  # noqa: E402 - not installed
-from running import Service, StoreScp  # noqa: E402 - not installed
+from running import BEARER, Service, StoreScp  # noqa: E402 - not installed
 from studies import Studies  # noqa: E402 - not installed
 
 from outpost.inference import heap  # noqa: E402 - behind what changes the path
@@ -239,7 +239,10 @@ def outpost_rate(load: Workload, engine: str, expected: float) -> float:
                         raise CannotRun(f"Outpost delivered {len(done)} of {sent}: {service.log[-300:]}")
                     if sent - len(done) < under_way and bodies:
                         stow.request(
-                            "POST", "/dicom-web/studies", bodies.pop(), {"Content-Type": studies.STOW_TYPE}
+                            "POST",
+                            "/dicom-web/studies",
+                            bodies.pop(),
+                            BEARER | {"Content-Type": studies.STOW_TYPE},
                         )
                         reply = stow.getresponse()
                         answer = reply.read()

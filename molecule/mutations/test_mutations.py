@@ -28,6 +28,8 @@ class Mutation:
 
 
 _SQL = 'cd / && sudo -u postgres $(ls /usr/pgsql-*/bin/psql /usr/bin/psql 2>/dev/null | head -1) -qd outpost -c "{}"'
+_HBA = "H=$(ls /etc/postgresql/*/main/pg_hba.conf /var/lib/pgsql/*/data/pg_hba.conf 2>/dev/null | head -1);"
+_RELOAD = _SQL.format("SELECT pg_reload_conf()").replace("-qd", "-q -o /dev/null -d") + " && sleep 1"
 _RULES = "/etc/outpost/filter/brain.yaml"
 _REGION = LIMIT[-1]
 REGION = [
@@ -60,15 +62,56 @@ REGION = [
              "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain"),
     Mutation(_REGION, "a firewall that is not loaded", "systemctl stop outpost-firewall",
              "test_the_database_is_closed_to_the_hospital", "systemctl start outpost-firewall"),
+    Mutation(_REGION, "a firewall whose rules are empty", "nft flush chain inet outpost input",
+             "test_no_port_is_open_to_a_host_that_is_not_named", "systemctl reload outpost-firewall"),
+    Mutation(_REGION, "a firewall that somebody's own rule set has taken away", "nft flush ruleset",
+             "test_the_rules_close_a_port_by_both_families", "SITE"),
+    Mutation(_REGION, "a hospital whose DICOM port is closed",
+             "nft insert rule inet outpost input tcp dport 11112 drop",
+             "test_the_hospital_reaches_dicom_and_api", "systemctl reload outpost-firewall"),
+    Mutation(_REGION, "a database that lets in unencrypted",
+             f"{_HBA} sed -i.good 's/^hostnossl.*//; s/^hostssl/host/' $H && {_RELOAD}",
+             "test_the_database_takes_nobody_unencrypted", f"{_HBA} mv $H.good $H && {_RELOAD}"),
+    Mutation(_REGION, "a database with a certificate of its own making",
+             f"{_HBA} cd $(dirname $H) && cp -p outpost.pem outpost.pem.good && openssl req -x509 -newkey ec -nodes"
+             " -pkeyopt ec_paramgen_curve:P-256 -subj /CN=own -keyout /root/k -out /root/c 2>/dev/null &&"
+             f" cat /root/c /root/k > outpost.pem && {_RELOAD}",
+             "test_the_database_proves_itself",
+             f"{_HBA} cd $(dirname $H) && mv outpost.pem.good outpost.pem && {_RELOAD}"),
+    Mutation(_REGION, "a database key that others can read", f"{_HBA} chmod 640 $(dirname $H)/outpost.pem",
+             "test_keys_are_readable_by_their_service_alone", f"{_HBA} chmod 600 $(dirname $H)/outpost.pem"),
+    Mutation(_REGION, "an API that has forgotten its tokens",
+             "sed -i.good '/^  tokens: /d; s/^  hosts: .*/&\\n  open: true/' /etc/outpost/brain.yaml"
+             " && systemctl restart outpost@brain && sleep 20",
+             "test_without_a_token_nothing_but_health_is_told",
+             "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain && sleep 20"),
     Mutation(_REGION, "a configuration anybody can read", "chmod 644 /etc/outpost/brain.yaml",
              "test_secrets_are_readable_by_the_service_alone", "chmod 640 /etc/outpost/brain.yaml"),
 ]  # fmt: skip
+if "api" in os.environ.get("OUTPOST_LAB_TLS", ""):
+    REGION.append(
+        Mutation(
+            _REGION,
+            "an API that speaks plain HTTP",
+            "sed -i.good '/^  tls: .*client_certificate/d' /etc/outpost/brain.yaml"
+            " && systemctl restart outpost@brain && sleep 20",
+            "test_the_api_is_spoken_over_tls_alone",
+            "mv /etc/outpost/brain.yaml.good /etc/outpost/brain.yaml && systemctl restart outpost@brain && sleep 20",
+        )
+    )
 FLEET = [
     Mutation("centre", "a collector that is not running", "systemctl stop outpost-fleet",
              "test_every_region_is_fresh", "systemctl start outpost-fleet"),
     Mutation("centre", "a region that is not attached",
              _SQL.replace("-qd outpost", "-qd fleet").format("SELECT fleet.detach_region('chita')"),
              "test_every_region_is_fresh", "SITE"),
+    Mutation(_REGION, "a service that may not say how it is",
+             _SQL.format("REVOKE INSERT ON outpost.heartbeats FROM outpost_recorder"),
+             "test_each_system_says_how_it_is",
+             _SQL.format("GRANT INSERT ON outpost.heartbeats TO outpost_recorder")),
+    Mutation("centre", "a region whose foreign tables are of the release before",
+             _SQL.replace("-qd outpost", "-qd fleet").format("DROP FOREIGN TABLE region_chita.health_v3"),
+             "test_each_system_says_how_it_is", "SITE"),
 ]  # fmt: skip
 
 
@@ -85,7 +128,7 @@ def on(host: str, command: str) -> None:
 def mend(mutation: Mutation) -> None:
     if mutation.mend == "SITE":
         playbook = ["ansible-playbook", "site.yml", "-l", mutation.host]
-        subprocess.run(playbook, cwd=ROOT, check=True, timeout=600, capture_output=True)
+        subprocess.run(playbook, cwd=ROOT, check=True, timeout=900, capture_output=True)
     else:
         on(mutation.host, mutation.mend)
 

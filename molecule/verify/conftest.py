@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import ssl
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import testinfra
@@ -18,8 +21,10 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from testinfra.host import Host
 
+from outpost.controller import certificates
 from outpost.demo import TEMPLATES
 from outpost.demo.series import write_series
+from outpost.derived import CENTRE_TOKEN, derived, system_tokens
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / ".lab" / os.environ["LAB_NAME"]
@@ -34,6 +39,9 @@ _HOSPITAL_NET = f"{SUBNET.split('.')[0]}.{int(SUBNET.split('.')[1]) + 1}.0"
 ORTHANC = f"http://{_HOSPITAL_NET}.5:8042"
 HOSPITAL = {name: f"{_HOSPITAL_NET}.{_LAST[name]}" for name in REGIONS}
 ADDRESSES = {name: f"{SUBNET}.0.{_LAST[name]}" for name in LIMIT}
+# What the regions of this scenario speak over TLS alone: dicom, api.
+TLS = os.environ.get("OUTPOST_LAB_TLS", "").split(",")
+API = {name: f"{'https' if 'api' in TLS else 'http'}://{address}:8080" for name, address in ADDRESSES.items()}
 
 
 def lab(*arguments: str) -> str:
@@ -43,8 +51,32 @@ def lab(*arguments: str) -> str:
     ).stdout
 
 
-def http_json(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def root_secret() -> str:
+    """The one of this lab."""
+    return (LAB / "root_secret").read_text().strip()
+
+
+def token(host: str, role: str = "read") -> str:
+    """The token that the root secret of this lab gives for a region's system, or for the centre's page."""
+    root = root_secret()
+    return derived(root, CENTRE_TOKEN) if host == "centre" else system_tokens(root, host, "brain")[role]
+
+
+def http_json(url: str, bearer: str | None = None) -> Any:
+    """What an API answers to `bearer`, without one to the host's own token with the role read, to "" without any.
+
+    Over TLS the host must prove itself by the authority of this lab's root secret.
+    """
+    hosts = {address: host for addresses in (ADDRESSES, HOSPITAL) for host, address in addresses.items()}
+    if bearer is None:
+        bearer = token(hosts[str(urlsplit(url).hostname)])
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
+    context = (
+        ssl.create_default_context(cadata=certificates.trusted(root_secret()))
+        if url.startswith("https")
+        else None
+    )
+    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
         return json.load(answer)
 
 
@@ -74,7 +106,7 @@ def host_of(name: str) -> Host:
 def send_head_series(region: str, seed: str, folder: Path, address: str = "") -> str:
     """Sends the T1 head of Debian's mricron-data as a new MR series by C-STORE; returns its Study Instance UID."""
     files = write_series(TEMPLATES / "ch2.nii.gz", folder, seed=seed)
-    _send(folder, address or ADDRESSES[region])
+    _send(folder, address or HOSPITAL[region])
     return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)
 
 
@@ -89,14 +121,38 @@ def send_packaged(region: str, files: list[Path], folder: Path, **changes: str) 
         for keyword, value in changes.items():
             setattr(image, keyword, value)
         image.save_as(folder / f"{number}.dcm")
-    _send(folder, ADDRESSES[region])
+    _send(folder, HOSPITAL[region])
     return str(study)
 
 
 def _send(folder: Path, address: str) -> None:
     # DCMTK's, by its full name: pynetdicom brings a program of the same name into the venv.
-    sender = ["/usr/bin/storescu", "--aetitle", "VERIFY", "--call", "OUTPOST", "--scan-directories"]
+    sender = [
+        "/usr/bin/storescu",
+        "--aetitle",
+        "VERIFY",
+        "--call",
+        "OUTPOST",
+        *dicom_tls(),
+        "--scan-directories",
+    ]
     subprocess.run([*sender, address, "11112", str(folder)], check=True, capture_output=True, timeout=120)
+
+
+def dicom_tls() -> list[str]:
+    """DCMTK's options for speaking as a peer that has a certificate of the fleet (playbooks/certificate.yml)."""
+    if "dicom" not in TLS:
+        return []
+    issued = certificates.server(root_secret(), "peer/verify", ["verify"], datetime.now(UTC))
+    files = {
+        "key": issued.key,
+        "certificate": issued.certificate,
+        "authority": certificates.trusted(root_secret()),
+    }
+    for name, text in files.items():
+        (LAB / f"peer-{name}.pem").write_text(text)
+    key, certificate, authority = (str(LAB / f"peer-{name}.pem") for name in files)
+    return ["--enable-tls", key, certificate, "--add-cert-file", authority]
 
 
 def psql_program(host: Host) -> str:
@@ -117,7 +173,7 @@ def study_end(region: str, study_uid: str, seconds: float = 120) -> dict[str, An
     """Waits until the region's service reports an end for the study, and returns its row."""
 
     def ended() -> dict[str, Any] | None:
-        for row in http_json(f"http://{ADDRESSES[region]}:8080/studies"):
+        for row in http_json(f"{API[region]}/studies"):
             if row["study_uid"] == study_uid and row["state"] in ("delivered", "rejected", "quarantined"):
                 return dict(row)
         return None

@@ -5,9 +5,6 @@ They run on the controller and are plain functions, so the tests call them with 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 # The same code serves the command `outpost platform`; it needs the standard library only.
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
+from outpost.derived import configured, derived, system_tokens
 from outpost.platform.facts import ReadError, facts_of, supported_list
 
 
@@ -53,18 +51,18 @@ def outpost_secret(root: str, label: str, length: int = 32) -> str:
     The same root and label always give the same secret, so there is one thing to keep; no derived secret
     tells anything of the root or of another. Base32 needs no quoting in a shell, YAML, SQL or a URL.
     """
-    if root.startswith("example-only"):
-        raise AnsibleFilterError(
-            "outpost_root_secret is the worthless one of inventories/example, which everybody can read. "
-            "Set your own as inventories/example/README.md says."
-        )
-    if len(root) < 32:
-        raise AnsibleFilterError(
-            f"outpost_root_secret has {len(root)} characters, at least 32 are needed. "
-            f"Make one with `openssl rand -hex 32` and keep it in ansible-vault."
-        )
-    digest = hmac.new(root.encode(), label.encode(), hashlib.sha512).digest()
-    return base64.b32encode(digest).decode().rstrip("=").lower()[:length]
+    try:
+        return derived(root, label, length)
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def outpost_tokens(systems: dict[str, Any], root: str, host: str) -> dict[str, dict[str, str]]:
+    """The tokens of each system's API by role: read, send, admin."""
+    try:
+        return {system: system_tokens(root, host, system) for system in systems}
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def outpost_region(host: dict[str, Any]) -> dict[str, str]:
@@ -83,6 +81,8 @@ class FilterModule:
             "outpost_platform": outpost_platform,
             "outpost_region": outpost_region,
             "outpost_secret": outpost_secret,
+            "outpost_token_entries": configured,
+            "outpost_tokens": outpost_tokens,
             "outpost_supported": lambda _: supported_list(),
             "outpost_vars_files": outpost_vars_files,
         }

@@ -20,6 +20,7 @@ from outpost.platform.collected import collected_json
 from outpost.platform.facts import ReadError
 from outpost.platform.fit import Asked, AskedWrong, Bundle
 from outpost.platform.gpus import UnknownId
+from outpost.platform.ground import disk_wanted_mib, release_lines, secret_line
 from outpost.platform.host import capacity_lines, inventory_lines
 from outpost.platform.line import LANGUAGES, Line, Words
 from outpost.platform.verdict import judge, text
@@ -124,6 +125,48 @@ def outpost_release_torch(directory: str, release: str) -> str:
         ) from error
 
 
+def outpost_ground_checks(
+    root_secret: Any, releases: Sequence[Mapping[str, Any]], deploys: bool = True, language: str = "en"
+) -> list[dict[str, Any]]:
+    """Judges what a run starts from; asks no host and says no secret.
+
+    Args:
+        root_secret: outpost_root_secret.
+        releases: of the hosts of the run, `directory`, `release`, `url`; the same one is judged once.
+        deploys: whether the run deploys them. One that only asks whether a host will do needs no release yet.
+        language: en or ru.
+    """
+    distinct = {
+        tuple(str(release.get(key) or "") for key in ("directory", "release", "url")) for release in releases
+    }
+    lines = [secret_line(root_secret)]
+    for directory, release, url in sorted(distinct):
+        if not deploys and not Path(directory, release, "manifest.json").is_file():
+            continue
+        lines += release_lines(directory, release, url, datetime.now(UTC))
+    return _as_json(lines, language)
+
+
+def outpost_release_of(host: Mapping[str, Any]) -> dict[str, str]:
+    """What a host's inventory says of the release: directory, release, url."""
+    return {
+        "directory": str(host.get("outpost_release_directory") or ""),
+        "release": str(host.get("outpost_release") or ""),
+        "url": str(host.get("outpost_release_url") or ""),
+    }
+
+
+def outpost_release_disk(directory: str, release: str, least_mib: int) -> int:
+    """Free MiB a host needs for a release: `least_mib`, or more where its manifest says so."""
+    manifest = Path(directory, release, "manifest.json")
+    if not (directory and release and manifest.is_file()):
+        return least_mib
+    try:
+        return disk_wanted_mib(json.loads(manifest.read_text()), least_mib)
+    except ValueError:
+        return least_mib  # release-there says more
+
+
 def outpost_collected(read: str, host: str) -> str:
     """The file of collect.yml out of what the host answered: redacted, complete or an error."""
     try:
@@ -166,8 +209,11 @@ class FilterModule:
         return {
             "outpost_collected": outpost_collected,
             "outpost_failed": outpost_failed,
+            "outpost_ground_checks": outpost_ground_checks,
             "outpost_inventory_checks": outpost_inventory_checks,
             "outpost_preflight": outpost_preflight,
+            "outpost_release_disk": outpost_release_disk,
+            "outpost_release_of": outpost_release_of,
             "outpost_release_torch": outpost_release_torch,
             "outpost_verdict": outpost_verdict,
             "outpost_verdict_text": outpost_verdict_text,

@@ -133,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     from outpost.drift import cli as drift_cli
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
+    from outpost.heal import cli as journal_cli
+    from outpost.inference import ladder_cli
     from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
 
@@ -141,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_parsers(commands)
     filter_cli.add_parsers(commands)
     quarantine_cli.add_parsers(commands)
+    ladder_cli.add_parsers(commands)
     drift_cli.add_parsers(commands)
+    journal_cli.add_parsers(commands)
     fleet_cli.add_parsers(commands)
     platform_cli.add_parsers(commands)
     return parser

@@ -12,9 +12,9 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -63,6 +63,16 @@ def _host(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "write an IP address (192.168.7.4), or a network by its first one (192.168.7.0/24)"
+        ) from None
+    return text
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("the path must be absolute (begin with /)")
@@ -72,6 +82,7 @@ def _absolute(path: Path) -> Path:
 Name = Annotated[str, AfterValidator(_name)]
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -108,11 +119,21 @@ def _character_set(name: str) -> str:
 class Sender(Section):
     """What the site knows of a sender: `ae_title` is its AE title, `stow` for what comes by STOW-RS, or `*` for all
     that have no entry of their own. `character_set` is what its texts are really encoded in, where its images do not
-    say or say it wrong: a defined term of DICOM (ISO_IR 144) or a codec (cp1251).
+    say or say it wrong: a defined term of DICOM (ISO_IR 144) or a codec (cp1251). `addresses` are the IP addresses or
+    networks (192.168.7.0/24) it sends from: from elsewhere its title is not believed.
     """
 
     ae_title: AeTitle
-    character_set: Annotated[str, AfterValidator(_character_set)]
+    character_set: Annotated[str, AfterValidator(_character_set)] | None = None
+    addresses: tuple[Network, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Sender:
+        if self.character_set is None and not self.addresses:
+            raise ValueError(
+                "neither character_set nor addresses: add what is known of this sender, or take it out"
+            )
+        return self
 
 
 class Intake(Section):
@@ -120,15 +141,25 @@ class Intake(Section):
 
     `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
     which nothing more is taken. `tls`: only TLS is spoken where it is given.
-    `senders`: what single senders write wrong.
+    `known_ae_titles`: who may call; empty is anybody. `check_called_ae_title`: whether callers must call us by
+    `ae_title`, or by one of `called_ae_titles`. `senders`: what single senders write wrong, and where they send from.
+
+    `max_associations` in all; `max_associations_per_peer` of one AE title at one address (0: half of them).
+    `stall_seconds`: so long a line may stall in the middle of a message. `unused_seconds`: so long a sender that never
+    stored anything may keep an association open without asking for anything.
     """
 
     ae_title: AeTitle = "OUTPOST"
+    check_called_ae_title: bool = True
+    called_ae_titles: tuple[AeTitle, ...] = ()
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - the PACS is on another host; the host's firewall limits it
     dicom_port: Port = 11112
     tls: Tls | None = None
     known_ae_titles: tuple[AeTitle, ...] = ()
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_associations_per_peer: Annotated[int, Field(ge=0, le=1000)] = 0
+    stall_seconds: Seconds = 60
+    unused_seconds: Seconds = 60
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
     disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
     senders: tuple[Sender, ...] = ()
@@ -145,9 +176,27 @@ class Intake(Section):
         """The encoding of texts from these senders, as Python names it: the first that has an entry; else of `*`."""
         from pydicom.charset import python_encoding
 
-        known = {sender.ae_title: sender.character_set for sender in self.senders}
+        known = {sender.ae_title: sender.character_set for sender in self.senders if sender.character_set}
         name = next((known[sender] for sender in (*senders, "*") if sender in known), "")
         return python_encoding.get(name, name)
+
+    def is_called(self, ae_title: str) -> bool:
+        """Whether a peer that calls this AE title means us."""
+        return not self.check_called_ae_title or ae_title in (self.ae_title, *self.called_ae_titles)
+
+    def may_come_from(self, sender: str, address: str) -> bool:
+        """Whether this sender (an AE title, or `stow`) is at this address, as far as `senders` says."""
+        known = {one.ae_title: one.addresses for one in self.senders if one.addresses}
+        networks = known.get(sender, known.get("*"))
+        if networks is None:
+            return True
+        try:
+            peer = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in ip_network(network) for network in networks)
 
 
 class Study(Section):
@@ -183,17 +232,26 @@ class ReasonQuota(Section):
     max_items: Annotated[int, Field(ge=1)]
 
 
+class SenderQuota(Section):
+    """What quarantine may hold of one sender (AE title, or `stow`), whatever the reason: MiB, and studies or files."""
+
+    ae_title: AeTitle
+    max_mib: Annotated[int, Field(ge=1)]
+    max_items: Annotated[int, Field(ge=1)]
+
+
 class Quarantine(Section):
-    """How much of what ended without a result is kept; beyond it the oldest goes.
+    """How much of what ended without a result is kept; beyond it the oldest goes, of the sender that holds most.
 
     `max_mib` and `max_items` hold for each reason code that `reasons` does not name; `disk_percent`, of the whole
-    file system of storage.root, for all reasons together.
+    file system of storage.root, for all reasons together; `senders` for single senders.
     """
 
     max_mib: Annotated[int, Field(ge=1)] = 10240
     max_items: Annotated[int, Field(ge=1)] = 1000
     disk_percent: Annotated[float, Field(gt=0, le=100)] = 20
     reasons: tuple[ReasonQuota, ...] = ()
+    senders: tuple[SenderQuota, ...] = ()
 
     @model_validator(mode="after")
     def _reasons_differ(self) -> Quarantine:
@@ -201,6 +259,10 @@ class Quarantine(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"reasons names {', '.join(twice)} twice: keep one")
+        titles = [quota.ae_title for quota in self.senders]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"senders names {', '.join(twice)} twice: keep one")
         return self
 
     def of(self, reason: str) -> ReasonQuota:
@@ -315,8 +377,31 @@ class Delivery(Section):
         return self
 
 
-class Records(Section):
-    """The region's Postgres, and the key that makes a pseudonym of every study UID sent there."""
+class DatabaseLink(Section):
+    """How a connection to PostgreSQL is encrypted, as libpq names it; verify-full proves who answers."""
+
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslrootcert: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _authority_named(self) -> Self:
+        if self.sslmode.startswith("verify") and self.sslrootcert is None:
+            raise ValueError(
+                f"sslmode {self.sslmode} without sslrootcert: name the authorities' file, /etc/outpost/tls/fleet-ca.pem"
+            )
+        return self
+
+    @property
+    def authorities(self) -> str | None:
+        """`sslrootcert` for libpq."""
+        return str(self.sslrootcert) if self.sslrootcert else None
+
+
+class Records(DatabaseLink):
+    """The region's Postgres, and the key that makes a pseudonym of every study UID sent there.
+
+    `heartbeat_seconds`: how often a row there says how this system is; the centre judges by it.
+    """
 
     enabled: bool = True
     host: Host = "127.0.0.1"
@@ -325,6 +410,7 @@ class Records(Section):
     user: str = "outpost_recorder"
     password: SecretStr = SecretStr("")
     uid_key: SecretStr = SecretStr("")
+    heartbeat_seconds: Annotated[float, Field(ge=1, le=300)] = 60
 
     @model_validator(mode="after")
     def _secrets_present(self) -> Records:
@@ -335,23 +421,37 @@ class Records(Section):
 
 
 class Token(Section):
-    """Who may use the HTTP API as what: `read` looks, `admin` also sends and asks for work.
+    """Who may use the HTTP API as what: `read` looks, `send` sends (STOW-RS) and no more, `admin` may all.
 
     Only the token's SHA-256 stands here; `outpost token NAME ROLE` makes both.
     """
 
     name: Name
-    role: Literal["read", "admin"]
+    role: Literal["read", "send", "admin"]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Api(Section):
-    """The HTTP listener: health, DICOMweb, metrics, status page. Without `tokens` everyone may do all."""
+    """The HTTP listener: health, DICOMweb, metrics, status page.
+
+    Without `tokens` it answers how this system is, and nothing else; `open` lets everyone do all. `hosts`: names and
+    addresses by which it is called, beside its own; requests that name another host are refused.
+    """
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - as for intake
     port: Port = 8080
     tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
+    open: bool = False
+    hosts: tuple[Host, ...] = ()
+
+    @model_validator(mode="after")
+    def _open_or_not(self) -> Api:
+        if self.open and self.tokens:
+            raise ValueError(
+                "open is true and tokens are named: tokens would close nothing, keep one of the two"
+            )
+        return self
 
 
 class Drift(Section):

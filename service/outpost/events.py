@@ -15,6 +15,7 @@ class EventCode(StrEnum):
     RECEIVE_ONLY_ENDED = "RECEIVE_ONLY_ENDED"  # the golden case passes again
     LADDER_DOWN = "LADDER_DOWN"  # a rung failed, a lower one is used
     LADDER_UP = "LADDER_UP"  # a rung that had failed works again
+    LADDER_RESET = "LADDER_RESET"  # an administrator had forgotten which rungs failed
     ENGINE_MEASURED = "ENGINE_MEASURED"  # the engines were measured on this host and one was chosen
     WORKERS_REDUCED = "WORKERS_REDUCED"  # the system's memory does not hold as many workers as configured
     FILTER_RULES_CHANGED = (
@@ -40,3 +41,15 @@ class EventCode(StrEnum):
     DRIFT_BEGUN = "DRIFT_BEGUN"  # what a sender sends, or what becomes of it, differs from the reference
     DRIFT_ENDED = "DRIFT_ENDED"  # it no longer does, or the reference is another
     BACKUP_RESTORED = "BACKUP_RESTORED"  # the storage was filled from a backup
+    JOURNAL_REBUILT = (
+        "JOURNAL_REBUILT"  # the journal was damaged: put aside, read as far as it can be, and rebuilt
+    )
+    JOURNAL_ASIDE_REMOVED = (
+        "JOURNAL_ASIDE_REMOVED"  # a damaged journal that was put aside gave way to newer ones
+    )
+    STUDIES_RECONCILED = (
+        "STUDIES_RECONCILED"  # what only the region's database held as pending got an end there
+    )
+    FILE_PUT_ASIDE = (
+        "FILE_PUT_ASIDE"  # a file of the service's own was damaged: put aside, and what is used instead
+    )

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,9 +27,9 @@ from outpost.inference import Code, GoldenVerdict, InferenceFailed, InferenceRes
 from outpost.inference.codes import StudyIncomplete
 from outpost.inference.context import StudyContext
 from outpost.inference.gate import Gate
-from outpost.inference.ladder import Cause, Ladder, cause_of
+from outpost.inference.ladder import Cause, Ladder, alike, cause_of, strikes_for_study
 from outpost.inference.rung import Rung
-from outpost.inference.state import Assertion, Golden, LaneState, Work
+from outpost.inference.state import Assertion, Golden, LaneState, Step, Work
 from outpost.inference.worker import InferenceWorker
 from outpost.intake.spool import FilesMissing, Spool
 from outpost.reasons import PipelineCode
@@ -40,8 +41,14 @@ log = logging.getLogger(__name__)
 FAILURES_ALLOWED = 2
 # One that took too long: as it is, alone on the host, and smaller.
 TIMEOUTS_ALLOWED = 3
-# A device that fails again and again on one study: the study may be what it fails on.
-DEVICE_FAILURES_ALLOWED = 5
+# One whose worker hung: as it is once more, as somebody may have stopped the process, and then as after a timeout.
+HANGS_ALLOWED = 4
+# Deaths of the whole service in the middle of a study, after which it is computed alone.
+DEATHS_TOGETHER = 2
+# The fact that names the study that is computed alone: a death of the service then has no other cause.
+ALONE = "alone"
+# A device that fails again and again on one study, and computes the golden case between: the study is what it fails on.
+DEVICE_FAILURES_ALLOWED = 3
 
 _WAIT_SECONDS = 0.25
 # The golden case may take this share of a lane's time while studies wait, and that while none does.
@@ -83,6 +90,15 @@ class Floor(Protocol):
 
     def make_room(self, lane: int) -> None:
         """Have every other idle lane end its process."""
+
+    def alone(self, lane: int) -> AbstractContextManager[None]:
+        """While it lasts no other lane works or has a process; begins when what they have in work has ended."""
+
+    def usual_seconds(self, rung: Rung) -> float | None:
+        """What computing usually takes at a rung, for an input of the golden case's size; None before it is known."""
+
+    def took(self, rung: Rung, seconds: float, scale: float) -> None:
+        """A study was in the model for so long; `scale` is its size as a multiple of the golden case."""
 
     def left_out(self, counts: Mapping[str, int]) -> None:
         """Instances of a study that is computed were left out, by reason code."""
@@ -136,6 +152,8 @@ class Lane(threading.Thread):
         self._seconds_before: float | None = None  # of the golden case before the last
         self._fastest = 0.0  # golden case at the present rung, seconds
         self._tried: tuple[Rung, tuple[int, ...]] = (worker.rung, ())
+        self._alone = False  # whether no other lane works now
+        self._start_alone = False  # whether the next start is to be without the others' work beside it
 
     # --- for other threads ---
 
@@ -149,6 +167,11 @@ class Lane(threading.Thread):
             asserts=self._asserts,
             golden=self._golden,
         )
+
+    @property
+    def has_process(self) -> bool:
+        """Whether its worker has a process, or it has something in work."""
+        return self._busy_since is not None or self._worker.pid is not None
 
     @property
     def golden(self) -> Golden | None:
@@ -201,7 +224,8 @@ class Lane(threading.Thread):
             self._next_golden = 0.0
         if self._golden is None or not self._golden.ok or not self._worker.alive:
             if time.monotonic() >= self._not_before:
-                self._start()
+                with self._undisturbed(self._start_alone):
+                    self._start()
             else:
                 self._stopping.wait(_WAIT_SECONDS)
             return
@@ -217,9 +241,29 @@ class Lane(threading.Thread):
         else:
             hold = 0.0
             try:
-                hold = self._process(study)
+                with self._undisturbed(self._suspected(study)):
+                    hold = self._process(study)
             finally:
                 self._floor.put_down(study, hold)
+
+    @contextmanager
+    def _undisturbed(self, wanted: bool) -> Iterator[None]:
+        """Have no other lane work meanwhile, where that is wanted: then a failure has one cause only."""
+        with self._floor.alone(self.number) if wanted else nullcontext():
+            self._alone = wanted
+            try:
+                yield
+            finally:
+                self._alone = False
+
+    def _suspected(self, study: StudyRecord) -> bool:
+        """Whether a study is computed alone: memory ended, or the service died more than once, while it was in work."""
+        if not study.attempts:
+            return False
+        codes = [code for code, _ in self._journal.failures_of(study.row)]
+        return codes.count(PipelineCode.SERVICE_DIED) >= DEATHS_TOGETHER or any(
+            cause_of(code) is Cause.MEMORY for code in codes
+        )
 
     # --- proving ---
 
@@ -286,7 +330,7 @@ class Lane(threading.Thread):
             self._fastest = min(self._fastest, verdict.seconds)
         else:
             self._rung_proven, self._fastest, self._seconds_before = rung, verdict.seconds, None
-        self._pauses, self._not_before = 0, 0.0
+        self._pauses, self._not_before, self._start_alone = 0, 0.0, False
         pause = _GOLDEN_AGAIN_SECONDS if suspicious else self.golden_period
         self._next_golden = time.monotonic() + pause
         if self._floor.ladder.succeeded(rung):
@@ -310,6 +354,12 @@ class Lane(threading.Thread):
         )
         log.error("%s: golden case at rung %s: %s, %s", self.name, rung.name, failure.code, failure.message)
         self._journal.note_failure(None, failure.code, rung.name, failure.message)
+        disturbed = cause_of(failure.code) in (Cause.MEMORY, Cause.TIME) or failure.code == Code.WORKER_HUNG
+        if disturbed and not self._alone:
+            # Perhaps it was what another lane reads that took the memory or the time, or what was here before:
+            # that says nothing about the rung. Once more, alone.
+            self._start_alone = True
+            return
         lower = self._floor.ladder.failed(rung, failure.code)
         if lower is not None:
             if lower != rung:
@@ -320,12 +370,13 @@ class Lane(threading.Thread):
         self._floor.gave_up(failure.code, rung)
 
     def _unproven(self) -> None:
-        if self._worker.alive:
+        if self._worker.pid is not None:  # also one that was stopped, or has died
             self._worker.rest()
         self._golden, self._asserts = None, ()
 
-    def _stepped_down(self, rung: Rung, lower: Rung, code: str) -> None:
-        self._journal.note_event(EventCode.LADDER_DOWN, f"{rung.name} -> {lower.name} ({code})")
+    def _stepped_down(self, rung: Rung, lower: Rung, code: str, shape: Sequence[int] = ()) -> None:
+        of = f" for inputs of {'x'.join(map(str, shape))}" if shape else ""
+        self._journal.note_event(EventCode.LADDER_DOWN, f"{rung.name} -> {lower.name} ({code}){of}")
 
     # --- a study ---
 
@@ -336,6 +387,8 @@ class Lane(threading.Thread):
         except JournalError:
             return 0.0  # an image has just come: the study waits for its quiet time again
         self._tried = (self._worker.rung, ())
+        if self._alone:
+            self._journal.keep_fact(ALONE, str(study.row))
         self._worker.observed()  # what was seen of a study that went back to the queue is not of this one
         try:
             files = self._spool.files(study)
@@ -377,6 +430,9 @@ class Lane(threading.Thread):
             self._again_or_end(study, PipelineCode.INTERNAL_ERROR, type(error).__name__)
         else:
             self._finish(study, result)
+        finally:
+            if self._alone:
+                self._journal.keep_fact(ALONE, None)
         return 0.0
 
     def _compute(
@@ -411,7 +467,9 @@ class Lane(threading.Thread):
             with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
                 self._worker.extend(waited)
                 self._busy_since = time.monotonic()  # waiting in line is no sign of a worker that hangs
-                return self._worker.compute(rung, work, study.revision)
+                result = self._worker.compute(rung, work, study.revision, self._floor.usual_seconds(rung))
+            self._floor.took(rung, self._worker.computing_seconds, self._worker.scale)
+            return result
 
     def _context(self, study: StudyRecord) -> StudyContext:
         return StudyContext(
@@ -443,15 +501,39 @@ class Lane(threading.Thread):
         rung = ladder.rung_for(shape)
         if rung is None or not study.attempts:
             return rung
-        deaths = 0
-        for code, name in self._journal.failures_of(study.row):
-            if code == PipelineCode.SERVICE_DIED:
-                deaths += 1
-                if deaths > 1:  # twice is no accident: what takes a whole service down is memory, as a rule
-                    rung = ladder.alternative(rung, Code.WORKER_OUT_OF_MEMORY, shape)
-            elif name == rung.name:
-                rung = ladder.alternative(rung, code, shape)
+        # A death of the service says nothing about a rung, and one accident (a process killed or stopped, memory that
+        # a neighbour took) sends nobody lower.
+        failures = [
+            (code, name)
+            for code, name in self._journal.failures_of(study.row)
+            if name and code != PipelineCode.SERVICE_DIED
+        ]
+        in_vain = [name for code, name in failures if cause_of(code) is Cause.MEMORY]
+        if len(in_vain) >= FAILURES_ALLOWED:
+            left = [failed for name in in_vain if (failed := ladder.named(name)) is not None]
+            while any(alike(rung, failed) for failed in left):
+                lower = ladder.alternative(rung, Code.WORKER_OUT_OF_MEMORY, shape)
+                if lower == rung:
+                    break
+                rung = lower
+        counts: Counter[str] = Counter()
+        for code, name in failures:
+            counts[code] += 1
+            if (
+                cause_of(code) is not Cause.MEMORY
+                and name == rung.name
+                and counts[code] >= strikes_for_study(code)
+            ):
+                rung = self._another(rung, code, shape)
         return rung
+
+    def _another(self, rung: Rung, code: str, shape: Sequence[int]) -> Rung:
+        """Where to try a study that failed at a rung; the same rung where there is no other."""
+        ladder = self._floor.ladder
+        other = ladder.alternative(rung, code, shape)
+        if other == rung and code == Code.WORKER_HUNG:  # no other engine: perhaps it was slow, not hanging
+            other = ladder.alternative(rung, Code.INFERENCE_TIMEOUT, shape)
+        return other
 
     def _finish(self, study: StudyRecord, result: InferenceResult) -> None:
         rung, shape = self._tried
@@ -479,11 +561,13 @@ class Lane(threading.Thread):
         if study.attempts:
             for code, name in self._own_failures(study):
                 failed = ladder.named(name)
+                # It works here: it was that rung or what is odd about the study. Other studies of its shape tell.
                 if (
-                    failed is not None and name != rung.name
-                ):  # it works here: so it was that rung, not the study
-                    ladder.condemn(failed, code, shape)
-                    self._stepped_down(failed, rung, code)
+                    failed is not None
+                    and name != rung.name
+                    and ladder.witness(failed, code, shape, study.row)
+                ):
+                    self._stepped_down(failed, rung, code, shape)
         if ladder.succeeded(rung, shape):
             self._journal.note_event(EventCode.LADDER_UP, f"rung {rung.name} works again")
         self._floor.proven()
@@ -501,36 +585,52 @@ class Lane(threading.Thread):
             return _FULL_SECONDS
         rung, shape = self._tried
         cause = cause_of(failure.code)
-        ladder = self._floor.ladder
-        number = self._journal.note_failure(study.row, failure.code, rung.name, failure.message)
-        log.warning("study %d: %s at rung %s, %s", study.row, failure.code, rung.name, failure.message)
+        # Only what fails in the model speaks of a rung; reading and writing are the same at each.
+        step = self._worker.step
+        computing = step == Step.COMPUTE
+        number = self._journal.note_failure(
+            study.row, failure.code, rung.name if computing else "", failure.message
+        )
+        told = f"{failure.code} at step {step}, rung {rung.name}"
+        log.warning("study %d: %s, %s", study.row, told, failure.message)
+        another = computing and self._another(rung, failure.code, shape) != rung
         if failure.sound:
             # The golden case has passed in the very process: the host is well, and the worker goes on. The study is
             # to blame, or the engine, which another one tells.
-            another = ladder.alternative(rung, failure.code, shape) != rung
             self._again_or_end(study, failure.code, failure.message, FAILURES_ALLOWED if another else 0)
             return 0.0
         self._golden = None  # until the successor has proven itself
-        if cause in (Cause.MEMORY, Cause.DEVICE):
-            lower = ladder.failed(rung, failure.code, shape if cause is Cause.MEMORY else ())
-            if lower is not None and lower != rung:
-                self._stepped_down(rung, lower, failure.code)
-            charged = self._charged(study, failure.code)
-            if cause is Cause.MEMORY and lower is None:
-                self._end(study, "quarantined", failure.code, f"{failure.message}; no lower rung is left")
-            elif cause is Cause.DEVICE and charged >= DEVICE_FAILURES_ALLOWED:
-                self._end(study, "quarantined", failure.code, failure.message)
-            else:
-                self._journal.return_to_queue(study.row, forget_attempt=False)
-            return 0.0
         # The study or the host? The golden case in the successor tells.
         if not self._start():
             self._journal.acquit(number)
             self._journal.return_to_queue(study.row, forget_attempt=True)
-            return 0.0
-        allowed = TIMEOUTS_ALLOWED if cause is Cause.TIME else FAILURES_ALLOWED
-        self._again_or_end(study, failure.code, failure.message, allowed)
+        elif cause is Cause.MEMORY and computing:
+            self._out_of_memory(study, failure)
+        else:
+            allowed = FAILURES_ALLOWED
+            if failure.code == Code.WORKER_HUNG:
+                allowed = HANGS_ALLOWED
+            elif cause is Cause.TIME:
+                allowed = TIMEOUTS_ALLOWED
+            elif cause is Cause.DEVICE:
+                allowed = DEVICE_FAILURES_ALLOWED
+            elif another:  # which is tried once this one has failed as often as an accident may happen
+                allowed = strikes_for_study(failure.code) + 1
+            self._again_or_end(study, failure.code, failure.message, allowed)
         return 0.0
+
+    def _out_of_memory(self, study: StudyRecord, failure: InferenceFailed) -> None:
+        """The model did not find the memory it wanted: the rung is to blame only where nothing else was in work."""
+        rung, shape = self._tried
+        if not self._alone:
+            self._journal.return_to_queue(study.row, forget_attempt=False)  # as it is once more, alone
+            return
+        lower = self._floor.ladder.failed_alone(rung, failure.code, shape)
+        if lower is None:
+            self._end(study, "quarantined", failure.code, f"{failure.message}; no lower rung is left")
+        else:
+            self._stepped_down(rung, lower, failure.code, shape)
+            self._journal.return_to_queue(study.row, forget_attempt=False)
 
     def _again_or_end(
         self, study: StudyRecord, code: str, detail: str, allowed: int = FAILURES_ALLOWED
@@ -542,15 +642,15 @@ class Lane(threading.Thread):
             self._end(study, "quarantined", code, detail)
 
     def _own_failures(self, study: StudyRecord) -> list[tuple[str, str]]:
-        """(code, rung) of failures the study may be to blame for: not the power's, nor those learnt at once."""
+        """(code, rung) of failures the study may be to blame for: not the power's.
+
+        Nor those for want of memory in the model, of which the ladder has learnt already.
+        """
         return [
             (code, name)
             for code, name in self._journal.failures_of(study.row)
-            if code != PipelineCode.SERVICE_DIED and cause_of(code) not in (Cause.MEMORY, Cause.DEVICE)
+            if code != PipelineCode.SERVICE_DIED and not (name and cause_of(code) is Cause.MEMORY)
         ]
-
-    def _charged(self, study: StudyRecord, code: str) -> int:
-        return sum(1 for charged, _ in self._journal.failures_of(study.row) if charged == code)
 
     def _end(self, study: StudyRecord, outcome: str, code: str, detail: str) -> None:
         end_study(self._journal, self._spool, study, outcome, code, detail)

@@ -14,8 +14,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,14 +26,16 @@ from outpost.drift.book import Value
 from outpost.drift.keeper import Ended, Keeper
 from outpost.events import EventCode
 from outpost.filter.active import ActiveRules
-from outpost.inference import Code, InferenceResult, InferenceWorker
+from outpost.inference import InferenceResult, InferenceWorker
 from outpost.inference.gate import Gate
+from outpost.inference.ladder_status import reset, status_of
 from outpost.inference.plan import Plan, make_plan
 from outpost.inference.rung import Rung
 from outpost.inference.state import Golden, LaneState
+from outpost.inference.usual import UsualTimes
 from outpost.intake.assembly import Assembly
 from outpost.intake.spool import MIB, Spool
-from outpost.lane import Lane, end_study
+from outpost.lane import ALONE, DEATHS_TOGETHER, Lane, end_study
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.reasons import PipelineCode
@@ -42,8 +45,8 @@ log = logging.getLogger(__name__)
 
 # A study that the whole service died on: on a train it may just have been the power, so a few times.
 DEATHS_ALLOWED = 5
-# A worker's start at one rung that the whole service did not survive, before a lower rung is taken.
-_STARTS_ALLOWED = 2
+# Of those, deaths while it was the only study in work: then hardly anything else is to blame.
+DEATHS_ALONE = 3
 
 _TICK_SECONDS = 0.25
 _LOOK_SECONDS = 2.0
@@ -56,6 +59,9 @@ _STALL_FIRST_SECONDS, _STALL_FACTOR = 5.0, 1.5
 _SUSPICIOUS = 3.0  # times as long as studies usually take
 _LONGEST_RECEIVE_ONLY_SECONDS = 4 * 3600.0
 _MEAN_WEIGHT = 0.2  # of the newest study in the running mean of their times
+_LOOKED_AHEAD = 16  # studies in the queue among which one is looked for that killed nothing yet
+_PASSED_SECONDS = 600.0  # that long others are computed before one that the service died on
+_ALONE_WAIT_SECONDS = 600.0
 
 
 class Pipeline:
@@ -105,9 +111,12 @@ class Pipeline:
         self.rules = rules
         self.instances_left_out: Counter[str] = Counter()  # by reason code, of studies that were computed
         self.queue: dict[str, tuple[int, datetime | None]] = {}  # as Journal.queue, seconds old
-        self.last_tick = time.monotonic()
+        self.last_tick = self.journal_answered = time.monotonic()
         self.golden_fastest: float | None = None
         self._lent = 0  # lanes that rest while the engines are measured
+        self._alone: int | None = None  # the lane beside which no other may work
+        self._suspects: dict[int, float] = {}  # rows that wait for others, since when
+        self._usual = UsualTimes(journal, plan.name)
         self._lanes = [
             Lane(
                 number,
@@ -119,6 +128,7 @@ class Pipeline:
                     config.storage.root,
                     vram_mib=config.inference.vram_mib // plan.ladder.top.parallel,
                     keep_memory=plan.keep_memory,
+                    memory_mib=plan.study_mib,
                 ),
                 journal,
                 spool,
@@ -163,6 +173,14 @@ class Pipeline:
     def stall_seconds(self) -> float:
         """How long a study or golden case may be in work before it counts as not getting on."""
         return _STALL_FIRST_SECONDS + _STALL_FACTOR * max(self.golden_fastest or 0.0, self._typical or 0.0)
+
+    def ladder_status(self) -> dict[str, Any]:
+        """As `status_of`, of the ladder in use."""
+        return status_of(self.ladder)
+
+    def reset_ladder(self, who: str) -> dict[str, Any]:
+        """Forget which rungs failed; returns as `outpost.inference.ladder_status.reset`."""
+        return reset(self.ladder, self._journal, who)
 
     def _goldens(self) -> list[Golden]:
         """Of the lanes that have one; cheaper than `lanes`, which asks the kernel about every process."""
@@ -229,6 +247,7 @@ class Pipeline:
             if now >= self._next_look:
                 self._next_look = now + _LOOK_SECONDS
                 self.queue = self._journal.queue()
+                self.journal_answered = time.monotonic()
                 self.rules.look()
         except sqlite3.Error:
             # A full disk, for instance. It must not cut off the lanes during whose work we tick.
@@ -244,7 +263,7 @@ class Pipeline:
         """Whether this lane may have a worker now."""
         if self._only_receiving and not (lane == 0 and time.monotonic() >= self._retry_at):
             return False
-        if self._optimiser.before_all:
+        if self._optimiser.before_all or self._alone not in (None, lane):
             return False
         rung = self.rung
         if lane >= min(rung.parallel - self._lent, self.gate.limit or rung.parallel):
@@ -271,8 +290,23 @@ class Pipeline:
         now = time.monotonic()
         for row in [row for row, until in self._claimed.items() if until <= now]:
             del self._claimed[row]
-        waiting = self._journal.queued(limit=len(self._claimed) + 1)
-        return next((study for study in waiting if study.row not in self._claimed), None)
+        waiting = self._journal.queued(limit=len(self._claimed) + _LOOKED_AHEAD)
+        free = [study for study in waiting if study.row not in self._claimed]
+        for study in free:
+            if self._turn_has_come(study, now):
+                return study
+        return free[0] if free else None
+
+    def _turn_has_come(self, study: StudyRecord, now: float) -> bool:
+        """Whether a study is taken before those that came later: one that the service died on lets them pass."""
+        if not study.attempts:
+            return True
+        deaths = [code for code, _ in self._journal.failures_of(study.row)].count(PipelineCode.SERVICE_DIED)
+        if deaths < DEATHS_TOGETHER:
+            return True
+        for row in [row for row, since in self._suspects.items() if now - since > 10 * _PASSED_SECONDS]:
+            del self._suspects[row]
+        return now - self._suspects.setdefault(study.row, now) > _PASSED_SECONDS
 
     def put_down(self, study: StudyRecord, hold_seconds: float = 0.0) -> None:
         """The lane is done with the study; it may be taken again after the hold."""
@@ -307,6 +341,37 @@ class Pipeline:
             if other.number != lane:
                 other.rest()
 
+    @contextmanager
+    def alone(self, lane: int) -> Iterator[None]:
+        """While it lasts no other lane works or has a process; begins when what they have in work has ended."""
+        while not self._stop.is_set():
+            with self._condition:
+                if self._alone is None:
+                    self._alone = lane
+                    break
+            self._lanes[lane].rest()  # whoever is alone now waits for our memory
+            self._stop.wait(0.2)
+        try:
+            others = [other for other in self._lanes if other.number != lane]
+            deadline = time.monotonic() + _ALONE_WAIT_SECONDS
+            # They end their processes by themselves, once they may not work (`may_work`).
+            while any(other.has_process for other in others) and time.monotonic() < deadline:
+                if self._stop.wait(0.05):
+                    break
+            yield
+        finally:
+            with self._condition:
+                self._alone = None if self._alone == lane else self._alone
+                self._condition.notify_all()
+
+    def usual_seconds(self, rung: Rung) -> float | None:
+        """What computing usually takes at a rung, for an input of the golden case's size; None before it is known."""
+        return self._usual.of(rung.name)
+
+    def took(self, rung: Rung, seconds: float, scale: float) -> None:
+        """A study was in the model for so long."""
+        self._usual.note(rung.name, seconds, scale)
+
     def left_out(self, counts: Mapping[str, int]) -> None:
         """Instances of a study that is computed were left out, by reason code."""
         with self._condition:
@@ -316,6 +381,8 @@ class Pipeline:
         """A result lies in the outbox; returns whether it took suspiciously long."""
         seconds = result.seconds
         slow = self._typical is not None and seconds > _SUSPICIOUS * self._typical
+        if slow and self._typical is not None:  # one enormous study says little about those that follow
+            seconds = _SUSPICIOUS * self._typical
         self._typical = (
             seconds if self._typical is None else self._typical + _MEAN_WEIGHT * (seconds - self._typical)
         )
@@ -387,13 +454,9 @@ class Pipeline:
         for (code, name), failures in self._journal.failures_since_success().items():
             if code != PipelineCode.SERVICE_DIED or name not in rungs:
                 continue
-            # Twice is no accident; what takes a whole service down is memory, as a rule.
-            lower = (
-                self.ladder.failed(rungs[name], Code.WORKER_OUT_OF_MEMORY)
-                if failures >= _STARTS_ALLOWED
-                else rungs[name]
-            )
-            if lower is None and failures >= allowed:
+            # No rung is left for it: power that fails, or a kill, says nothing about any. What takes the service
+            # down at every start is for a person.
+            if failures >= allowed:
                 self._only_receive(
                     code, f"the service ended {failures} times starting a worker at rung {name}"
                 )
@@ -423,6 +486,7 @@ class Pipeline:
             )
             log.info("engine chosen: %s in %s on %s", top.engine, top.precision, top.device)
             self.ladder = plan.ladder
+            self._usual = UsualTimes(self._journal, plan.name)
             self.golden_fastest, self._typical = None, None
         # One lane's core and memory are lent to the measuring.
         self._lent = 1 if self._optimiser.running and self.rung.parallel > 1 else 0
@@ -434,16 +498,25 @@ class Pipeline:
         with self._condition:
             # At one moment: a lane that takes a study, or puts one down, between the two would seem dead.
             interrupted = [s for s in self._journal.in_state("inferring") if s.row not in self._claimed]
+        if not interrupted:
+            return
+        alone = self._journal.fact(ALONE)
         for study in interrupted:
             number = self._journal.note_failure(
-                study.row, PipelineCode.SERVICE_DIED, "", "the service ended in the middle of it"
+                study.row,
+                PipelineCode.SERVICE_DIED,
+                ALONE if alone == str(study.row) else "",
+                "the service ended in the middle of it",
             )
             self._journal.note_event(EventCode.SERVICE_DIED, f"in the middle of study {study.row}")
-            deaths = [code for code, _ in self._journal.failures_of(study.row)].count(
-                PipelineCode.SERVICE_DIED
-            )
+            died = [
+                name
+                for code, name in self._journal.failures_of(study.row)
+                if code == PipelineCode.SERVICE_DIED
+            ]
+            deaths = len(died)
             log.warning("failure %d: study %d was interrupted in inference", number, study.row)
-            if deaths >= DEATHS_ALLOWED:
+            if deaths >= DEATHS_ALLOWED or died.count(ALONE) >= DEATHS_ALONE:
                 end_study(
                     self._journal,
                     self._spool,
@@ -454,6 +527,7 @@ class Pipeline:
                 )
             else:
                 self._journal.return_to_queue(study.row, forget_attempt=False)
+        self._journal.keep_fact(ALONE, None)
 
     def _keep_house(self) -> None:
         """Take back what was interrupted and drop what was abandoned.

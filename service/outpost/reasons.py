@@ -31,6 +31,7 @@ class PipelineCode(StrEnum):
     INSTANCES_REMOVED = "INSTANCES_REMOVED"
     SERVICE_DIED = "SERVICE_DIED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
+    JOURNAL_LOST_IT = "JOURNAL_LOST_IT"
 
 
 _PIPELINE: Final[dict[str, Reason]] = {
@@ -58,6 +59,12 @@ _PIPELINE: Final[dict[str, Reason]] = {
         "Исследование не посчитано из-за ошибки в самой службе.",
         "Сообщите инженеру вместе с журналом за это время; файлы исследования в карантине.",
     ),
+    PipelineCode.JOURNAL_LOST_IT: Reason(
+        "The journal was damaged, and nothing on the host says any more what became of this study.",
+        "Look in the archive for its result; where there is none, send the whole study again.",
+        "Журнал базы данных был повреждён, и на сервере больше ничто не говорит, чем кончилось это исследование.",
+        "Посмотрите в архиве, есть ли его результат; если нет, отправьте исследование целиком ещё раз.",
+    ),
 }
 
 _REFUSED: Final[dict[str, Reason]] = {
@@ -66,6 +73,16 @@ _REFUSED: Final[dict[str, Reason]] = {
         "Send the image again; if it stays, export it from the archive: it is damaged there or on the way.",
         "Пришедшие байты не читаются как DICOM.",
         "Отправьте снимок ещё раз; если не помогло, выгрузите его из архива: он повреждён там или в пути.",
+    ),
+    Refusal.TOO_COMPLEX.name: Reason(
+        "The object has more elements, items of sequences, levels, fragments or bytes in front of its pixels than any "
+        "image has; opening it would cost the service its memory. The event names the sender and the bound.",
+        "Look at what the sender makes (a broken export, a converter in a loop); nothing of it is computed. A sender "
+        "that repeats it is answered ever more slowly until it stops.",
+        "В объекте больше элементов, вложенных записей, уровней, фрагментов или байтов перед пикселями, чем бывает в "
+        "снимках; его разбор отнял бы у службы память. Отправитель и превышенный предел названы в событии.",
+        "Посмотрите, что выдаёт отправитель (сломанная выгрузка, зациклившийся конвертер); такой объект не считается. "
+        "Отправителю, который его повторяет, служба отвечает всё медленнее, пока он не перестанет.",
     ),
     Refusal.UID_MISSING.name: Reason(
         "The image lacks the UID of its study, series or class, or its own.",

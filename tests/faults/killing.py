@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -253,10 +253,11 @@ class LightPredictor:
 class Nursery:
     """The process that forks services, as the test sees it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a command that starts the nursery with less than its caller may do."""
         path = [str(HERE.parent), str(HERE.parents[2] / "service"), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE), "nursery"],
+            [*prefix, sys.executable, str(HERE), "nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("ab"),

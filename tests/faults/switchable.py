@@ -81,11 +81,11 @@ class SwitchableService(Service):
         written.write_text(json.dumps({"kind": kind, **details}))
         written.replace(self._fault_file)
 
-    def send_study(self) -> str:
-        """Send a new study; returns its UID once every instance is acknowledged."""
+    def send_study(self, shape: tuple[int, int, int] = (70, 64, 72)) -> str:
+        """Send a new study of (slices, rows, columns); returns its UID once every instance is acknowledged."""
         self._studies += 1
         folder = self.root / f"study-{self._studies}"
-        files = write_mr_series(folder, ball(value=500))
+        files = write_mr_series(folder, ball(shape, value=500))
         sent = self.storescu(folder)
         assert sent.returncode == 0, sent.stderr
         return str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID)

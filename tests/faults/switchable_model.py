@@ -1,7 +1,8 @@
 """A model whose faults a test switches on and off while the service runs; the child process imports it by name.
 
 It stands in the bundle's `inferer` where the real network does, so a fault happens where real ones do. The file
-named by OUTPOST_TEST_FAULT says what happens, as JSON: {"kind": ..., "at": [sizes], "golden": bool, ...}.
+named by OUTPOST_TEST_FAULT says what happens, as JSON: {"kind": ..., "at": [sizes], "golden": bool, ...}. With
+"shape" it happens to volumes of that shape alone, with "once" to one call.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from outpost.inference.codes import Code, InferenceFailed
 from outpost.inference.phantom import SHAPE
 
 
@@ -41,6 +43,14 @@ class SwitchableModel:
                 time.sleep(600)
             case "slow":
                 time.sleep(fault["seconds"])
+            case "burn":
+                while True:
+                    pass
+            case "kill-service":
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
+            case "nan":
+                raise InferenceFailed(Code.OUTPUT_NOT_FINITE, "the output runs from nan to nan")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "segfault":
@@ -58,4 +68,7 @@ class SwitchableModel:
         fault: dict[str, Any] = json.loads(file.read_text())
         is_golden = volume.shape == SHAPE
         meant = self._edge in fault.get("at", [self._edge]) and (fault.get("golden", False) or not is_golden)
+        meant = meant and fault.get("shape", list(volume.shape)) == list(volume.shape)
+        if meant and fault.get("once"):
+            file.unlink(missing_ok=True)
         return fault if meant else {}

@@ -40,7 +40,7 @@ from postgres_cluster import RECORDER_PASSWORD, Cluster, make_region_database
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
-from running import Service, answers, free_port, wait_for
+from running import BEARER, Service, answers, free_port, wait_for
 from switchable import write_bundle
 
 from outpost.records.recorder import study_key
@@ -118,7 +118,7 @@ class Sender(threading.Thread):
     def __init__(self, dicom_port: int, http_port: int) -> None:
         super().__init__(name="sender", daemon=True)
         self._dicom_port = dicom_port
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=10)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=10, headers=BEARER)
         self._jobs: list[Job] = []
         self._change = threading.Lock()
         self.acknowledged: dict[str, Path] = {}  # SOP Instance UID -> what was sent

@@ -21,7 +21,7 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 @pytest.fixture
 def service(tmp_path: Path, pacs: StoreScp) -> Iterator[SwitchableService]:
     service = SwitchableService(
-        tmp_path / "service", [("PACS", pacs.port)], inference={"workers": 2, "timeout_seconds": 6}
+        tmp_path / "service", [("PACS", pacs.port)], inference={"workers": 2, "timeout_seconds": 9}
     )
     yield service
     service.stop()

@@ -40,7 +40,11 @@ class Receiver:
         self.journal = Journal(root / "journal.sqlite3", "fuzz")
         self.spool = Spool(root, self.journal, 0)
         self.assembly = Assembly(self.journal, 3600)
-        self.scp = StorageScp(Intake(listen="127.0.0.1", dicom_port=self.port), self.spool, self.assembly)
+        self.scp = StorageScp(
+            Intake(check_called_ae_title=False, listen="127.0.0.1", dicom_port=self.port),
+            self.spool,
+            self.assembly,
+        )
         self.scp.start()
 
     def held(self) -> tuple[int, int]:

@@ -22,7 +22,7 @@ MORE = ROOT / "roles/collect/files/more.sh"
 RECORDED = ROOT / "tests/roles/collected"
 CANARIES = [
     "CANARYSECRET", "canary5ecretq7z5kx3m2n4b6v8c9a1s", "КАНАРЕЙКИН", "Канарейкина", "19570314", "canary@example.org",
-    "1.2.826.0.1.3680043.8.498.4711", "112-233-445", "MIICANARY",
+    "1.2.826.0.1.3680043.8.498.4711", "112-233-445", "MIICANARY", "canaryadmintoken",
 ]  # fmt: skip
 HELPFUL = [
     "nvidia-driver 580.95.05-1", "hold nvidia-driver", "1.8.1.16", "golden case passed", "mirror.example",
@@ -56,6 +56,7 @@ def host(tmp_path: Path) -> Path:
             "etc/astra/build_version": "1.8.1.16\n",
             "etc/outpost/brain.yaml": CONFIG,
             "etc/outpost/brain.key": KEY,
+            "etc/outpost/brain.token": "canaryadmintokenq7z5kx3m2n4b6v8c\n",
             "etc/apt/sources.list": "deb https://reader:CANARYSECRET@mirror.example/astra 1.8_x86-64 main\n",
             "etc/docker/daemon.json": '{"log-driver": "journald"}\n',
             "var/lib/outpost/brain/spool/1.2.826.0.1.3680043.8.498.4711/КАНАРЕЙКИН.dcm": b"\0" * 2048,

@@ -6,6 +6,7 @@ of this project name where each was seen). Shown: what Ansible's own facts get w
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import ModuleType
 
@@ -100,7 +101,7 @@ def test_a_role_without_files_for_the_platform_stops_with_the_supported_list(
 
 
 def test_derived_secrets_are_stable_distinct_and_need_no_quoting(filters: ModuleType) -> None:
-    root = "0123456789abcdef" * 4
+    root = hashlib.sha256(b"a root secret of the tests").hexdigest()
     one = filters.outpost_secret(root, "postgres/chita/outpost_recorder")
     assert one == filters.outpost_secret(root, "postgres/chita/outpost_recorder")
     assert one != filters.outpost_secret(root, "postgres/tver/outpost_recorder")
@@ -110,10 +111,20 @@ def test_derived_secrets_are_stable_distinct_and_need_no_quoting(filters: Module
 
 
 @pytest.mark.parametrize(
-    ("root", "reason"), [("short", "5 characters"), ("example-only-replace" * 3, "everybody can read")]
+    ("root", "reason"),
+    [
+        ("", "not set"),
+        ("short", "5 characters"),
+        ("example-only-replace" * 3, "everybody can read"),
+        ("0123456789abcdef" * 4, "quickly guessed"),
+        ("a" * 64, "quickly guessed"),
+        ("0101" * 15 + "11", "quickly guessed"),
+        (12345678901234567890123456789012345, "not a text"),
+        (None, "not a text"),
+    ],
 )
 def test_a_weak_root_secret_is_refused_with_the_way_to_make_one(
-    filters: ModuleType, root: str, reason: str
+    filters: ModuleType, root: object, reason: str
 ) -> None:
     with pytest.raises(AnsibleFilterError, match=reason):
         filters.outpost_secret(root, "any")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,18 @@ from recorded_hosts import GTX_1080_TI, ROOT, UBUNTU_2404, plant
 SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080, "cores": 0.1, "memory_mib": 64}}
 
 
+def release(directory: Path, version: str = "1.2.3", **more: str) -> None:
+    """A release that the run could deploy."""
+    folder, archive = directory / version, b"an image"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "image.tar.gz").write_bytes(archive)
+    image = {
+        "id": "sha256:" + "a" * 64, "archive": "image.tar.gz", "archive_bytes": len(archive),
+        "archive_sha256": hashlib.sha256(archive).hexdigest(),
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps({"version": version, "image": image, **more}))
+
+
 def run(
     tmp_path: Path, hosts: dict[str, dict[str, Any]], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
@@ -27,8 +40,12 @@ def run(
     tree = tmp_path / "host"
     if not tree.exists():
         plant(tree, UBUNTU_2404, pci=GTX_1080_TI)
+    release(tmp_path / "releases")
     common = {
+        "outpost_root_secret": hashlib.sha256(b"of the tests").hexdigest(),
+        "outpost_release": "1.2.3", "outpost_release_directory": str(tmp_path / "releases"),
         "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
+        "outpost_hospital_networks": ["192.0.2.0/24"], "outpost_admin_networks": [],
         "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,
         "platform_os_release": str(tree / "etc/os-release"),
         "preflight_report_directory": str(tmp_path / "report"),
@@ -153,8 +170,7 @@ def test_a_set_that_does_not_exist_is_named_unless_the_host_has_no_card_to_drive
 def test_the_release_to_be_deployed_is_judged_by_its_manifest(
     tmp_path: Path, torch: str, failed: set[str]
 ) -> None:
-    (tmp_path / "releases/1.0").mkdir(parents=True)
-    (tmp_path / "releases/1.0/manifest.json").write_text(json.dumps({"version": "1.0", "torch": torch}))
+    release(tmp_path / "releases", "1.0", torch=torch)
     card = {
         "platform_pci_root": str(tmp_path / "host/sys/bus/pci/devices"), "preflight_driver": "580.95.05",
         "outpost_release_directory": str(tmp_path / "releases"), "outpost_release": "1.0",
@@ -168,14 +184,14 @@ def test_the_release_to_be_deployed_is_judged_by_its_manifest(
 
 
 def test_a_release_that_is_not_here_is_not_judged_and_a_broken_manifest_is_named(tmp_path: Path) -> None:
-    release = {"outpost_release_directory": str(tmp_path), "outpost_release": "1.0"}
-    ended = run(tmp_path, {"chita": release})
+    named = {"outpost_release_directory": str(tmp_path), "outpost_release": "1.0"}
+    ended = run(tmp_path, {"chita": named})
     assert ended.returncode == 0, ended.stdout[-3000:]
     (tmp_path / "1.0").mkdir()
     (tmp_path / "1.0/manifest.json").write_text("{")
-    ended = run(tmp_path, {"chita": release})
+    ended = run(tmp_path, {"chita": named})
     assert ended.returncode == 2
-    assert f"{tmp_path}/1.0/manifest.json is no manifest" in " ".join(ended.stdout.split())
+    assert f"{tmp_path}/1.0/manifest.json is no JSON" in " ".join(ended.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -187,6 +203,17 @@ def test_a_wrong_setting_is_named(tmp_path: Path, variable: str, said: str) -> N
     ended = run(tmp_path, {"chita": {}}, "-e", variable)
     assert ended.returncode == 2
     assert said in " ".join(ended.stdout.split()), ended.stdout[-3000:]
+
+
+@pytest.mark.parametrize("variable", ["outpost_hospital_networks", "outpost_admin_networks"])
+def test_an_inventory_that_names_no_networks_stops_before_the_host_is_asked(
+    tmp_path: Path, variable: str
+) -> None:
+    ended = run(tmp_path, {"chita": {variable: None}}, "-e", "outpost_language=en")
+    assert ended.returncode == 2
+    said = " ".join(ended.stdout.split())
+    assert f"{variable} is not set. Name the networks" in said
+    assert "Read what the host is" not in said, "nothing was asked of the host"
 
 
 def test_a_report_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Path) -> None:

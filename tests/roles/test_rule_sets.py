@@ -35,7 +35,8 @@ region:
 def run(tmp_path: Path, rules: str, playbook: str, *more: str) -> subprocess.CompletedProcess[str]:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(INVENTORY + rules)
-    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, playbook, *more]
+    networks = '{"outpost_hospital_networks": [], "outpost_admin_networks": []}'
+    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "-e", networks, playbook, *more]
     # An admin's shell knows nothing of where the service's package lies.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

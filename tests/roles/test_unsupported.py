@@ -25,6 +25,8 @@ def preflight(tmp_path: Path, os_release: str) -> subprocess.CompletedProcess[st
             f"platform_os_release={identity}",
             "-e",
             f"preflight_report_directory={tmp_path}/report",
+            "-e",
+            '{"outpost_hospital_networks": [], "outpost_admin_networks": []}',
         ],
         cwd=ROOT,
         capture_output=True,

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -44,10 +45,10 @@ def bin_directory(role: str) -> Path:
     return installed[-1].parent
 
 
-def _run(*command: str | Path) -> None:
+def _run(*command: str | Path, **environment: str) -> None:
     done = subprocess.run(
         [*_AS_NOBODY, *map(str, command)],
-        env=_ENVIRONMENT,
+        env=_ENVIRONMENT | environment,
         cwd="/",
         capture_output=True,
         text=True,
@@ -104,10 +105,21 @@ class Cluster:
             "log_min_messages": "warning",
         }
         lines = "\n".join(f"{key} = '{value}'" for key, value in settings.items())
+        lines += "\ninclude_if_exists 'tls.conf'"
         _run("sh", "-c", f'printf "%s\\n" "{lines}" >> {self.data}/postgresql.conf')
 
-    def start(self) -> Cluster:
-        _run(self.programs / "pg_ctl", "-D", self.data, "-l", self.data / "log", "-w", "-s", "start")
+    def start(self, environment: dict[str, str] | None = None) -> Cluster:
+        _run(
+            self.programs / "pg_ctl",
+            "-D",
+            self.data,
+            "-l",
+            self.data / "log",
+            "-w",
+            "-s",
+            "start",
+            **environment or {},
+        )
         return self
 
     def stop(self, mode: str = "fast") -> None:
@@ -118,6 +130,18 @@ class Cluster:
             self.stop("immediate")
         shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the server's data directory, its user's alone; `reload` has the server read it."""
+        path = self.data / name
+        path.write_text(text)
+        path.chmod(0o600)
+        if _AS_NOBODY:
+            os.chown(path, 65534, 65534)
+
+    def reload(self) -> None:
+        with self.superuser("postgres") as connection:
+            connection.execute("SELECT pg_reload_conf()")
 
     def superuser(self, database: str) -> psycopg.Connection[dict[str, object]]:
         return psycopg.connect(
@@ -189,11 +213,30 @@ class Region:
         ):
             cursor.executemany(_UPSERT, rows)
 
+    def beat(self, **values: object) -> None:
+        """One heartbeat, as the service writes it."""
+        row = heartbeat(**values)
+        with self.cluster.login("outpost", "outpost_recorder", RECORDER_PASSWORD) as connection:
+            connection.execute(
+                f"INSERT INTO outpost.heartbeats ({', '.join(row)}) VALUES ({', '.join(f'%({c})s' for c in row)})",
+                row,
+            )
+
+    def beat_rows(self, count: int) -> None:
+        """Many rows at once, with the trigger off: `seq` and `written_at` are ours."""
+        row = heartbeat(written_at=datetime.now(UTC) - timedelta(days=3))
+        with self.cluster.superuser("outpost") as connection:
+            connection.execute(
+                f"INSERT INTO outpost.heartbeats (seq, {', '.join(row)})"
+                f" SELECT n, {', '.join(f'%({c})s' for c in row)} FROM generate_series(-%(rows)s::integer, -1) n",
+                row | {"rows": count},
+            )
+
     def exported(self) -> list[dict[str, object]]:
         """What the region shows a centre that speaks the newest contract."""
         with self.cluster.login("outpost", "fleet_reader", READER_PASSWORD) as connection:
             return connection.execute(
-                "SELECT * FROM fleet_export.studies_v2 ORDER BY system, study_key, revision"
+                "SELECT * FROM fleet_export.studies_v3 ORDER BY system, study_key, revision"
             ).fetchall()
 
     def execute(self, statement: str, *values: object) -> None:
@@ -226,6 +269,37 @@ def study(number: int, **values: object) -> dict[str, object]:
         "notes": [],
         "partial": False,
         "doubtful": False,
+    } | values
+
+
+_STARTED = datetime.now(UTC) - timedelta(hours=5)
+
+
+def heartbeat(**values: object) -> dict[str, object]:
+    """What a system that is well says of itself."""
+    now = datetime.now(UTC)
+    return {
+        "system": "brain",
+        "host_clock": now,
+        "period_seconds": 60,
+        "status": "ok",
+        "failing": [],
+        "ready": True,
+        "rung": "full",
+        "receive_only": "",
+        "queue": 0,
+        "oldest_pending_seconds": 0.0,
+        "outbox": 0,
+        "oldest_outbox_seconds": 0.0,
+        "disk_free_mib": 100_000,
+        "disk_used_percent": 40.0,
+        "disk_reserve_mib": 2048,
+        "certificate_until": None,
+        "release": "0.1.0",
+        "bundle": "brain_extraction",
+        "bundle_version": "1.0.2",
+        "boot_id": "0b0d0000-0000-4000-8000-000000000001",
+        "process_started": _STARTED,
     } | values
 
 
@@ -283,6 +357,12 @@ class Fleet:
     def freshness(self, code: str) -> dict[str, object]:
         return self.ask("SELECT * FROM fleet.freshness WHERE region = %s", (code,))[0]
 
+    def health(self, code: str, system: str | None = "brain") -> dict[str, object]:
+        """The line of fleet.health of one system."""
+        return self.ask(
+            "SELECT * FROM fleet.health WHERE region = %s AND system IS NOT DISTINCT FROM %s", (code, system)
+        )[0]
+
     def state(self, code: str) -> dict[str, object]:
         return self.ask("SELECT * FROM fleet.sync WHERE region = %s", (code,))[0]
 
@@ -295,11 +375,12 @@ class Fleet:
     def reset(self) -> None:
         """As new: three regions, reachable, without studies, never read."""
         for region in self.regions.values():
-            region.execute("TRUNCATE outpost.studies, outpost.refused_instances")
+            region.execute("TRUNCATE outpost.studies, outpost.refused_instances, outpost.heartbeats")
+            region.execute("UPDATE outpost.region SET systems = NULL")
         for row in self.ask("SELECT region FROM fleet.regions"):
             if row["region"] not in self.regions:
                 self.ask("SELECT fleet.detach_region(%s)", (row["region"],))
-        self.ask("TRUNCATE fleet.studies_store, fleet.summary")
+        self.ask("TRUNCATE fleet.studies_store, fleet.summary, fleet.heartbeats, fleet.health_since")
         self.ask("DELETE FROM fleet.sync")
         for code in self.regions:
             self.attach(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,11 @@ from pydicom import dcmread
 CANARY = "KANAREYKA"
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "service" / "bundles" / "brain_extraction"
+# The API of every service here is closed as in a hospital; tests ask it with this administrator's token, as do the
+# commands that they start (the service's own environment is the same, and does not look at it).
+TOKEN = "the-token-of-all-tests"
+os.environ["OUTPOST_TOKEN"] = TOKEN
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 # Every process started here: what a failed test leaves running ends with the session (conftest.py).
 STARTED: list[subprocess.Popen[bytes]] = []
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
@@ -63,7 +69,12 @@ class Service:
         config: dict[str, Any] = {
             "system": "brain",
             "region": "chita",
-            "intake": {"listen": "127.0.0.1", "dicom_port": self.dicom_port},
+            # Peers of the tests call us as they like; test_closed_by_default.py looks at the check itself.
+            "intake": {
+                "listen": "127.0.0.1",
+                "dicom_port": self.dicom_port,
+                "check_called_ae_title": False,
+            },
             "study": {"quiet_seconds": 0.5},
             "storage": {"root": str(self.storage)},
             "inference": {"bundle": str(BUNDLE)},
@@ -76,13 +87,19 @@ class Service:
                 "retry_max_seconds": 1,
             },
             "records": {"enabled": False},
-            "api": {"listen": "127.0.0.1", "port": self.http_port},
+            "api": {
+                "listen": "127.0.0.1",
+                "port": self.http_port,
+                "tokens": [
+                    {"name": "tests", "role": "admin", "sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+                ],
+            },
         }
         for name, values in sections.items():
             config[name] = config.get(name, {}) | values
         root.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(yaml.safe_dump(config))
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=30, headers=BEARER)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, environment: dict[str, str] | None = None) -> Service:

@@ -39,7 +39,7 @@ class Receiver:
         self.open()
 
     def open(self) -> None:
-        config = Intake(listen="127.0.0.1", dicom_port=self.port)
+        config = Intake(check_called_ae_title=False, listen="127.0.0.1", dicom_port=self.port)
         self.journal = Journal(self.root / "journal.sqlite3", "brain")
         self.journal.transfers_cut()
         self.spool = Spool(self.root, self.journal, 0, 100, [MRImageStorage, CTImageStorage])

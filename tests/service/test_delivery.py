@@ -50,7 +50,13 @@ class Sender:
         times = {"retry_first_seconds": 0.2, "retry_max_seconds": 0.4} | settings
         config = Delivery(destinations=destinations, **times)
         reports = Reports(self.journal, self._wake)
-        intake = Intake(listen="127.0.0.1", dicom_port=self.port, disk_reserve_mib=0, disk_used_percent=100)
+        intake = Intake(
+            check_called_ae_title=False,
+            listen="127.0.0.1",
+            dicom_port=self.port,
+            disk_reserve_mib=0,
+            disk_used_percent=100,
+        )
         spool = Spool(self.root, self.journal, 0, 100)
         self.scp = StorageScp(intake, spool, Assembly(self.journal, 5), reports.take)
         self.scp.start()

@@ -77,7 +77,7 @@ def test_what_a_result_says_of_itself_reaches_the_centre_by_its_codes(fleet: Fle
         (["STUDY_PARTIAL", "OBJECT_LEFT_OUT"], True, False),
         (["RESULT_DOUBTFUL"], False, True),
     ]
-    assert fleet.freshness("chita")["contract_version"] == 2
+    assert fleet.freshness("chita")["contract_version"] == 3
     shown = fleet.ask("SELECT notes, partial FROM fleet.studies WHERE region = 'chita' AND partial")
     assert shown == [{"notes": ["STUDY_PARTIAL", "OBJECT_LEFT_OUT"], "partial": True}]
 
@@ -132,7 +132,7 @@ def test_a_region_brought_up_to_date_is_read_again_once_and_then_tells(fleet: Fl
         assert read(fleet, "chita").rows == 0
 
     assert said(fleet, "chita") == [([], False, False), (["RESULT_DOUBTFUL"], False, True)]
-    assert "contract 2 says more of each" in str(fleet.freshness("chita")["reason"])
+    assert "contract 3 says more of each" in str(fleet.freshness("chita")["reason"])
 
 
 def test_a_region_that_lost_the_newer_views_no_longer_tells_of_what_changed_since(fleet: Fleet) -> None:
@@ -143,7 +143,10 @@ def test_a_region_that_lost_the_newer_views_no_longer_tells_of_what_changed_sinc
         read(fleet, "chita")
         assert said(fleet, "chita") == [(["STUDY_PARTIAL"], True, False)]
 
-        older.execute("DROP VIEW fleet_export.studies_v2, fleet_export.handshake_v2")
+        older.execute(
+            "DROP VIEW fleet_export.studies_v3, fleet_export.handshake_v3,"
+            " fleet_export.studies_v2, fleet_export.handshake_v2"
+        )
         write(older, 1, outcome="delivered")
         assert read(fleet, "chita").rows == 1
 
@@ -151,7 +154,7 @@ def test_a_region_that_lost_the_newer_views_no_longer_tells_of_what_changed_sinc
 
 
 def test_a_centre_whose_regions_were_not_attached_again_goes_on_by_contract_1(fleet: Fleet) -> None:
-    for table in ("studies_v2", "handshake_v2"):
+    for table in ("studies_v3", "handshake_v3", "health_v3", "studies_v2", "handshake_v2"):
         fleet.ask(f"DROP FOREIGN TABLE region_chita.{table}")
     fleet.regions["chita"].write(1, **PART)
     read(fleet, "chita")

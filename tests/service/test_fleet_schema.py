@@ -86,7 +86,7 @@ def test_no_view_of_the_mart_reads_a_foreign_table(fleet: Fleet) -> None:
         ") SELECT relkind::text AS kind, count(*) AS n FROM pg_class JOIN used USING (oid) GROUP BY relkind"
     )
     kinds = {row["kind"]: row["n"] for row in read_by_views}
-    assert kinds["v"] == 3
+    assert kinds["v"] == 6
     assert kinds["p"] == 1
     assert int(str(kinds["r"])) >= 6, "the walk reached the partitions"
     assert "f" not in kinds
@@ -266,6 +266,68 @@ def test_the_collectors_role_cannot_change_regions_contract_or_servers(fleet: Fl
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 me.execute(forbidden)
+
+
+def test_a_region_has_no_login_at_the_centre_and_nothing_there_is_for_everybody(fleet: Fleet) -> None:
+    """The centre asks the regions and is never asked by them: none can read another's rows there."""
+    fleet.regions["chita"].write(1)
+    sync_region(fleet.config.centre, fleet.config.sync, "chita")
+    logins = fleet.ask("SELECT rolname::text AS name FROM pg_roles WHERE rolcanlogin ORDER BY rolname")
+    assert [row["name"] for row in logins] == ["fleet_collector", "postgres"]
+    for user, password in (
+        ("fleet_reader", READER_PASSWORD),
+        ("outpost_recorder", RECORDER_PASSWORD),
+        ("fleet_collector", READER_PASSWORD),
+        ("postgres", ""),
+    ):
+        with pytest.raises(psycopg.OperationalError):
+            fleet.centre.login("fleet", user, password).close()
+    # Whoever got a login all the same would still be somebody without a right.
+    relations = fleet.ask(
+        "SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (nspname = 'fleet' OR nspname LIKE 'region%')"
+    )
+    assert len(relations) > 10
+    fleet.ask("CREATE ROLE a_region LOGIN PASSWORD 'guessed'")
+    try:
+        with pytest.raises(psycopg.OperationalError, match="CONNECT privilege"):
+            fleet.centre.login("fleet", "a_region", "guessed").close()
+        fleet.ask("GRANT CONNECT ON DATABASE fleet TO a_region")  # the next wall
+        with fleet.centre.login("fleet", "a_region", "guessed") as stranger:
+            for row in relations:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    stranger.execute(f"SELECT * FROM {row['name']}")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                stranger.execute("CREATE TABLE public.mine (a integer)")
+            mapped = stranger.execute("SELECT umoptions FROM pg_user_mappings").fetchall()
+            assert {row["umoptions"] for row in mapped} == {None}, "the regions' passwords"
+    finally:
+        fleet.ask("REVOKE CONNECT ON DATABASE fleet FROM a_region")
+        fleet.ask("DROP ROLE a_region")
+
+
+def test_a_region_shows_a_stranger_with_a_login_nothing(fleet: Fleet) -> None:
+    chita = fleet.regions["chita"]
+    chita.write(1)
+    chita.execute("CREATE ROLE a_neighbour LOGIN PASSWORD 'guessed'")
+    try:
+        with pytest.raises(psycopg.OperationalError, match="CONNECT privilege"):
+            chita.cluster.login("outpost", "a_neighbour", "guessed").close()
+        chita.execute("GRANT CONNECT ON DATABASE outpost TO a_neighbour")  # the next wall
+        with chita.cluster.login("outpost", "a_neighbour", "guessed") as stranger:
+            for forbidden in (
+                "SELECT * FROM fleet_export.studies_v1",
+                "SELECT * FROM fleet_export.studies_v2",
+                "SELECT * FROM fleet_export.handshake_v1",
+                "SELECT * FROM outpost.studies",
+                "SELECT outpost.set_region('x', 'y')",
+                "CREATE TABLE public.mine (a integer)",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    stranger.execute(forbidden)
+    finally:
+        chita.execute("REVOKE CONNECT ON DATABASE outpost FROM a_neighbour")
+        chita.execute("DROP ROLE a_neighbour")
 
 
 def test_applying_all_files_again_changes_nothing(fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +18,20 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from fastapi.routing import APIRoute
 from postgres_cluster import COLLECTOR_PASSWORD, Fleet, the_fleet
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.routing import Route
+
+from outpost.config import load
+from outpost.fleet.app import OPEN, create_app
+from outpost.fleet.collector import Collector
+from outpost.fleet.config import FleetConfig
+from outpost.web.page import NOTHING
+from outpost.web.tokens import digest
 
 SERVICE = Path(__file__).resolve().parents[2] / "service"
+TOKEN = "the-token-of-the-page"
 COMMAND = [sys.executable, "-m", "outpost.cli", "fleet"]
 
 
@@ -48,7 +59,11 @@ def write_config(fleet: Fleet, directory: Path, port: int = 8090, **centre: obje
     value = {
         "centre": {"host": fleet.centre.host, "port": 5432, "password": COLLECTOR_PASSWORD} | centre,
         "sync": {"period_seconds": 1},
-        "api": {"listen": "127.0.0.1", "port": port},
+        "api": {
+            "listen": "127.0.0.1",
+            "port": port,
+            "tokens": [{"name": "duty", "role": "read", "sha256": digest(TOKEN)}],
+        },
     }
     path.write_text(yaml.safe_dump(value), encoding="utf-8")
     return path
@@ -121,7 +136,8 @@ def served(fleet: Fleet, tmp_path: Path) -> Iterator[Served]:
         text=True,
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as http:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15, headers=bearer) as http:
             notify.settimeout(20)
             assert notify.recv(100) == b"READY=1"
             yield Served(http, process, notify)
@@ -211,6 +227,69 @@ def test_the_service_syncs_by_itself_and_shows_it_as_page_json_metrics_and_table
     assert ["ghost", "never", "-"] in [row[:3] for row in lines]
     assert ["chita", "1", "1"] in [row[:3] for row in lines]
     assert ["ghost", "not", "told", "not", "told", "-"] in lines
+
+
+def test_nobody_without_the_token_sees_the_fleet(served: Served, fleet: Fleet, tmp_path: Path) -> None:
+    config = load(write_config(fleet, tmp_path), FleetConfig)
+    app = create_app(config, Collector(config))
+    paths = {route.path for route in app.routes if isinstance(route, Route | APIRoute)}
+    assert len(paths) == len(app.routes)
+    assert paths == OPEN | {"/", "/docs", "/openapi.json", "/freshness.json", "/studies.json", "/metrics"}
+    base = str(served.http.base_url)
+    with httpx.Client(base_url=base, timeout=15) as stranger:
+        for path in [*sorted(paths - OPEN), "/nothing", "/docs/oauth2-redirect", "/redoc"]:
+            refused = stranger.get(path)
+            assert refused.status_code == 401, path
+            assert "chita" not in refused.text
+            if path in paths:
+                assert served.http.get(path).status_code == 200, path
+                answer = stranger.get(path, auth=("duty", TOKEN))  # as a browser does
+                assert answer.status_code == 200, path
+                assert answer.headers["Cache-Control"] == "no-store"
+                assert answer.headers["X-Frame-Options"] == "DENY"
+                assert answer.headers["Content-Security-Policy"].startswith(NOTHING)
+                assert not re.search(r"\ssrc=|@import|\sstyle=|\son[a-z]+=", answer.text), path
+        asked = stranger.get("/", headers={"Accept": "text/html"})
+        assert asked.headers["WWW-Authenticate"].startswith("Basic ")
+        health = stranger.get("/health")
+        assert health.status_code == 200
+        assert {check["value"] for check in health.json()["checks"]} == {""}
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    for foreign in (
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        assert httpx.get(f"{base}/freshness.json", headers=token | foreign).status_code in (400, 403)
+    page = served.http.get("/docs").text
+    assert "openapi.json" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "Server" not in served.http.get("/").headers
+
+
+def test_without_tokens_the_page_is_closed_and_says_how_to_open_it(fleet: Fleet, tmp_path: Path) -> None:
+    port = free_port()
+    path = write_config(fleet, tmp_path, port)
+    config = yaml.safe_load(path.read_text())
+    del config["api"]["tokens"]
+    path.write_text(yaml.safe_dump(config))
+    with subprocess.Popen([*COMMAND, "serve", "--config", str(path)], env=environment()) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 20
+            while True:
+                with suppress(httpx.TransportError):
+                    refused = httpx.get(f"{url}/freshness.json")
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert refused.status_code == 401
+            assert "outpost token" in refused.json()["detail"]
+            assert httpx.get(f"{url}/health").status_code == 200
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def test_signs_of_life_come_from_the_loop_and_health_is_red_when_the_database_is_away(

@@ -39,6 +39,8 @@ def test_every_row_of_every_region_arrives_as_the_region_has_it(fleet: Fleet) ->
         inference_seconds=None,
     )
     fleet.regions["train"].write(7, system="lungs", received_at="2026-01-01T00:00:00+09:00")
+    for region in fleet.regions.values():
+        region.beat()
 
     attempts = sync_all(fleet.config)
 
@@ -185,21 +187,21 @@ def other_database(fleet: Fleet, code: str, name: str, change: str) -> None:
 
 
 HANDSHAKE = (
-    "CREATE OR REPLACE VIEW fleet_export.handshake_v2 AS SELECT r.code AS region,"
+    "CREATE OR REPLACE VIEW fleet_export.handshake_v3 AS SELECT r.code AS region,"
     " {contract} AS contract_version, r.release,"
     " pg_catalog.clock_timestamp() + interval '{ahead}' AS clock, 0::bigint AS max_seq,"
-    " 'another'::text AS epoch FROM outpost.region r"
+    " 'another'::text AS epoch, r.systems FROM outpost.region r"
 )
 
 
 def test_a_region_speaking_an_unknown_contract_is_incompatible_and_nothing_is_taken(fleet: Fleet) -> None:
-    other_database(fleet, "chita", "newer", HANDSHAKE.format(contract=3, ahead="0 s"))
+    other_database(fleet, "chita", "newer", HANDSHAKE.format(contract=4, ahead="0 s"))
 
     read(fleet, "chita")
 
     row = fleet.freshness("chita")
     assert row["state"] == "incompatible"
-    assert "speaks contract 3, the centre knows 1 to 2: update the centre" in str(row["reason"])
+    assert "speaks contract 4, the centre knows 1 to 3: update the centre" in str(row["reason"])
     assert fleet.held("chita") == []
 
 
@@ -234,7 +236,7 @@ def test_a_wrong_password_is_named_as_such(fleet: Fleet) -> None:
 
 
 def test_a_clock_that_is_ahead_is_measured_and_said(fleet: Fleet) -> None:
-    other_database(fleet, "chita", "ahead", HANDSHAKE.format(contract=2, ahead="90 s"))
+    other_database(fleet, "chita", "ahead", HANDSHAKE.format(contract=3, ahead="90 s"))
 
     assert read(fleet, "chita").fault is None
 
@@ -362,7 +364,7 @@ def test_a_detached_region_keeps_its_history_and_continues_when_attached_again(f
 def test_a_centre_without_the_schema_is_refused_with_the_remedy(fleet: Fleet) -> None:
     centre = fleet.config.centre.model_copy(update={"database": "postgres"})
     with pytest.raises(
-        CentreError, match=r"has fleet schema 0, this release needs 4: apply outpost/fleet/sql"
+        CentreError, match=r"has fleet schema 0, this release needs 6: apply outpost/fleet/sql"
     ):
         prepare(centre, 10)
 

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import MRImageStorage
-from running import CANARY, Orthanc, Service, wait_for
+from running import BEARER, CANARY, Orthanc, Service, wait_for
 
 ROUTE_ALL = """
 function OnStoredInstance(instanceId, tags, metadata)
@@ -135,7 +135,8 @@ def cut_stow(service: Service, files: Sequence[Path]) -> None:
     with socket.create_connection(("127.0.0.1", service.http_port)) as connection:
         connection.sendall(
             (
-                "POST /dicom-web/studies HTTP/1.1\r\nHost: here\r\nContent-Length: 99999999\r\n"
+                "POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n"
+                f"Authorization: {BEARER['Authorization']}\r\n"
                 f'Content-Type: multipart/related; type="application/dicom"; boundary={boundary}\r\n\r\n'
             ).encode()
         )

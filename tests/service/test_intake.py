@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
-from running import CANARY, Service, answers, free_port, wait_for
+from running import BEARER, CANARY, Service, answers, free_port, wait_for
 
 from outpost.config import Intake, Tls
 from outpost.delivery.scu import NotSent, Peer, association, store
@@ -202,7 +202,8 @@ def test_a_stow_sender_that_goes_away_leaves_what_was_whole_and_nothing_else(
     image = copy_of("CT_small.dcm", tmp_path / "whole.dcm")
     part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + (tmp_path / "whole.dcm").read_bytes() + b"\r\n"
     head = (
-        "POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n"
+        "POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n"
+        f"Authorization: {BEARER['Authorization']}\r\n"
         'Content-Type: multipart/related; type="application/dicom"; boundary=b\r\n\r\n'
     )
     with socket.create_connection(("127.0.0.1", service.http_port)) as sender:
@@ -428,7 +429,7 @@ class Receiver:
     def __init__(self, root: Path, **intake: Any) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root, self.port = root, free_port()
-        config = Intake(listen="127.0.0.1", dicom_port=self.port, **intake)
+        config = Intake(**{"check_called_ae_title": False} | intake, listen="127.0.0.1", dicom_port=self.port)
         self.journal = Journal(root / "journal.sqlite3", "brain")
         self.spool = Spool(root, self.journal, config.disk_reserve_mib, config.disk_used_percent)
         self.assembly = Assembly(self.journal, 3600)

@@ -29,7 +29,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
-from running import Orthanc, Service
+from running import BEARER, Orthanc, Service
 from test_intake import NOWHERE, Receiver, copy_of, sample
 
 from outpost.intake.scp import StorageScp
@@ -241,7 +241,7 @@ def test_commitment_is_offered_to_those_who_report_it_and_to_nobody_else(
 
     from outpost.config import Intake
 
-    config = Intake(listen="127.0.0.1", dicom_port=receiver.port)
+    config = Intake(check_called_ae_title=False, listen="127.0.0.1", dicom_port=receiver.port)
     receiver.scp = StorageScp(config, receiver.spool, receiver.assembly, report, ["PACS"])
     receiver.scp.start()
     with receiver:
@@ -747,6 +747,8 @@ def test_curl_and_orthanc_store_by_stow(service: Service, tmp_path: Path) -> Non
         "-H",
         f"Content-Type: {RELATED}",
         "-H",
+        f"Authorization: {BEARER['Authorization']}",
+        "-H",
         "Transfer-Encoding: chunked",
     ]
     subprocess.run([*command, "--data-binary", f"@{tmp_path / 'body'}", url], check=True, timeout=30)
@@ -756,7 +758,7 @@ def test_curl_and_orthanc_store_by_stow(service: Service, tmp_path: Path) -> Non
     orthanc = Orthanc(tmp_path / "orthanc", {}, [str(plugin)])
     try:
         stored = orthanc.http.post("/instances", content=(tmp_path / "y.dcm").read_bytes()).json()
-        server = {"Url": f"http://127.0.0.1:{service.http_port}/dicom-web/"}
+        server = {"Url": f"http://127.0.0.1:{service.http_port}/dicom-web/", "HttpHeaders": BEARER}
         orthanc.http.put("/dicom-web/servers/outpost", json=server).raise_for_status()
         sent = orthanc.http.post("/dicom-web/servers/outpost/stow", json={"Resources": [stored["ID"]]})
         assert sent.status_code == 200, sent.text

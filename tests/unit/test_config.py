@@ -44,7 +44,10 @@ def test_a_dozen_lines_are_a_whole_configuration(tmp_path: Path) -> None:
         ("intake: {dicom_prot: 1}", "intake.dicom_prot: there is no such key; did you mean dicom_port?"),
         ("dicom_port: 1", "dicom_port: there is no such key; did you mean intake.dicom_port?"),
         ("studdy: {}", "studdy: there is no such key; did you mean study?"),
-        ("api: {xyzzy: 1}", "api.xyzzy: there is no such key; known keys here: listen, port, tls, tokens"),
+        (
+            "api: {xyzzy: 1}",
+            "api.xyzzy: there is no such key; known keys here: listen, port, tls, tokens, open, hosts",
+        ),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_known_one(tmp_path: Path, line: str, fault: str) -> None:
@@ -139,7 +142,8 @@ def test_the_character_set_of_a_sender_is_its_own_entrys_or_that_of_all_and_pyth
             "{ae_title: CT1, character_set: cp1251}, {ae_title: CT1, character_set: cp866}",
             "senders names CT1 twice",
         ),
-        ("{ae_title: CT1}", "intake.senders[0].character_set: missing"),
+        ("{ae_title: CT1}", "intake.senders[0]: neither character_set nor addresses"),
+        ("{ae_title: CT1, addresses: [192.168.7.1/24]}", "a network by its first one"),
     ],
 )
 def test_a_sender_that_is_configured_wrong_is_named(tmp_path: Path, senders: str, told: str) -> None:

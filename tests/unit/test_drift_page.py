@@ -53,6 +53,14 @@ def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
     assert page.count("<svg") >= 6
 
 
+def test_every_colour_comes_from_the_style_sheet_that_the_policy_of_the_page_takes(page: str) -> None:
+    assert not re.search(r"<[^>]*\sstyle\s*=", page)
+    named = set(re.findall(r'<i class="(in-[a-z0-9]+)">', page))
+    assert named >= {"in-c0", "in-now", "in-missing"}
+    for name in named:
+        assert f".{name}{{background:var(--{name.removeprefix('in-')})}}" in page
+
+
 def test_what_a_sender_calls_itself_is_shown_and_not_read(page: str) -> None:
     assert "&lt;script&gt;alert(1)" in page
 

@@ -79,26 +79,31 @@ def test_ages_are_written_for_people(seconds: float | None, text: str) -> None:
     assert age(seconds) == text
 
 
-def region(code: str, state: str, reason: str = "up to date") -> Region:
+def region(code: str, state: str, reason: str = "up to date", colour: str = "green") -> Region:
     when = datetime(2026, 11, 23, 14, 0, 1, tzinfo=UTC)
     return Region(
-        code, code, state, 4.0, when, 0, 0.1, reason, None, None, 0, when, when, 10, 0, 0.1, "0.1.0"
+        code, code, state, 4.0, when, 0, 0.1, reason, None, None, 0, when, when, 10, 0, 0.1, "0.1.0", colour
     )  # fmt: skip
 
 
 def test_the_headline_says_for_how_many_regions_the_numbers_speak() -> None:
     assert headline([]) == "no region is attached yet"
-    assert headline([region("a", "fresh")]) == "1 of 1 regions fresh"
-    mixed = [region("a", "fresh"), region("b", "dead"), region("c", "late"), region("d", "dead")]
-    assert headline(mixed) == "1 of 4 regions fresh (1 late, 2 dead)"
+    assert headline([region("a", "fresh")]) == "1 of 1 regions work; data of 1 fresh"
+    mixed = [
+        region("a", "fresh", colour="red"),
+        region("b", "dead", colour="red"),
+        region("c", "late", colour="amber"),
+        region("d", "fresh"),
+    ]
+    assert headline(mixed) == "1 of 4 regions work (2 red, 1 amber); data of 2 fresh (1 late, 1 dead)"
 
 
 def test_the_table_aligns_its_columns_and_lets_the_reason_run_on() -> None:
     when = datetime(2026, 11, 23, 13, 0, 0, tzinfo=UTC)
     counted = [Counted("chita", "brain", "delivered", "brain_extraction", "1.0.2", "full", 12, when, None)]
-    text = render([region("chita", "fresh"), region("tver", "stale", "no answer: " + "x" * 100)], counted)
+    text = render([region("chita", "fresh"), region("tver", "stale", "no answer: " + "x" * 100, "red")], counted)
     lines = text.splitlines()
-    assert lines[0] == "1 of 2 regions fresh (1 stale)"
+    assert lines[0] == "1 of 2 regions work (1 red); data of 1 fresh (1 stale)"
     assert lines[2].startswith("REGION  STATE  AGE  RELEASE  DATA THROUGH (UTC)   REASON")
     assert lines[3] == "chita   fresh  4 s  0.1.0    2026-11-23 14:00:01  up to date"
     assert lines[4].endswith("x" * 100)

@@ -108,6 +108,46 @@ def test_kill_9_in_the_middle_of_a_study_is_told_with_its_signal(
     assert "SIGKILL" in failed.message
 
 
+def test_a_process_that_ends_between_reading_and_computing_is_told_as_that(
+    worker: InferenceWorker, tmp_path: Path
+) -> None:
+    worker.read(study(tmp_path / "study"))
+    pid = worker.pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(InferenceFailed) as failed:
+        worker.compute(worker.rung, tmp_path)
+    assert failed.value.code == Code.WORKER_DIED
+    assert worker.step != "computing", "the rung had no part in it"
+    assert worker.golden().ok
+
+
+def test_a_worker_that_was_stopped_is_replaced_in_seconds_and_says_where_it_was(
+    worker: InferenceWorker, tmp_path: Path
+) -> None:
+    assert worker.golden().ok
+    pid = worker.pid
+    assert pid
+    threading.Timer(1.0, lambda: os.kill(pid, signal.SIGSTOP)).start()
+    began = time.monotonic()
+    failed = fault(worker, tmp_path, faulty_model.HANG)
+    assert failed.code == Code.WORKER_HUNG
+    assert worker.step in ("reading", "computing")  # on a loaded host it may be reading still
+    assert time.monotonic() - began < 9
+    assert worker.golden().ok
+
+
+def test_a_worker_stopped_while_idle_counts_as_none(worker: InferenceWorker, tmp_path: Path) -> None:
+    assert worker.golden().ok
+    pid = worker.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.1)
+    assert not worker.alive
+    assert worker.run(study(tmp_path), tmp_path).files
+    assert worker.pid != pid
+
+
 def test_kill_9_between_studies_costs_no_study(worker: InferenceWorker, tmp_path: Path) -> None:
     assert worker.start().golden.ok
     before = worker.pid

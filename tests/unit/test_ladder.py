@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outpost.inference.codes import Code
-from outpost.inference.ladder import Ladder, Reductions, build_rungs
+from outpost.inference.ladder import CLASSES, Ladder, Reductions, build_rungs
 from outpost.records.journal import Journal
 
 SIZES = ("full", "192", "128")
@@ -105,15 +106,107 @@ def test_memory_steps_down_one_rung_at_a_time_and_at_last_holds(journal: Journal
     assert ladder.rung_for(SMALL) == ladder.top
 
 
-def test_what_failed_for_memory_is_skipped_for_larger_inputs_too_and_not_for_smaller(
+@pytest.mark.parametrize("odd", [(256, 256, 200), (1, 1, 100_000), (20, 20, 60), (16384, 16384, 64)])
+def test_what_failed_for_memory_is_skipped_for_inputs_of_that_shape_and_of_no_other(
+    journal: Journal, clock: Clock, odd: tuple[int, ...]
+) -> None:
+    ladder = on_cpu(journal, clock)
+    ladder.failed(ladder.top, Code.INFERENCE_OUT_OF_MEMORY, odd)
+    assert name(ladder.rung_for(odd)) == "parallel-2"
+    for other in (SMALL, LARGE, (256, 256, 170)):
+        assert name(ladder.rung_for(other)) == "full"
+    assert name(ladder.rung_for()) == "full", "one large study is no reason to start lower"
+    # The same after a restart, and a success elsewhere takes nothing back that it knows nothing of.
+    ladder = on_cpu(journal, clock)
+    ladder.succeeded(ladder.top, LARGE)
+    assert name(ladder.rung_for(odd)) == "parallel-2"
+
+
+def test_a_study_alone_that_memory_does_not_hold_leaves_no_rung_that_differs_in_parallel_studies_only(
     journal: Journal, clock: Clock
 ) -> None:
     ladder = on_cpu(journal, clock)
-    ladder.failed(ladder.top, Code.INFERENCE_OUT_OF_MEMORY, (256, 256, 200))
-    assert name(ladder.rung_for((256, 256, 200))) == "parallel-2"
-    assert name(ladder.rung_for(LARGE)) == "parallel-2"
+    assert name(ladder.failed_alone(ladder.top, Code.WORKER_OUT_OF_MEMORY, LARGE)) == "batch-1"
+    assert name(ladder.rung_for(LARGE)) == "batch-1"
     assert name(ladder.rung_for(SMALL)) == "full"
-    assert name(ladder.rung_for()) == "full", "one large study is no reason to start lower"
+    last = ladder.named("reference-size-128")
+    assert last is not None
+    assert ladder.failed_alone(last, Code.WORKER_OUT_OF_MEMORY, LARGE) is None
+
+
+def test_one_odd_study_condemns_no_engine_and_several_of_one_shape_do_for_that_shape(
+    journal: Journal, clock: Clock
+) -> None:
+    ladder = on_cpu(journal, clock)
+    for study in (1, 1, 1, 2, 2):
+        assert not ladder.witness(ladder.top, Code.OUTPUT_NOT_FINITE, SMALL, study)
+    assert not ladder.known()
+    assert ladder.witness(ladder.top, Code.OUTPUT_NOT_FINITE, SMALL, 3)
+    assert ladder.rung_for(SMALL) != ladder.top
+    assert ladder.rung_for(LARGE) == ladder.top
+    assert ladder.rung_for() == ladder.top
+
+
+def test_a_device_that_a_study_lost_is_left_for_no_other_shape(journal: Journal, clock: Clock) -> None:
+    ladder = on_gpu(journal, clock)
+    assert [ladder.witness(ladder.top, Code.DEVICE_LOST, LARGE, study) for study in (1, 2, 3)][-1]
+    assert name(ladder.rung_for(LARGE)) == "cpu"
+    assert ladder.rung_for(SMALL) == ladder.top
+    assert ladder.rung_for() == ladder.top
+
+
+def test_shapes_nobody_else_sends_push_out_neither_each_others_memory_nor_that_of_the_host(
+    journal: Journal, clock: Clock
+) -> None:
+    ladder = on_gpu(journal, clock)
+    ladder.failed(ladder.top, Code.NO_KERNEL_IMAGE)
+    rung = ladder.rung_for(SMALL)
+    assert rung is not None
+    for size in range(100):
+        ladder.condemn(rung, Code.OUTPUT_NOT_FINITE, (1, 1, 1000 + size))
+    known = ladder.known()
+    assert max(Counter(one.rung for one in known).values()) <= 65
+    assert name(ladder.rung_for()) == "cpu"
+    assert name(on_gpu(journal, clock).rung_for(SMALL)) == "cpu"
+
+
+def test_status_by_class_of_shapes_names_the_lowest_and_has_no_more_classes_than_five(
+    journal: Journal, clock: Clock
+) -> None:
+    ladder = on_cpu(journal, clock)
+    for size in range(40):
+        ladder.failed(ladder.top, Code.WORKER_OUT_OF_MEMORY, (512, 512, 100 + size))
+    found = ladder.by_class()
+    assert set(found) == set(CLASSES)
+    assert {name(rung) for label, rung in found.items() if label != "to_128m"} == {"full"}
+    assert name(found["to_128m"]) == "parallel-2"
+    assert len(ladder.resting()) == 40
+    assert len(ladder.reset()) == 40
+    assert not ladder.known()
+    assert not on_cpu(journal, clock).known()
+    assert {name(rung) for rung in ladder.by_class().values()} == {"full"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("shape", "256xAx3"),
+        ("failed_at", "yesterday"),
+        ("failures", "many"),
+        ("shape", b"\xff\x00"),
+        ("failed_at", 7),
+    ],
+)
+def test_a_damaged_row_of_the_ladder_is_as_if_it_were_not_there(
+    journal: Journal, clock: Clock, column: str, value: object
+) -> None:
+    ladder = on_cpu(journal, clock)
+    ladder.failed(ladder.top, Code.WORKER_OUT_OF_MEMORY, LARGE)
+    ladder.failed(ladder.top, Code.WORKER_OUT_OF_MEMORY, SMALL)
+    journal._db.execute(f"UPDATE ladder SET {column} = ? WHERE shape = '128x128x100'", (value,))
+    ladder = on_cpu(journal, clock)
+    assert ladder.rung_for(SMALL) == ladder.top
+    assert name(ladder.rung_for(LARGE)) == "parallel-2"
 
 
 def test_a_card_without_kernels_is_left_for_the_cpu_at_once_and_for_every_input(

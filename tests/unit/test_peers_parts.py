@@ -20,13 +20,14 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from pynetdicom import AllStoragePresentationContexts, build_context, sop_class
 
 from outpost.delivery.scu import PUSH_MODEL
+from outpost.dicom.classes import may_be_an_image
 from outpost.intake import same
 from outpost.intake.body import BodyTooLarge, UnsupportedEncoding, plain
 from outpost.intake.content import content_digest
 from outpost.intake.doors import Doors, Turned
 from outpost.intake.header import dataset_offset
 from outpost.intake.multipart import MalformedBody, MultipartReader, PartBegins
-from outpost.intake.negotiation import is_storage, may_be_an_image, name_of, supported
+from outpost.intake.negotiation import is_storage, name_of, supported
 from outpost.intake.part10 import known_uids, put_right
 from outpost.intake.refusal import InstanceRefused
 from outpost.intake.spool import Spool

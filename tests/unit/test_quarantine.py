@@ -586,3 +586,62 @@ def test_a_journal_of_the_release_before_learns_its_senders_and_ships_its_rows_a
     journal = Journal(path, "brain")
     assert [study.senders for study in journal.revisions("1.1")] == [("CT2", "CT1"), ("CT2", "CT1", "stow")]
     assert len(journal.unshipped(10)) == 2
+
+
+# --- one sender's masses and the others ---
+
+
+def test_junk_of_one_sender_pushes_out_its_own_and_not_what_is_older_and_real(place: Place) -> None:
+    real = [f"study-{place.rejected(f'1.2.{n}', sender='MRT1').row}" for n in range(3)]
+    for number in range(20):
+        place.rejected(f"1.3.{number}", sender="JUNK")
+    place.keeper(max_items=8).turn()
+    held = place.held()
+    assert len(held) == 8
+    assert set(real) <= set(held)
+
+
+def test_new_names_at_one_address_are_no_way_to_push_out_another_address(place: Place) -> None:
+    def refused(address: str, sender: str) -> None:
+        arrived = place.spool.incoming / "x.dcm"
+        arrived.write_bytes(bytes(MIB))
+        place.spool.put_aside(arrived, Refusal.NOT_DICOM, sender, address)
+        arrived.unlink()
+
+    for _ in range(4):
+        refused("10.0.0.5", "MRT1")
+    for number in range(30):
+        refused("10.0.0.66", f"NAME{number}")
+    place.keeper(max_items=10).turn()
+    kept = [one for one in shelf.held(place.journal) if one.address == "10.0.0.5"]
+    assert len(kept) == 4
+
+
+def test_junk_of_one_sender_keeps_to_its_share_by_bytes_and_of_the_whole_disk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = place.rejected("1.2.1", images=2, sender="MRT1")
+    for number in range(6):
+        place.rejected(f"1.3.{number}", images=4, sender="JUNK")
+    place.keeper(max_mib=10).turn()
+    assert f"study-{real.row}" in place.held()
+    other = place.rejected("1.4.1", "NO_PIXELS", images=3, sender="JUNK")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"total": 8 * MIB}))
+    place.keeper(disk_percent=100).turn()
+    assert f"study-{real.row}" in place.held()
+    assert f"study-{other.row}" in place.held(), "of the sender that holds most the oldest goes"
+
+
+def test_a_sender_may_have_a_quota_of_its_own_whatever_the_reasons(place: Place) -> None:
+    for number, reason in enumerate(("LOCALIZER", "NO_PIXELS", "LOCALIZER", "NO_PIXELS")):
+        place.rejected(f"1.2.{number}", reason, sender="NOISY")
+    quiet = place.rejected("1.2.9", sender="MRT1")
+    place.keeper(senders=[{"ae_title": "NOISY", "max_mib": 100, "max_items": 1}]).turn()
+    assert len(place.held()) == 2
+    assert f"study-{quiet.row}" in place.held()
+
+
+def test_a_sender_with_two_quotas_is_told() -> None:
+    one = {"ae_title": "NOISY", "max_mib": 1, "max_items": 1}
+    with pytest.raises(ValidationError, match="senders names NOISY twice"):
+        Quarantine.model_validate({"senders": [one, one]})

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from outpost.config import Config
 from outpost.filter.rulefile import RuleFile, no_rules
 from outpost.health.codes import CheckCode, page
+from outpost.health.host import clock_sane, release_made_at
 from outpost.health.verdict import Check, Health, Verdict, golden_check
 from outpost.inference.rung import Rung
 from outpost.inference.state import Assertion, Golden, LaneState
@@ -224,6 +225,21 @@ def test_the_host_is_part_of_the_verdict(config: Config, running: threading.Thre
     parts: dict[str, Any] = {"scp": Scp(), "pipeline": Pipeline(), "host": Host()}
     verdict = Health(config, couriers=[running], recorder=None, **parts).light()
     assert (verdict.status, failing(verdict)) == ("degraded", {"CLOCK_SANE"})
+
+
+@pytest.mark.parametrize("said", ["2031-01-02T03:04:05+00:00", "2031-01-02T06:04:05+03:00"])
+def test_the_clock_is_held_against_the_manifests_date(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("OUTPOST_RELEASE_MADE_AT", said)
+    made = release_made_at()
+    assert made == datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert not clock_sane(datetime(2030, 1, 1, tzinfo=UTC), made, None).ok
+    assert clock_sane(made + timedelta(days=1), made, None).ok
+
+
+@pytest.mark.parametrize("said", ["", "never", "2031-01-02"])
+def test_without_a_date_the_newest_file_counts(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("OUTPOST_RELEASE_MADE_AT", said)
+    assert release_made_at() <= utc_now()
 
 
 def test_the_light_check_takes_under_a_millisecond(config: Config, running: threading.Thread) -> None:

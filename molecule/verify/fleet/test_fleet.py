@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from conftest import (
     psql,
     send_head_series,
     study_end,
+    token,
     wait_for,
 )
 from testinfra.host import Host
@@ -94,6 +96,16 @@ def test_a_study_of_each_region_reaches_the_centre_without_its_uid(centre: Host,
 def test_the_page_shows_what_the_database_says(centre: Host) -> None:
     rows = http_json(f"http://{ADDRESSES['centre']}:8090/freshness.json")["regions"]
     assert {row["region"] for row in rows} == set(REGIONS)
+
+
+def test_the_page_is_closed_to_who_has_no_token(centre: Host) -> None:
+    for path in ("/", "/freshness.json", "/studies.json", "/metrics", "/docs"):
+        for bearer in ("", "guessed", token(REGIONS[0], "admin")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                http_json(f"http://{ADDRESSES['centre']}:8090{path}", bearer)
+            assert refused.value.code == 401, path
+            refused.value.close()
+    assert centre.file("/etc/outpost/fleet.token").mode == 0o600
 
 
 @pytest.fixture

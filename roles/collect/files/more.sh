@@ -47,7 +47,8 @@ has docker && ask docker images --digests --no-trunc 'outpost*'
 grep -hE 'nvidia|log-driver|data-root|storage-driver|cgroup' "$ROOT/etc/docker/daemon.json" 2>/dev/null
 section outpost
 readlink "$ROOT/opt/outpost/current" "$ROOT/opt/outpost/previous" 2>/dev/null
-for file in "$ROOT"/etc/outpost/*; do [ -r "$file" ] && echo "# ${file##*/}" && cat "$file"; done
+# A token is nothing but a secret, which no redaction tells from a word.
+for file in "$ROOT"/etc/outpost/*; do [ -r "$file" ] && [ "${file%.token}" = "$file" ] && echo "# ${file##*/}" && cat "$file"; done
 for folder in "$ROOT"/var/lib/outpost/*/; do
     # Names of files hold UIDs: only how many and how much.
     for part in spool outbox quarantine; do

@@ -34,12 +34,18 @@ _outpost() {
                     "quarantine resubmit") verb="quarantine resubmit" ;;
                     "quarantine export") verb="quarantine export" ;;
                     "quarantine report") verb="quarantine report" ;;
+                    " ladder") verb="ladder" ;;
+                    "ladder status") verb="ladder status" ;;
+                    "ladder reset") verb="ladder reset" ;;
                     " drift") verb="drift" ;;
                     "drift status") verb="drift status" ;;
                     "drift freeze") verb="drift freeze" ;;
                     "drift report") verb="drift report" ;;
                     "drift merge") verb="drift merge" ;;
                     "drift replay") verb="drift replay" ;;
+                    " journal") verb="journal" ;;
+                    "journal check") verb="journal check" ;;
+                    "journal rebuild") verb="journal rebuild" ;;
                     " fleet") verb="fleet" ;;
                     "fleet sync") verb="fleet sync" ;;
                     "fleet serve") verb="fleet serve" ;;
@@ -98,12 +104,18 @@ _outpost() {
         "quarantine report --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "quarantine report --format") COMPREPLY=($(compgen -W "text html json" -- "$word")); return ;;
         "quarantine report -o" | "quarantine report --output") files=1 ;;
+        "ladder status --config") files=1 ;;
+        "ladder status --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
+        "ladder reset --config") files=1 ;;
+        "ladder reset --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "drift status --config") files=1 ;;
         "drift freeze --config") files=1 ;;
         "drift report --config") files=1 ;;
         "drift report -o" | "drift report --output" | "drift report --out") files=1 ;;
         "drift merge -o" | "drift merge --output" | "drift merge --out") files=1 ;;
         "drift replay -o" | "drift replay --output" | "drift replay --out") files=1 ;;
+        "journal check --config") files=1 ;;
+        "journal rebuild --config") files=1 ;;
         "fleet sync --config") files=1 ;;
         "fleet serve --config") files=1 ;;
         "fleet table --config") files=1 ;;
@@ -113,7 +125,7 @@ _outpost() {
         "platform codes --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
     esac
     case $verb in
-        "") words="--help --version serve send selftest optimise bundle token status top events studies config backup restore completion filter quarantine drift fleet platform --system" ;;
+        "") words="--help --version serve send selftest optimise bundle token status top events studies config backup restore completion filter quarantine ladder drift journal fleet platform --system" ;;
         "serve") words="--help --config" ;;
         "send") words="--help --host --port --called-aet --calling-aet"; paths=1 ;;
         "selftest") words="--help --config --json --language" ;;
@@ -141,12 +153,18 @@ _outpost() {
         "quarantine resubmit") words="--help --config --language --skip-filter" ;;
         "quarantine export") words="--help --config --language --output" ;;
         "quarantine report") words="--help --config --language --days --until --format --output" ;;
+        "ladder") words="--help status reset" ;;
+        "ladder status") words="--help --config --language --json" ;;
+        "ladder reset") words="--help --config --language --json" ;;
         "drift") words="--help status freeze report merge replay" ;;
         "drift status") words="--help --config --json" ;;
         "drift freeze") words="--help --config --from --to" ;;
         "drift report") words="--help --config --output --out" ;;
         "drift merge") words="--help --output --out"; paths=1 ;;
         "drift replay") words="--help --column --reference --from --to --window --min-sample --effect --effect-numbers --output --out"; paths=1 ;;
+        "journal") words="--help check rebuild" ;;
+        "journal check") words="--help --config --json" ;;
+        "journal rebuild") words="--help --config --json" ;;
         "fleet") words="--help sync serve table" ;;
         "fleet sync") words="--help --config --strict" ;;
         "fleet serve") words="--help --config" ;;

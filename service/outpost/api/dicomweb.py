@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydicom.datadict import keyword_for_tag
 from starlette.requests import ClientDisconnect
 
+from outpost.config import Config
 from outpost.intake.assembly import Assembly
 from outpost.intake.body import BodyTooLarge, UnsupportedEncoding, plain
 from outpost.intake.doors import Doors, Turned
@@ -35,7 +36,12 @@ _FAULTS: dict[type[Exception], tuple[int, Turned]] = {
 
 
 def add_dicomweb(
-    app: FastAPI, spool: Spool, assembly: Assembly, admin: Sequence[params.Depends], doors: Doors
+    app: FastAPI,
+    config: Config,
+    spool: Spool,
+    assembly: Assembly,
+    send: Sequence[params.Depends],
+    doors: Doors,
 ) -> None:
     """Add the routes under /dicom-web."""
 
@@ -48,6 +54,9 @@ def add_dicomweb(
             doors.turned_away("request", reason, words, "", address)
             return HTTPException(status, words, headers)
 
+        if not config.intake.may_come_from("stow", address):
+            words = "its address is not among those that intake.senders names for stow"
+            raise refused(403, Turned.ADDRESS_UNKNOWN, words)
         if study_uid is not None and not is_uid(study_uid):
             raise refused(400, Turned.BODY_MALFORMED, "the path names no Study Instance UID")
         stow = StowRequest(spool, assembly, address, study_uid, doors)
@@ -71,12 +80,12 @@ def add_dicomweb(
             return Response(_as_xml(reply), status, media_type=_DICOM_XML)
         return JSONResponse(reply, status, media_type=_DICOM_JSON)
 
-    @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=admin)
+    @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=send)
     async def store(request: Request) -> Response:
         """STOW-RS (PS3.18 10.5): multipart/related of application/dicom."""
         return await stored(request, None)
 
-    @app.post("/dicom-web/studies/{study_uid}", tags=["dicom-web"], dependencies=admin)
+    @app.post("/dicom-web/studies/{study_uid}", tags=["dicom-web"], dependencies=send)
     async def store_into(request: Request, study_uid: str) -> Response:
         """The same for the instances of one study; those of others are refused."""
         return await stored(request, study_uid)

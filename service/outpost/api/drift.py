@@ -7,12 +7,15 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Response, params
-from fastapi.responses import HTMLResponse
 
 from outpost.config import Config
 from outpost.drift import view
 from outpost.drift.book import BookUnusable
 from outpost.drift.keeper import Keeper, limits_of
+from outpost.web.page import Page
+
+# Longer is what a reference is made of by nobody; a period is read day by day.
+_MOST_DAYS = 1100
 
 _FROM = Query(alias="from", description="first day, YYYY-MM-DD")
 _TO = Query(alias="to", description="last day, YYYY-MM-DD")
@@ -39,11 +42,11 @@ def add_drift(
         return view.status(kept().reference(), register.judged, register.all)
 
     @app.get("/drift/page", tags=["drift"], dependencies=read, response_class=Response)
-    def page() -> HTMLResponse:
+    def page() -> Page:
         """Each tag of each sender over time beside the reference, with plots."""
         today = datetime.now(UTC).date()
         held = kept()
-        return HTMLResponse(
+        return Page(
             view.page(
                 config.system, held.shelf, held.reference(), held.register.all, limits_of(config.drift), today
             )
@@ -52,14 +55,28 @@ def add_drift(
     @app.get("/drift/sketch", tags=["drift"], dependencies=read, response_class=Response)
     def sketch(first: Annotated[date, _FROM], last: Annotated[date, _TO]) -> Response:
         """The sketches of a period, for `outpost drift merge` elsewhere; rare values are not named."""
+        _checked(first, last)
         book = kept().shelf.period(first, last).for_others()
         return Response(book.encode(), media_type="application/gzip")
 
     @app.post("/drift/freeze", tags=["drift"], dependencies=admin)
     def freeze(first: Annotated[date, _FROM], last: Annotated[date, _TO]) -> dict[str, Any]:
         """Make the reference of a period of usual work. Open alarms end: they were against the old one."""
+        _checked(first, last)
         try:
             book = kept().freeze(first, last)
         except (ValueError, BookUnusable) as error:
             raise HTTPException(409, str(error)) from None
         return view.status(book, kept().register.judged, kept().register.all)
+
+
+def _checked(first: date, last: date) -> None:
+    """Answers 422 where the period is none, or longer than one may ask for."""
+    days = (last - first).days + 1
+    if days < 1:
+        raise HTTPException(422, f"from {first} is later than to {last}: exchange them")
+    if days > _MOST_DAYS:
+        raise HTTPException(
+            422,
+            f"{first} to {last} are {days} days, at most {_MOST_DAYS} are read at a time: ask for a shorter period",
+        )

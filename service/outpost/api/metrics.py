@@ -5,7 +5,7 @@ What the journal knows is read from it at each scrape: counters survive restarts
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -23,6 +23,7 @@ from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
 from outpost.records.counts import refused_by_sender, studies_by_sender
 from outpost.records.journal import Journal, utc_now
+from outpost.records.questions import Questions
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)
@@ -92,6 +93,16 @@ class _Journalled(Collector):
         )
         present.add_metric([rung.name, rung.engine, rung.precision, rung.device], 1.0)
         yield present
+        by_class = GaugeMetricFamily(
+            "outpost_rung_steps_down",
+            "Rungs below the full one at which inputs of a class of shapes begin, the worst of the class;"
+            " -1 where no rung is left",
+            labels=["shapes"],
+        )
+        places = {known.name: place for place, known in enumerate(self._pipeline.ladder.rungs)}
+        for name, lowest in self._pipeline.ladder.by_class().items():
+            by_class.add_metric([name], places.get(lowest.name, -1) if lowest is not None else -1)
+        yield by_class
         failures = CounterMetricFamily(
             "outpost_inference_failures", "Failures of studies and golden cases, by cause", labels=["cause"]
         )
@@ -182,6 +193,32 @@ class _Refusing(Collector):
         for labels, count in sorted(self._doors.counts().items()):
             refused.add_metric(list(labels), count)
         yield refused
+        callers = CounterMetricFamily(
+            "outpost_associations_refused",
+            "Associations refused, by who called from where and why, since the start; `others` are those beyond 200",
+            labels=["calling_ae_title", "address", "reason"],
+        )
+        for labels, count in sorted(self._doors.of_callers().items()):
+            callers.add_metric(list(labels), count)
+        yield callers
+
+
+class _Guests(Collector):
+    def __init__(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        open_ = GaugeMetricFamily(
+            "outpost_connections",
+            "Connections of peers, by port (dicom, http) and state (waiting: has asked for nothing yet)",
+            labels=["port", "state"],
+        )
+        for labels, count in sorted(self._counts().items()):
+            open_.add_metric(list(labels), count)
+        yield open_
 
 
 class _Drifting(Collector):
@@ -297,15 +334,19 @@ class Metrics:
         self, journal: Journal, health: Health, pipeline: Pipeline, known_senders: Sequence[str] = ()
     ) -> None:
         """Report what these know, too. `known_senders` are named in metrics whatever else there is."""
-        self.registry.register(_Journalled(journal, health, pipeline, known_senders))
+        self.registry.register(_Journalled(Questions(journal), health, pipeline, known_senders))
 
     def follow_doors(self, doors: Doors) -> None:
         """Report what was turned away, too."""
         self.registry.register(_Refusing(doors))
 
+    def follow_connections(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Report how many connections there are, by (port, state), too."""
+        self.registry.register(_Guests(counts))
+
     def follow_deliveries(self, journal: Journal, couriers: Sequence[Courier]) -> None:
         """Report how results fare at their destinations, too."""
-        self.registry.register(_Delivering(journal, couriers))
+        self.registry.register(_Delivering(Questions(journal), couriers))
 
     def follow_drift(self, keeper: Keeper) -> None:
         """Report what has changed, too."""

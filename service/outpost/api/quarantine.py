@@ -8,16 +8,28 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response, params
 from fastapi.encoders import jsonable_encoder
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import AfterValidator
 
 from outpost.quarantine.again import CannotResubmit
 from outpost.quarantine.desk import Desk, Format
 from outpost.quarantine.look import Busy, CannotLook
 from outpost.quarantine.shelf import NoSuchItem
 from outpost.reasons import Language
+from outpost.web.page import Page
 
 _REASON = Query(pattern=r"^[A-Za-z0-9_.:-]{1,80}$", description="a reason code")
 _SENDER = Query(max_length=16, description="an AE title, or stow")
+
+
+def _of_our_time(moment: datetime | None) -> datetime | None:
+    """Years that every time zone, and every number of days before, has a date for."""
+    if moment is not None and not 1990 <= moment.year <= 2200:
+        raise ValueError(f"the year {moment.year} is not one of 1990 to 2200: correct it")
+    return moment
+
+
+_MOMENT = AfterValidator(_of_our_time)
 
 
 def add_quarantine(
@@ -29,7 +41,7 @@ def add_quarantine(
     def listed(
         reason: Annotated[str | None, _REASON] = None,
         sender: Annotated[str | None, _SENDER] = None,
-        since: datetime | None = None,
+        since: Annotated[datetime | None, _MOMENT] = None,
         after: str | None = None,
         gone: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -48,7 +60,7 @@ def add_quarantine(
     @app.get("/quarantine/report", tags=["quarantine"], dependencies=read, response_class=Response)
     def report(
         days: Annotated[int, Query(ge=1, le=3660)] = 30,
-        until: datetime | None = None,
+        until: Annotated[datetime | None, _MOMENT] = None,
         format: Format = "html",
         language: Language = "en",
     ) -> Response:
@@ -58,7 +70,7 @@ def add_quarantine(
             until = until.replace(tzinfo=UTC)
         made = desk.report(until - timedelta(days=days), until, format, language)
         if isinstance(made, str):
-            return HTMLResponse(made) if format == "html" else PlainTextResponse(made)
+            return Page(made) if format == "html" else PlainTextResponse(made)
         return JSONResponse(jsonable_encoder(made))
 
     @app.get("/quarantine/{item}", tags=["quarantine"], dependencies=read)
@@ -131,9 +143,9 @@ class _Told:
 
 
 def _png(picture: bytes) -> Response:
-    return Response(picture, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
+    return Response(picture, media_type="image/png")
 
 
 def _who(request: Request) -> str:
-    """The name of the token; empty where none are configured."""
-    return str(getattr(request.state, "token_name", ""))
+    """The name of the token; empty where the API is open to all."""
+    return str(request.state.caller.name)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
@@ -23,6 +24,7 @@ from outpost.delivery.cause import Cause, Cure, NotSent, status_of
 from outpost.delivery.link import Link
 from outpost.delivery.pace import is_believed, note_refused
 from outpost.delivery.scu import PUSH_MODEL
+from outpost.dicom.walk import BIG_ENDIAN, IMPLICIT, Bounds, Held, walk
 from outpost.records.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,10 @@ def ask(link: Link, files: Sequence[Path], transaction_uid: str) -> None:
         )
 
 
+# Objects of some kilobyte for each item.
+_REPORT = Bounds(elements=60_000, items=15_000, depth=4)
+
+
 class Reports:
     """Takes reports, on whatever association they come; `heard` is called after each that was known.
 
@@ -95,6 +101,7 @@ class Reports:
     def take(self, event: evt.Event) -> tuple[int, None]:
         """Handler of N-EVENT-REPORT. Success is answered once the report is in the journal."""
         try:
+            _require_modest(event)
             report = event.event_information
             transaction = str(report.TransactionUID)
             awaited = {file: (row, name) for row, file, name in self._journal.awaiting(transaction)}
@@ -147,6 +154,21 @@ class Reports:
             if is_believed(self._config, attempts):
                 cure = Cure.PERSON
         return sentence, Cause.COMMITMENT_REFUSED if cure is Cure.PERSON else ""
+
+
+def _require_modest(event: evt.Event) -> None:
+    """A report small enough to make objects of it. Raises `Malformed`, `Exceeded`."""
+    request: Any = event.request  # an N-EVENT-REPORT, as it is its handler that asks
+    information, syntax = request.EventInformation, event.context.transfer_syntax
+    if information is not None:
+        source = Held(information.getvalue())
+        walk(
+            source,
+            0,
+            implicit=syntax == IMPLICIT,
+            big_endian=syntax == BIG_ENDIAN,
+            bounds_of=lambda _: _REPORT,
+        )
 
 
 def _reference(file: Path) -> Dataset:

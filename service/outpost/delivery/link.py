@@ -9,6 +9,7 @@ shutting the socket down when its time is over.
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import ssl
 import struct
@@ -120,6 +121,21 @@ class _Wire(AssociationSocket):
         finally:
             self.provider_queue.put(primitive)
             self._ready.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are data; pynetdicom's own asks select(), which knows no descriptor above 1023."""
+        connection = self.socket
+        if connection is None or not self._is_connected:
+            return False
+        descriptor = connection.fileno()
+        if descriptor < 0:
+            self.event_queue.put("Evt17")  # pynetdicom's name for a closed connection
+            return False
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        there = bool(waiting.poll(0))
+        return there or (isinstance(connection, ssl.SSLSocket) and bool(connection.pending()))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Since TLS 1.3 a server says that it does not trust us after our side of the handshake is over."""

@@ -28,18 +28,31 @@ def first_fragment(pixel_data: bytes) -> bytes:
 
 def rows_columns_bits(stream: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and bits a sample of a JPEG, JPEG-LS or JPEG 2000 stream; None where its head does not say."""
+    head = _head(stream)
+    return head[:3] if head is not None and head[0] else None  # 0 rows: told after the first scan
+
+
+def components(stream: bytes) -> int | None:
+    """Into how many components such a stream says it decodes; None where its head does not say."""
+    head = _head(stream)
+    return head[3] if head is not None else None
+
+
+def _head(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, bits and components."""
     try:
         if stream.startswith(_JP2):
             stream = stream[stream.index(_J2K) :]
         if stream.startswith(_J2K):
             right, bottom, left, top = struct.unpack_from(">4L", stream, 8)
-            return bottom - top, right - left, (stream[42] & 0x7F) + 1
+            (count,) = struct.unpack_from(">H", stream, 40)
+            return bottom - top, right - left, (stream[42] & 0x7F) + 1, count
         return _of_jpeg(stream) if stream.startswith(_JPEG) else None
     except (struct.error, ValueError, IndexError):
         return None
 
 
-def _of_jpeg(stream: bytes) -> tuple[int, int, int] | None:
+def _of_jpeg(stream: bytes) -> tuple[int, int, int, int] | None:
     at = 2
     while stream[at] == 0xFF:
         marker = stream[at + 1]
@@ -47,8 +60,8 @@ def _of_jpeg(stream: bytes) -> tuple[int, int, int] | None:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _FRAMES:
-            bits, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
-            return (rows, columns, bits) if rows else None  # 0 rows: told after the first scan
+            bits, rows, columns, count = struct.unpack_from(">BHHB", stream, at + 4)
+            return rows, columns, bits, count
         (length,) = struct.unpack_from(">H", stream, at + 2)
         at += 2 + length
     return None

@@ -19,6 +19,7 @@ from outpost.drift.categorical import Categories
 from outpost.drift.compare import RARE
 from outpost.drift.quantiles import Quantiles
 from outpost.drift.tags import Kind, tag_of
+from outpost.errand import go_on
 
 FORMAT_VERSION = 1
 # What stands in the place of senders beyond the number a system keeps apart.
@@ -155,7 +156,10 @@ class Book:
                     for sender, sketches in value["senders"].items()
                 },
             )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+            *(OverflowError, RecursionError, zlib.error),
+        ) as error:
             raise BookUnusable(
                 f"this is no drift book ({type(error).__name__}: {error}): copy the file again from its source"
             ) from error
@@ -172,7 +176,12 @@ def merge(books: list[Book]) -> Book:
             days[part] = days[part].merged(book) if part in days else book
         else:
             merged.append(book)
-    return reduce(Book.merged, [*merged, *days.values()], Book())
+    return reduce(_both, [*merged, *days.values()], Book())
+
+
+def _both(left: Book, right: Book) -> Book:
+    go_on()
+    return left.merged(right)
 
 
 def _sum(left: Sketch, right: Sketch) -> Sketch:

@@ -16,6 +16,7 @@ from outpost.drift.compare import (
     false_discovery,
 )
 from outpost.drift.quantiles import Quantiles
+from outpost.errand import go_on
 
 SENDER_TAG = "Sender"
 
@@ -73,6 +74,7 @@ def judge(reference: Book, window: Book, limits: Limits) -> list[Finding]:
     for sender in senders:
         before, now = sketches_of(reference, sender), sketches_of(window, sender)
         for tag in sorted(before.keys() & now.keys()):
+            go_on()
             found += [
                 (sender, tag, *rest) for rest in _compared(before[tag], now[tag], limits, known.get(tag))
             ]

@@ -12,6 +12,7 @@ from outpost.drift.judge import SENDER_TAG, Limits, sketches_of
 from outpost.drift.plots import band, shares, strip
 from outpost.drift.replay import Window
 from outpost.drift.tags import tag_of
+from outpost.errand import go_on
 
 _STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--line:#dde2e8;--paper:#fff;--card:#f7f9fb;--bad:#b3261e;--good:#17692f;
@@ -34,6 +35,9 @@ th{font-weight:600;color:var(--soft)}td.n{white-space:nowrap}
 svg{display:block;width:100%;height:auto;margin-top:.35rem}svg text{font:10.5px system-ui,sans-serif;fill:var(--soft)}
 .key{font-size:.8rem;color:var(--soft);margin:.3rem 0 0;display:flex;flex-wrap:wrap;gap:.1rem .9rem}
 .key i{display:inline-block;width:.7em;height:.7em;border-radius:2px;margin-right:.35em}
+.in-c0{background:var(--c0)}.in-c1{background:var(--c1)}.in-c2{background:var(--c2)}
+.in-c3{background:var(--c3)}.in-c4{background:var(--c4)}.in-other{background:var(--other)}
+.in-missing{background:var(--missing)}.in-now{background:var(--now)}.in-then{background:var(--then)}
 details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft)}
 """
 
@@ -173,6 +177,7 @@ def _card(
     alarms: Sequence[Alarm],
     limits: Limits,
 ) -> str:
+    go_on()
     sketches = [sketches_of(window.book, sender).get(name) for window in windows]
     findings = [
         [finding for finding in window.findings if (finding.sender, finding.tag) == (sender, name)]

@@ -58,11 +58,16 @@ def shares(
                 told = f"{label}: {100 * counts[label] / size:.3g} %"
                 drawn.append(_rect(left, top, wide, tall, colours[label], told))
     key = "".join(
-        f'<span><i style="background:{colours[label]}"></i>{escape(label)}</span>'
+        f'<span><i class="{_swatch(colours[label])}"></i>{escape(label)}</span>'
         for label in order
         if label in seen
     )
     return _plot("".join(drawn), days), f'<p class="key">{key}</p>'
+
+
+def _swatch(colour: str) -> str:
+    """The class of the style sheet that fills with this colour: a page's policy takes no styles of single elements."""
+    return colour.replace("var(--", "in-").rstrip(")")
 
 
 def _columns(sketches: Sequence[Sketch | None]) -> list[Column]:
@@ -109,9 +114,9 @@ def band(
             )
     drawn.append(f'<text x="{_WIDTH}" y="10" text-anchor="end">{high:.4g}</text>')
     drawn.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 3}" text-anchor="end">{low:.4g}</text>')
-    key = '<p class="key"><span><i style="background:var(--now)"></i>median and middle 80 %</span>'
+    key = '<p class="key"><span><i class="in-now"></i>median and middle 80 %</span>'
     if any(missing for *_, missing in spreads):
-        key += '<span><i style="background:var(--missing)"></i>share missing, from above</span>'
+        key += '<span><i class="in-missing"></i>share missing, from above</span>'
     return _plot("".join(drawn), days), f"{key}</p>"
 
 

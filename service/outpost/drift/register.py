@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -13,8 +12,7 @@ from typing import Any
 
 from outpost.drift.alarms import Alarm, Key
 from outpost.durable import write_durably
-
-log = logging.getLogger(__name__)
+from outpost.heal.found import put_aside
 
 # Alarms that have ended are kept for the page, this many.
 _KEPT = 1000
@@ -39,9 +37,16 @@ class Register:
             self._load(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             # Written as a whole or not at all: this is a disk that lost it. The next window raises them again.
-            log.error("drift: %s cannot be read (%s): alarms begin anew", file, error)  # noqa: TRY400 - says it all
+            why = (
+                str(error.strerror)
+                if isinstance(error, OSError)
+                else f"it cannot be read ({type(error).__name__})"
+            )
+            put_aside(
+                file, why, "the next window raises alarms again", move=not isinstance(error, PermissionError)
+            )
 
     @property
     def open(self) -> dict[Key, Alarm]:
@@ -88,7 +93,7 @@ class Register:
             shipped = bool(row.pop("shipped"))
             for name in _DATES:
                 row[name] = date.fromisoformat(row[name]) if row[name] else None
-            alarms.append((Alarm(**{name: row[name] for name in names}), shipped))
+            alarms.append((_shown(Alarm(**{name: row[name] for name in names})), shipped))
         self.judged = date.fromisoformat(value["judged"]) if value["judged"] else None
         self.reference = str(value["reference"])
         self._alarms = alarms
@@ -105,3 +110,9 @@ class Register:
 
 def _same(left: Alarm, right: Alarm) -> bool:
     return (*left.key, left.raised_on, left.ended_on) == (*right.key, right.raised_on, right.ended_on)
+
+
+def _shown(alarm: Alarm) -> Alarm:
+    """The alarm, if it can be shown: values of other types than it has raise here, and nowhere else."""
+    str(alarm)
+    return alarm

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import psycopg
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from outpost import __version__
 from outpost.fleet import page, view
@@ -19,11 +19,16 @@ from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.metrics import exposition
 from outpost.fleet.sync import CentreError, centre_connection
+from outpost.web.page import Page, static_page
+from outpost.web.shield import shield
+from outpost.web.tokens import Guard
 
 log = logging.getLogger(__name__)
 
 TURN_LIMIT_SECONDS = 30.0
 PAGE_STUDIES = 20
+# The watchdog's question; without a token the answer has no words of the database.
+OPEN: Final = frozenset({"/health"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,14 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetHealth:
+    """Whether each system of each region works, what is worst first."""
+
+    statement: str
+    systems: list[view.Health]
+
+
+@dataclass(frozen=True, slots=True)
 class Studies:
     """Studies and totals, with the statement of how many regions they speak for."""
 
@@ -61,7 +74,12 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         title="Outpost fleet",
         version=__version__,
         description="What all regions did, and how old that knowledge is. No answer waits for a region.",
+        # FastAPI's own /docs loads its scripts from a CDN, which the centre's network does not reach.
+        openapi_url=None,
     )
+    guard = Guard(config.api.tokens, open_to_all=config.api.open)
+    read = [Depends(guard.needs("read"))]
+    shield(app, guard, open_paths=OPEN, hosts=config.api.hosts)
 
     @contextmanager
     def reading() -> Iterator[psycopg.Connection]:
@@ -76,28 +94,46 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         text = " ".join(str(fault).split())
         log.warning("%s not answered: %s", request.url.path, text)
         if request.url.path == "/":
-            return HTMLResponse(page.render_fault(text, datetime.now(UTC)), status_code=503)
+            return Page(page.render_fault(text, datetime.now(UTC), language(request)), status_code=503)
         return JSONResponse({"detail": text}, status_code=503)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def show() -> str:
+    @app.get("/", include_in_schema=False, dependencies=read)
+    def show(request: Request) -> Page:
         with reading() as connection:
-            return page.render(
-                view.freshness(connection),
-                view.summary(connection),
-                view.newest_studies(connection, None, PAGE_STUDIES),
-                datetime.now(UTC),
-                view.marked(connection),
+            return Page(
+                page.render(
+                    view.freshness(connection),
+                    view.summary(connection),
+                    view.newest_studies(connection, None, PAGE_STUDIES),
+                    datetime.now(UTC),
+                    view.marked(connection),
+                    view.health(connection),
+                    language(request),
+                )
             )
 
-    @app.get("/freshness.json")
+    @app.get("/openapi.json", include_in_schema=False, dependencies=read)
+    def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    @app.get("/docs", include_in_schema=False, dependencies=read)
+    def docs() -> Page:
+        return static_page("outpost.web", "docs.html")
+
+    @app.get("/health.json", dependencies=read)
+    def fleet_health() -> FleetHealth:
+        """Every system of every region: green, amber or red, why in words (English and Russian), since when."""
+        with reading() as connection:
+            return FleetHealth(view.headline(view.freshness(connection)), view.health(connection))
+
+    @app.get("/freshness.json", dependencies=read)
     def freshness() -> Freshness:
         """Every attached region with its state, age and the reason in words."""
         with reading() as connection:
             regions = view.freshness(connection)
         return Freshness(view.headline(regions), regions)
 
-    @app.get("/studies.json")
+    @app.get("/studies.json", dependencies=read)
     def studies(region: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Studies:
         """Totals of all regions, what results say of themselves, and the studies received last (of one, if named)."""
         with reading() as connection:
@@ -108,7 +144,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                 view.newest_studies(connection, region, limit),
             )
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", include_in_schema=False, dependencies=read)
     def metrics() -> Response:
         try:
             with reading() as connection:
@@ -117,6 +153,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     view.summary(connection),
                     collector,
                     view.marked(connection),
+                    view.health(connection),
                 )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
@@ -124,9 +161,14 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    def health(request: Request) -> JSONResponse:
         """Whether the collector does its work; regions that are off do not make it unhealthy."""
         checks = _checks(config, collector)
+        if request.state.caller is None:
+            checks = [
+                replace(check, value="" if check.ok else "see the log, or ask with a token")
+                for check in checks
+            ]
         ok = all(check.ok for check in checks)
         verdict: dict[str, Any] = {
             "status": "ok" if ok else "failed",
@@ -135,6 +177,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         return JSONResponse(verdict, status_code=200 if ok else 503)
 
     return app
+
+
+def language(request: Request) -> page.Language:
+    """The language of the page: `?lang=`, else the browser's."""
+    return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
 def _checks(config: FleetConfig, collector: Collector) -> list[Check]:

@@ -70,19 +70,20 @@ def show_table(arguments: argparse.Namespace) -> int:
         with centre_connection(config.centre, "table") as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '30s'")
             regions, counted = view.freshness(connection), view.summary(connection)
-            marked = view.marked(connection)
+            marked, health = view.marked(connection), view.health(connection)
     except (CentreError, psycopg.Error) as error:
         return _fault(" ".join(str(error).split()))
-    sys.stdout.write(table.render(regions, counted, marked) + "\n")
+    sys.stdout.write(table.render(regions, counted, marked, health) + "\n")
     return 0
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    import uvicorn
-
     from outpost import logs
+    from outpost.api.limits import LimitedServer, Limits
+    from outpost.descriptors import TooFewDescriptors, provide
     from outpost.fleet.app import create_app
     from outpost.fleet.collector import Collector
+    from outpost.intake.doors import Doors
     from outpost.notify import Notifier
 
     config = _load(arguments)
@@ -100,14 +101,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     notifier = Notifier()
     collector = Collector(config, alive=notifier.watchdog)
-    http = uvicorn.Server(
-        uvicorn.Config(
-            create_app(config, collector),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
+    try:
+        shares = provide(associations=0)
+    except TooFewDescriptors as error:
+        return _fault(str(error), Exit.USAGE)
+    doors = Doors()
+    http = LimitedServer(
+        create_app(config, collector),
+        Limits.of(shares.http),
+        lambda reason, words, address, times=1: doors.turned_away(
+            "connection", reason, words, "", address, times=times
+        ),
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()

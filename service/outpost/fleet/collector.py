@@ -33,13 +33,19 @@ _DUE = (
     " ORDER BY s.consecutive_failures, s.next_attempt_at NULLS FIRST"
 )
 
+# Since when what is wrong has been so.
+_NOTE_HEALTH = "SELECT fleet.note_health()"
+
 
 def sync_all(config: FleetConfig) -> list[Attempt]:
     """One pass over every attached region, due or not. Raises `CentreError`."""
     prepare(config.centre, config.sync.period_seconds)
     regions = attached_regions(config.centre)
     with ThreadPoolExecutor(config.sync.parallel, thread_name_prefix="region") as pool:
-        return list(pool.map(lambda region: sync_region(config.centre, config.sync, region), regions))
+        attempts = list(pool.map(lambda region: sync_region(config.centre, config.sync, region), regions))
+    with centre_connection(config.centre, "health") as connection:
+        connection.execute(_NOTE_HEALTH)
+    return attempts
 
 
 class Collector(threading.Thread):
@@ -104,6 +110,7 @@ class Collector(threading.Thread):
                 self._fault = None
             for region in due:
                 self._begin(region)
+            connection.execute(_NOTE_HEALTH)
             self._turned()
             self._stopping.wait(TURN_SECONDS)
 

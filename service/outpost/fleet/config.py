@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import Host, ListenAddress, Port, Seconds, Section
+from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Token
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -15,7 +15,7 @@ DEAD_LINK_SECONDS = 25.0
 BATCH_RESERVE_SECONDS = 30.0
 
 
-class Centre(Section):
+class Centre(DatabaseLink):
     """The centre's own database, and the login of the collector in it (no superuser)."""
 
     host: Host = "127.0.0.1"
@@ -33,9 +33,12 @@ class Centre(Section):
 
 
 class Sync(Section):
-    """How often each region is read, how long one pass may take, how many go at once, the longest pause."""
+    """How often each region is read, how long one pass may take, how many go at once, the longest pause.
 
-    period_seconds: Annotated[float, Field(ge=1, le=86400)] = 60
+    Half a minute, so that a service that stops is seen within two: a heartbeat a minute, and a reading after it.
+    """
+
+    period_seconds: Annotated[float, Field(ge=1, le=86400)] = 30
     deadline_seconds: Seconds = 60
     parallel: Annotated[int, Field(ge=1, le=64)] = 16
     backoff_max_seconds: Seconds = 900
@@ -52,10 +55,21 @@ class Sync(Section):
 
 
 class Api(Section):
-    """Where the page, JSON and metrics are served."""
+    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`)."""
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
     port: Port = 8090
+    tokens: tuple[Token, ...] = ()
+    open: bool = False
+    hosts: tuple[Host, ...] = ()
+
+    @model_validator(mode="after")
+    def _open_or_not(self) -> Api:
+        if self.open and self.tokens:
+            raise ValueError(
+                "open is true and tokens are named: tokens would close nothing, keep one of the two"
+            )
+        return self
 
 
 class FleetConfig(Section):

@@ -44,7 +44,13 @@ _CONNECT: tuple[tuple[str, str, str], ...] = (
     (
         r"password authentication failed|password is required|role .* does not exist",
         "login",
-        "{at} does not accept the login: the password or role differs between the region and the centre",
+        "{at} does not accept the login: the password or role differs between the region and the centre;"
+        " run site.yml -l {region}, then -l fleet",
+    ),
+    (
+        r"pg_hba\.conf.*(no encryption|SSL off)",
+        "tls",
+        "{at} takes encrypted connections alone, and the centre asked without: run site.yml -l fleet",
     ),
     (
         r"no pg_hba\.conf entry|pg_hba\.conf rejects",
@@ -58,6 +64,22 @@ _CONNECT: tuple[tuple[str, str, str], ...] = (
         "PostgreSQL at {at} is starting or stopping",
     ),
     (r"database .* does not exist", "address", "PostgreSQL at {at} has no such database"),
+    (
+        r"server does not support SSL",
+        "tls",
+        "PostgreSQL at {at} offers no encryption, as an earlier release left it: run site.yml -l {region}",
+    ),
+    (
+        r"root certificate file .* does not exist|could not read root certificate file",
+        "tls",
+        "the centre lacks the authorities of the fleet ({text}): run site.yml -l fleet",
+    ),
+    (
+        r"does not match host name|could not get server's host name",
+        "tls",
+        "the certificate of {at} is for another name: the region's address has changed, or another host answers;"
+        " if the address is right, run site.yml -l {region} ({text})",
+    ),
     (r"certificate|ssl|tls", "tls", "no trusted encrypted connection to {at} ({text})"),
 )
 
@@ -67,13 +89,13 @@ def said_by_region(error: psycopg.Error) -> bool:
     return "remote SQL command" in (error.diag.context or "")
 
 
-def describe(error: psycopg.Error, at: str) -> Fault:
-    """The fault behind an error met while reading the region at `at` (host:port)."""
+def describe(error: psycopg.Error, at: str, region: str = "REGION") -> Fault:
+    """The fault behind an error met while reading `region` at `at` (host:port)."""
     state = error.sqlstate or ""
     primary = (error.diag.message_primary or str(error)).strip()
     detail = " ".join((error.diag.message_detail or "").split())
     if state == "08001":
-        return _connect_fault(detail or primary, at)
+        return _connect_fault(detail or primary, at, region)
     if state.startswith("08"):
         return Fault("cut", f"the link to {at} was cut during the transfer ({_one_line(primary)})")
     if state == "57014":
@@ -90,10 +112,10 @@ def describe(error: psycopg.Error, at: str) -> Fault:
     return Fault("other", f"reading {at} failed: {_one_line(primary)} (SQLSTATE {state or 'none'})")
 
 
-def _connect_fault(text: str, at: str) -> Fault:
+def _connect_fault(text: str, at: str, region: str) -> Fault:
     for pattern, kind, sentence in _CONNECT:
         if re.search(pattern, text, re.IGNORECASE):
-            return Fault(kind, sentence.format(at=at, text=_one_line(text)))
+            return Fault(kind, sentence.format(at=at, region=region, text=_one_line(text)))
     return Fault("connect", f"cannot connect to {at}: {_one_line(text)}")
 
 

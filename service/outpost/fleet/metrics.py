@@ -9,7 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from outpost.fleet.collector import Collector
-from outpost.fleet.view import STATES, Counted, Marked, Region
+from outpost.fleet.view import COLOURS, STATES, Counted, Health, Marked, Region
+from outpost.fleet.words import all_words
 
 
 def exposition(
@@ -17,10 +18,11 @@ def exposition(
     counted: Sequence[Counted],
     collector: Collector,
     marked: Sequence[Marked] = (),
+    health: Sequence[Health] = (),
 ) -> bytes:
     """The text format. `regions` None means that the centre's database did not answer."""
     registry = CollectorRegistry()
-    registry.register(_Families(regions, counted, collector, marked))
+    registry.register(_Families(regions, counted, collector, marked, health))
     return generate_latest(registry)
 
 
@@ -33,7 +35,9 @@ class _Families:
         counted: Sequence[Counted],
         collector: Collector,
         marked: Sequence[Marked],
+        health: Sequence[Health],
     ) -> None:
+        self._health = health
         self._regions, self._counted, self._collector, self._marked = regions, counted, collector, marked
 
     def collect(self) -> Iterator[Metric]:
@@ -48,9 +52,59 @@ class _Families:
             value=self._collector.idle_seconds,
         )
         if self._regions is not None:
+            yield from _of_health(self._health)
             yield from _of_regions(self._regions)
             yield _of_studies(self._counted)
             yield from _of_marked(self._marked)
+
+
+def _of_health(health: Sequence[Health]) -> Iterator[Metric]:
+    """One line a system and colour. Codes are those we have words for: what a region makes up is called OTHER."""
+    colour = GaugeMetricFamily(
+        "outpost_fleet_health",
+        "1 for the colour of the system: green works, amber needs a person, red does not work. A region of which no"
+        " system is known has one with no name.",
+        labels=["region", "system", "colour"],
+    )
+    why = GaugeMetricFamily(
+        "outpost_fleet_health_reason",
+        "1 for each reason why the system is not green.",
+        labels=["region", "system", "code"],
+    )
+    since = GaugeMetricFamily(
+        "outpost_fleet_health_since_timestamp_seconds",
+        "Since when the system has had its colour, the centre's clock.",
+        labels=["region", "system"],
+    )
+    gauges = {
+        "beat_age_seconds": (
+            "heartbeat_age_seconds",
+            "Seconds since the system surely worked, the centre's clock.",
+        ),
+        "queue": ("queue", "Studies on their way to inference."),
+        "oldest_pending_seconds": ("oldest_pending_seconds", "How long the oldest of them has waited."),
+        "outbox": ("outbox", "Results not delivered yet."),
+        "oldest_outbox_seconds": ("oldest_outbox_seconds", "How long the oldest of them has waited."),
+        "disk_free_mib": ("disk_free_mib", "Free space for the system, MiB."),
+        "boots": ("boots_hour", "Boots of the host within the last hour of heartbeats."),
+    }
+    families = {
+        field: GaugeMetricFamily(f"outpost_fleet_{name}", text, labels=["region", "system"])
+        for field, (name, text) in gauges.items()
+    }
+    known = all_words().keys()
+    for line in health:
+        labels = [line.region, line.system or ""]
+        for name in COLOURS:
+            colour.add_metric([*labels, name], float(line.colour == name))
+        for code in sorted({code if code in known else "OTHER" for code in line.codes}):
+            why.add_metric([*labels, code], 1.0)
+        since.add_metric(labels, line.since.timestamp())
+        for field, family in families.items():
+            value = getattr(line, field)
+            if value is not None:
+                family.add_metric(labels, float(value))
+    yield from (colour, why, since, *families.values())
 
 
 def _of_regions(regions: Sequence[Region]) -> Iterator[Metric]:

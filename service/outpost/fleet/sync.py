@@ -23,17 +23,26 @@ from psycopg.rows import class_row
 from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
 from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
 from outpost.fleet.schedule import failure_delay, success_delay
-from outpost.records.schema import CONTRACTS, NEWEST, Contract
+from outpost.fleet.trust import why_not_trusted
+from outpost.fleet.words import write_words
+from outpost.records.schema import CONTRACTS, NEWEST, Column, Contract
 
-SCHEMA_VERSION = 4  # of fleet/sql: what this code needs to find in fleet.schema_version
+SCHEMA_VERSION = 6  # of fleet/sql: what this code needs to find in fleet.schema_version
 SPAN_LEAST, SPAN_MOST = 100, 1_000_000
 QUICK_SECONDS, SLOW_SECONDS = 5.0, 15.0
 FIRST_ANSWER_SECONDS = 10.0  # a dozen round trips, of a satellite link too
 
+# A region whose host says it runs more is not believed; each costs a line on the page.
+SYSTEMS_MOST = 32
+# What is read beside the heartbeats in one transaction; more waits for the next, so that these are kept in any case.
+_LITTLE_SEQ = 500
+
 # The newest first: a region is read by the newest contract that it speaks, too.
-_READABLE = [CONTRACTS[version] for version in range(NEWEST, NEWEST - 2, -1)]
+_READABLE = [CONTRACTS[version] for version in sorted(CONTRACTS, reverse=True)]
 _COLUMNS = [column.name for column in CONTRACTS[NEWEST].studies if column.name != "region"]
 _KEY = ("system", "study_key", "revision")
+_HEALTH = [column.name for column in CONTRACTS[NEWEST].health if column.name != "region"]
+_AGE = next(column for column in CONTRACTS[NEWEST].health if column.name == "age_seconds")
 
 
 class CentreError(Exception):
@@ -62,6 +71,7 @@ class Hello:
     clock: datetime
     max_seq: int
     epoch: str
+    systems: list[str] | None = None
 
     @property
     def skew_seconds(self) -> float:
@@ -106,6 +116,8 @@ def centre_connection(centre: Centre, purpose: str) -> Iterator[psycopg.Connecti
             dbname=centre.database,
             user=centre.user,
             password=centre.password.get_secret_value(),
+            sslmode=centre.sslmode,
+            sslrootcert=centre.authorities,
             application_name=f"fleet {purpose}"[:63],
             connect_timeout=5,
             keepalives_idle=10,
@@ -135,6 +147,7 @@ def prepare(centre: Centre, period_seconds: float) -> None:
                 f"database {centre.database} has fleet schema {version}, this release needs "
                 f"{SCHEMA_VERSION}: apply outpost/fleet/sql (playbook centre.yml)"
             )
+        write_words(connection)
         connection.execute(
             "UPDATE fleet.settings SET period_seconds = %(period)s WHERE period_seconds <> %(period)s",
             {"period": period_seconds},
@@ -180,6 +193,16 @@ def _known(connection: psycopg.Connection, code: str) -> _Region:
     return _Region(code, (row and row[0]) or f"region {code}")
 
 
+def _authorities(connection: psycopg.Connection, region: _Region) -> str:
+    """The file of authorities that the centre's server judges the region's certificate by; empty for none."""
+    row = connection.execute(
+        "SELECT o.option_value FROM pg_foreign_server s, pg_options_to_table(s.srvoptions) o"
+        " WHERE s.srvname = 'region_' || %s AND o.option_name = 'sslrootcert'",
+        (region.code,),
+    ).fetchone()
+    return (row and row[0]) or ""
+
+
 def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, started: float) -> Attempt:
     with connection.cursor(row_factory=class_row(_State)) as cursor:
         state = cursor.execute(
@@ -198,7 +221,9 @@ def _attempt(connection: psycopg.Connection, settings: Sync, region: _Region, st
     except psycopg.Error as error:
         if connection.broken or connection.closed:
             raise
-        fault = describe(error, region.at)
+        fault = describe(error, region.at, region.code)
+        if fault.kind == "tls":
+            fault = why_not_trusted(fault, region.at, region.code, _authorities(connection, region))
     took = time.monotonic() - started
     _write_down(connection, settings, region, state, progress, fault, took)
     return Attempt(region.code, progress.rows, took, fault)
@@ -223,11 +248,17 @@ def _pull(
 ) -> Fault | None:
     """Read ranges until nothing is missing, or until there is no time for another one."""
     watermark, epoch, spoken = state.watermark_seq, state.epoch, state.contract_version
+    heard = False
     while True:
         began = time.monotonic()
         with connection.transaction():
             contract, hello = _first_handshake(connection, region, deadline)
             _limit_statements(connection, deadline - time.monotonic())
+            if not heard:
+                heard = True
+                _store_health(connection, region, contract, hello)
+                if hello.max_seq - watermark > _LITTLE_SEQ:
+                    continue
             again = _why_read_again(hello, epoch, watermark, spoken)
             if again:
                 watermark = 0
@@ -316,8 +347,9 @@ def _handshake(connection: psycopg.Connection, region: _Region, contract: Contra
     """Ask the region who it is. Raises `RegionFault` when the answer is not one we can work with."""
     asked_at = _centre_clock(connection)
     answer = connection.execute(
-        sql.SQL("SELECT region, contract_version, release, clock, max_seq, epoch FROM {}").format(
-            region.table(contract.handshake_relation)
+        sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(sql.Identifier(column.name) for column in contract.handshake),
+            region.table(contract.handshake_relation),
         )
     ).fetchone()
     answered_at = _centre_clock(connection)
@@ -351,9 +383,79 @@ def _why_read_again(hello: Hello, epoch: str | None, watermark: int, spoken: int
         return "the region's database is not the one read before (rebuilt or restored)"
     if hello.max_seq < watermark:
         return f"the region's database went back from change {watermark} to {hello.max_seq} (restored)"
-    if watermark and spoken is not None and spoken < hello.contract_version:
+    if watermark and spoken is not None and _says_more(hello.contract_version, spoken):
         return f"the rows held came by contract {spoken}, contract {hello.contract_version} says more of each"
     return None
+
+
+def _says_more(version: int, spoken: int) -> bool:
+    """Whether a later contract has columns of studies that the one spoken before lacks."""
+    return spoken < version and CONTRACTS[version].studies != CONTRACTS[spoken].studies
+
+
+# A number or moment outside these is none: arithmetic with it would end the view for all regions.
+_SANE = {
+    "double precision": "CASE WHEN {0} BETWEEN -3e9 AND 3e9 THEN {0} END",  # also not NaN, which is above all
+    "timestamp with time zone": "CASE WHEN {0} > '1900-01-01' AND {0} < '2900-01-01' THEN {0} END",
+    "text": "left({0}, 80)",
+    "text[]": "ARRAY(SELECT f FROM unnest({0}) f WHERE f ~ '^[A-Z][A-Z0-9_]{{0,79}}$' LIMIT 60)",
+}
+# What a row says that leaves out what every row has.
+_ELSE = {"period_seconds": "60", "status": "'failed'", "ready": "false", "rung": "''", "receive_only": "''"}
+
+
+def _believed(column: Column) -> sql.Composable:
+    """What is kept of a column of a region's heartbeats: whoever holds its database may write anything there."""
+    sane = sql.SQL(_SANE.get(column.type, "{0}")).format(sql.Identifier(column.name))
+    if column.name in _ELSE:
+        return sql.SQL("coalesce({}, {})").format(sane, sql.SQL(_ELSE[column.name]))
+    return sane
+
+
+def _store_health(connection: psycopg.Connection, region: _Region, contract: Contract, hello: Hello) -> None:
+    """Keep the newest heartbeat of each system, and when the centre saw it; nothing where the contract has none.
+
+    A row seen for the first time was written `age_seconds` ago by the region's own clock, however wrong that is, and
+    not before the reading that still found the one before it. Seen again, it is no older and no newer than it was.
+    """
+    if not contract.health:
+        connection.execute(
+            "UPDATE fleet.sync SET health_at = NULL, systems = NULL WHERE region = %s", (region.code,)
+        )
+        return
+    asked = sql.Literal(hello.asked_at)
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO fleet.heartbeats AS h (region, {columns}, epoch, beat_at, read_at)"
+            " SELECT {region}, {values}, {epoch},"
+            "  {asked} - greatest(coalesce({age}, 3e9), 0) * interval '1 second', {asked} FROM {table}"
+            " WHERE system ~ '^[a-z][a-z0-9-]{{1,30}}$' ORDER BY system LIMIT {most}"
+            " ON CONFLICT (region, system) DO UPDATE SET {updates}, epoch = EXCLUDED.epoch, read_at = EXCLUDED.read_at,"
+            " beat_at = CASE WHEN h.epoch = EXCLUDED.epoch AND h.seq = EXCLUDED.seq THEN h.beat_at"
+            "  WHEN h.epoch = EXCLUDED.epoch AND h.seq < EXCLUDED.seq"
+            "  THEN least(greatest(EXCLUDED.beat_at, h.read_at), EXCLUDED.read_at) ELSE EXCLUDED.beat_at END"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, _HEALTH)),
+            values=sql.SQL(", ").join(
+                _believed(column) for column in contract.health if column.name in _HEALTH
+            ),
+            age=_believed(_AGE),
+            region=sql.Literal(region.code),
+            epoch=sql.Literal(hello.epoch),
+            asked=asked,
+            table=region.table(contract.health_relation),
+            most=sql.Literal(SYSTEMS_MOST),
+            updates=sql.SQL(", ").join(
+                sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name))
+                for name in _HEALTH
+                if name != "system"
+            ),
+        )
+    )
+    connection.execute(
+        "UPDATE fleet.sync SET health_at = %s, systems = %s, skew_seconds = %s WHERE region = %s",
+        (hello.asked_at, hello.systems and hello.systems[:SYSTEMS_MOST], hello.skew_seconds, region.code),
+    )
 
 
 def _store_range(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from outpost.fleet.view import (
     Counted,
+    Health,
     Marked,
     Region,
     age,
@@ -17,9 +18,20 @@ from outpost.fleet.view import (
 )
 
 
-def render(regions: Sequence[Region], counted: Sequence[Counted], marked: Sequence[Marked] = ()) -> str:
-    """The views, with the headline that says how many regions the numbers speak for."""
+def render(
+    regions: Sequence[Region],
+    counted: Sequence[Counted],
+    marked: Sequence[Marked] = (),
+    health: Sequence[Health] = (),
+) -> str:
+    """The views, with the headline that says how many regions work and how many the numbers speak for."""
     parts = [headline(regions)]
+    if health:
+        systems = [
+            (h.region, h.system or "-", h.colour.upper(), moment(h.since), age(h.beat_age_seconds), h.reasons)
+            for h in health
+        ]
+        parts.append(columns(("REGION", "SYSTEM", "HEALTH", "SINCE (UTC)", "HEARTBEAT", "REASON"), systems))
     if regions:
         rows = [
             (r.region, r.state, age(r.age_seconds), r.release or "-", moment(r.data_through), r.reason)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg.rows import class_row
 
+COLOURS = ("green", "amber", "red")
 STATES = ("fresh", "late", "stale", "dead", "incompatible", "never")
 
 
@@ -34,6 +35,52 @@ class Region:
     rows_behind: int | None
     took_seconds: float | None
     release: str | None
+    colour: str = "red"
+    health: str = ""
+    health_ru: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One line of fleet.health: whether one system of a region works. `system` is None where none is known.
+
+    `codes`, `why` and `why_ru` are one reason each, in one order; `reasons` is all in a line.
+    `since`: when the worst of them began, or, of a green one, since when it works. `beat_at` and `read_at`: the
+    centre's clock. What the system said of itself is None where it has said nothing.
+    """
+
+    region: str
+    title: str
+    system: str | None
+    colour: str
+    reasons: str
+    reasons_ru: str
+    codes: list[str]
+    since: datetime
+    beat_at: datetime | None
+    beat_age_seconds: float | None
+    read_at: datetime | None
+    status: str | None
+    failing: list[str] | None
+    ready: bool | None
+    rung: str | None
+    receive_only: str | None
+    queue: int | None
+    oldest_pending_seconds: float | None
+    outbox: int | None
+    oldest_outbox_seconds: float | None
+    disk_free_mib: int | None
+    disk_used_percent: float | None
+    disk_reserve_mib: int | None
+    certificate_until: datetime | None
+    release: str | None
+    bundle: str | None
+    bundle_version: str | None
+    boots: int | None
+    starts: int | None
+    skew_seconds: float | None
+    why: list[str]
+    why_ru: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +156,16 @@ def freshness(connection: psycopg.Connection) -> list[Region]:
         return cursor.execute(f"SELECT {names} FROM fleet.freshness ORDER BY region").fetchall()
 
 
+def health(connection: psycopg.Connection) -> list[Health]:
+    """Every system of every attached region, what is worst first."""
+    names = ", ".join(Health.__dataclass_fields__)
+    with connection.cursor(row_factory=class_row(Health)) as cursor:
+        return cursor.execute(
+            f"SELECT {names} FROM fleet.health"
+            " ORDER BY array_position(ARRAY['red', 'amber', 'green'], colour), since, region, system"
+        ).fetchall()
+
+
 def summary(connection: psycopg.Connection) -> list[Counted]:
     """Studies counted by region, system, outcome, model and rung."""
     names = ", ".join(Counted.__dataclass_fields__)
@@ -143,12 +200,19 @@ def newest_studies(connection: psycopg.Connection, region: str | None, limit: in
 
 
 def headline(regions: Sequence[Region]) -> str:
-    """What comes with every total: how many of the regions it really speaks for."""
+    """What comes with every total: how many of the regions work, and for how many it really speaks."""
     if not regions:
         return "no region is attached yet"
-    counts = Counter(region.state for region in regions)
-    others = ", ".join(f"{counts[state]} {state}" for state in STATES[1:] if counts[state])
-    return f"{counts['fresh']} of {len(regions)} regions fresh" + (f" ({others})" if others else "")
+    colours = Counter(region.colour for region in regions)
+    states = Counter(region.state for region in regions)
+    wrong = ", ".join(f"{colours[colour]} {colour}" for colour in ("red", "amber") if colours[colour])
+    others = ", ".join(f"{states[state]} {state}" for state in STATES[1:] if states[state])
+    return (
+        f"{colours['green']} of {len(regions)} regions work"
+        + (f" ({wrong})" if wrong else "")
+        + f"; data of {states['fresh']} fresh"
+        + (f" ({others})" if others else "")
+    )
 
 
 def age(seconds: float | None) -> str:

@@ -35,8 +35,12 @@ class CheckCode(StrEnum):
     OUTBOX_AGE = "OUTBOX_AGE"
     RESULTS_TAKEN = "RESULTS_TAKEN"
     FILTER_RULES = "FILTER_RULES"
+    JOURNAL_ANSWERS = "JOURNAL_ANSWERS"
     RECORDER_RUNNING = "RECORDER_RUNNING"
     RECORDS_SHIPPED = "RECORDS_SHIPPED"
+    JOURNAL_USABLE = "JOURNAL_USABLE"
+    JOURNAL_WHOLE = "JOURNAL_WHOLE"
+    FILES_WHOLE = "FILES_WHOLE"
 
     # A process that computes, looked at by itself as it starts.
     COMPUTE_CAPABILITY = "COMPUTE_CAPABILITY"
@@ -116,7 +120,7 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.INFERENCE_PROGRESS: CheckKind(
         "No study and no golden case has been in work for much longer than they usually take.",
-        "Wait for inference.timeout_seconds: the process is then replaced. If it repeats, look at the study.",
+        "Wait a minute: a process that hangs is replaced, one that works goes on. If it repeats, look at the study.",
     ),
     CheckCode.RECEIVE_ONLY: CheckKind(
         "The service computes; it has not fallen back to receiving only.",
@@ -159,6 +163,10 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
         "Correct the line shown (`outpost filter check FILE`); until then the rule set before it judges.",
         critical=False,
     ),
+    CheckCode.JOURNAL_ANSWERS: CheckKind(
+        "The journal has answered within the last seconds.",
+        "Look at the disk of storage.root and at the unit's log. Nothing is received while the journal is away.",
+    ),
     CheckCode.RECORDER_RUNNING: CheckKind(
         "The thread that ships records to Postgres runs.",
         "Restart the unit; report the log. Studies are not affected.",
@@ -167,6 +175,20 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     CheckCode.RECORDS_SHIPPED: CheckKind(
         "The region's Postgres has been taking records.",
         "Check that PostgreSQL runs and records.* in the configuration fits it. Studies are not affected.",
+        critical=False,
+    ),
+    CheckCode.JOURNAL_USABLE: CheckKind(
+        "The journal can be read and written, and is not being rebuilt at the moment.",
+        "Do what the value says. While it is being rebuilt, wait: studies are taken and computed when it is done.",
+    ),
+    CheckCode.JOURNAL_WHOLE: CheckKind(
+        "The journal was not rebuilt within the last 24 hours.",
+        "See the event JOURNAL_REBUILT and the runbook journal-damaged: check the disk and the memory of the host.",
+        critical=False,
+    ),
+    CheckCode.FILES_WHOLE: CheckKind(
+        "No file that the service keeps for itself was found damaged within the last 24 hours.",
+        "See the event FILE_PUT_ASIDE for what is used instead; check the disk of the host.",
         critical=False,
     ),
     CheckCode.COMPUTE_CAPABILITY: CheckKind(
@@ -280,7 +302,8 @@ CHECKS: Final[dict[CheckCode, CheckKind]] = {
     ),
     CheckCode.JOURNAL_SOUND: CheckKind(
         "The journal passes SQLite's quick check.",
-        "Stop the unit, keep a copy of the journal's files, and call: the disk or the memory is failing.",
+        "Restart the unit: it puts the journal aside and rebuilds it (runbook journal-damaged). Then check disk and "
+        "memory: one of them is failing.",
         place="selftest",
     ),
     CheckCode.ENGINE_MEASURED: CheckKind(

@@ -32,13 +32,15 @@ from outpost.health.certificate import Validity, validities
 from outpost.health.codes import CheckCode
 from outpost.health.verdict import Check, check
 from outpost.inference import memory
-from outpost.inference.plan import PARENT_MIB
 from outpost.records.journal import utc_now
+from outpost.shares import PARENT_MIB, needed_mib
 
 log = logging.getLogger(__name__)
 
 # Why the launcher (roles/inference/files/outpost-run) started a container without the host's GPU.
 WITHHELD = "OUTPOST_GPU_WITHHELD"
+# When the release was made, by its manifest: the launcher says so to the container.
+MADE_AT = "OUTPOST_RELEASE_MADE_AT"
 _NVIDIA = Path("/dev/nvidiactl")
 _PERIOD_SECONDS = 600.0
 _SYNC_LIMIT_SECONDS = 1.0
@@ -122,7 +124,16 @@ def clock_sane(now: datetime, made: datetime, newest: datetime | None) -> Check:
 
 
 def release_made_at() -> datetime:
-    """When the newest file of this package was written: an image keeps the time its files were made."""
+    """When this release was made, by its manifest.
+
+    Without one (a checkout, a launcher of before), when the newest file of this package was written.
+    """
+    try:
+        made = datetime.fromisoformat(os.environ.get(MADE_AT, ""))
+    except ValueError:
+        made = None
+    if made is not None and made.tzinfo is not None:
+        return made.astimezone(UTC)
     package = Path(__file__).resolve().parents[1]
     return datetime.fromtimestamp(max(file.stat().st_mtime for file in package.rglob("*.py")), UTC)
 
@@ -146,7 +157,7 @@ def newest_in_journal(journal: Path) -> datetime | None:
 def memory_share(workers: int, need_mib: int, share_mib: int, limit_mib: int | None) -> Check:
     """Whether all workers fit. `share_mib` is what the configuration gives this system, 0 for no limit."""
     limits = [limit for limit in (share_mib, limit_mib) if limit]
-    need = workers * need_mib + PARENT_MIB
+    need = needed_mib(workers, need_mib)
     wanted = f">= {need} MiB ({workers} workers of {need_mib} MiB, {PARENT_MIB} MiB for the service)"
     if not limits:
         return check(CheckCode.MEMORY_SHARE, True, "no limit known", wanted)

@@ -18,12 +18,14 @@ from outpost.records.journal import utc_now
 if TYPE_CHECKING:  # a worker's process reads the table of codes; it shall not load the whole service for it
     from outpost.config import Config
     from outpost.delivery.courier import Courier
+    from outpost.heal.watch import JournalWatch
     from outpost.health.host import HostWatch
     from outpost.intake.scp import StorageScp
     from outpost.pipeline import Pipeline
     from outpost.records.recorder import Recorder
 
 _TICK_LIMIT_SECONDS = 10.0
+JOURNAL_LIMIT_SECONDS = 30.0
 _QUEUE_LIMIT_SECONDS = 1800.0
 _OUTBOX_LIMIT_SECONDS = 3600.0
 _RECORDS_LIMIT_SECONDS = 900.0
@@ -106,6 +108,7 @@ class Health:
         recorder: Recorder | None,
         host: HostWatch | None = None,
         deliveries: Sequence[Courier] = (),
+        files: JournalWatch | None = None,
     ) -> None:
         self._config = config
         self._scp = scp
@@ -114,6 +117,7 @@ class Health:
         self._recorder = recorder
         self._host = host
         self._deliveries = deliveries
+        self._files = files
 
     def light(self) -> Verdict:
         """The verdict from state that is already there; nothing is computed."""
@@ -163,7 +167,17 @@ class Health:
         )
         rules = self._pipeline.rules
         yield check(CheckCode.FILTER_RULES, not rules.fault, rules.fault or rules.file.short, "as on disk")
+        silent = now - self._pipeline.journal_answered
+        yield check(
+            CheckCode.JOURNAL_ANSWERS,
+            silent <= JOURNAL_LIMIT_SECONDS,
+            round(silent, 1),
+            f"<= {JOURNAL_LIMIT_SECONDS:g} s",
+        )
         yield from self._records()
+        if self._files is not None:
+            for code, ok, value, wanted in self._files.found():
+                yield check(code, ok, value, wanted)
         if self._host is not None:
             yield from self._host.checks
 

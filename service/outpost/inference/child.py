@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from outpost import logs
 from outpost.codes.failure import told
-from outpost.inference import heap
+from outpost.inference import heap, progress
+from outpost.inference.bounded import bounded
 from outpost.inference.bundle import load_bundle
 from outpost.inference.codes import Code, InferenceFailed, InputRejected, StudyIncomplete
 from outpost.inference.context import StudyContext
@@ -69,8 +70,13 @@ def main() -> int:
         answers.write(json.dumps(_outcome(question) | desk.observed(), default=str) + "\n")
         answers.flush()
 
+    def beat(step: str, mib: float, scale: float) -> None:
+        answers.write(json.dumps({"beat": [step, mib, scale]}) + "\n")
+        answers.flush()
+
     desk = _Desk(bundle_path, rung, storage)
     answer(desk.load)
+    progress.listen(beat)
     if not desk.loaded:
         return 1
     # From here on studies are read. Until now a broken installation could say so.
@@ -152,7 +158,7 @@ class _Desk:
                 files = [Path(file) for file in request["files"]]
                 judge = self._judge_by(request.get("rules"))
                 context = StudyContext.of_json(request["context"])
-                with self._blaming(self._rung):
+                with self._blaming(self._rung), bounded():
                     self._case = self._predictor.read(files, judge, context)
                 verdict = self._predictor.verdict
                 assert verdict is not None  # of the study just read
@@ -179,7 +185,7 @@ class _Desk:
 
         Raises:
             InputRejected: STUDY_UNUSUAL, to be held, where the golden case passes; INFERENCE_OUT_OF_MEMORY where the
-                study is too large to be read at all.
+                study, or its result, is too large to be read or written at all.
             InferenceFailed: the model failed on the study, `sound` where the golden case passes; or the host is
                 to blame.
         """
@@ -193,12 +199,13 @@ class _Desk:
             by_model = step is Step.COMPUTE
             # Only the model's engine speaks of the device: texts of a reader or writer may quote the study.
             code = classify(error, trusted=by_model)
-            too_large = code is Code.INFERENCE_OUT_OF_MEMORY and step is Step.READ
+            too_large = code is Code.INFERENCE_OUT_OF_MEMORY and not by_model
             if code is not Code.INFERENCE_ERROR and not too_large:
                 raise
             what = f"{step}: {told(error)}"
             log.exception("unexpected fault; the golden case tells whose")
             self._case = None
+            progress.step("golden")
             verdict = self._predictor.golden(rung)
             if not verdict.ok:
                 raise InferenceFailed(
@@ -228,6 +235,7 @@ class _Desk:
         assert self._predictor is not None
         if (rung.size, rung.batch) in self._proven:
             return
+        progress.step("golden", scale=5)  # an engine may make itself ready for this size first
         verdict = self._predictor.golden(rung)
         if not verdict.ok:
             raise InferenceFailed(

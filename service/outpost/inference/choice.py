@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from outpost.heal.found import put_aside
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle, EngineChoice
 
@@ -53,8 +54,17 @@ def chosen(bundle: Bundle, storage_root: Path, configured: str) -> tuple[EngineC
             return EngineChoice.model_validate(evidence["chosen"]), True
     except FileNotFoundError:
         log.info("engine: not measured yet (%s is not there)", file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        log.warning("engine: %s is not readable (%s): it will be measured anew", file, type(error).__name__)
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError),
+        *(RecursionError, ValidationError),
+    ) as error:
+        why = (
+            str(error.strerror)
+            if isinstance(error, OSError)
+            else f"it cannot be read ({type(error).__name__})"
+        )
+        move = not isinstance(error, PermissionError)
+        put_aside(file, why, "the reference engine computes until the engines are measured again", move=move)
     return bundle.manifest.engines.reference, False
 
 

@@ -31,6 +31,7 @@ class Code(StrEnum):
     TWO_PATIENTS = "TWO_PATIENTS"
     STUDY_INCOMPLETE = "STUDY_INCOMPLETE"
     STUDY_UNUSUAL = "STUDY_UNUSUAL"
+    STUDY_TOO_LARGE = "STUDY_TOO_LARGE"
 
     # The study was fine, computing it was not: it may be tried again, then ends in quarantine.
     INFERENCE_TIMEOUT = "INFERENCE_TIMEOUT"
@@ -41,6 +42,7 @@ class Code(StrEnum):
     WORKER_DIED = "WORKER_DIED"
     WORKER_CLOSED = "WORKER_CLOSED"
     WORKER_OUT_OF_MEMORY = "WORKER_OUT_OF_MEMORY"
+    WORKER_HUNG = "WORKER_HUNG"
     NO_KERNEL_IMAGE = "NO_KERNEL_IMAGE"
     DEVICE_LOST = "DEVICE_LOST"
     STORAGE_FULL = "STORAGE_FULL"
@@ -160,6 +162,13 @@ REASONS: Final[dict[Code, Reason]] = {
         "Чтение исследования или запись результата кончились ошибкой, хотя эталонный случай проходит.",
         "Причина в самом исследовании: сообщение называет шаг и атрибут; передайте инженеру вместе с файлом.",
     ),
+    Code.STUDY_TOO_LARGE: Reason(
+        "By its headers the study is larger than this system can read: nothing of it was decoded.",
+        "The message names what is too large. If it is real, give the system more memory; else correct the sender.",
+        "Судя по заголовкам, исследование больше, чем эта система может прочитать; ничего не декодировалось.",
+        "Сообщение называет, что слишком велико. Если размер настоящий, добавьте системе памяти; иначе исправьте "
+        "отправителя.",
+    ),
     Code.INFERENCE_TIMEOUT: Reason(
         "Computing took longer than `inference.timeout_seconds`; the worker was killed and replaced.",
         "Check the load of the host; raise the limit if the host is slow but healthy.",
@@ -207,6 +216,12 @@ REASONS: Final[dict[Code, Reason]] = {
         "Nothing at once: the study is computed one rung lower. Give the system more memory to climb back.",
         "Ядро остановило процесс счёта: достигнут предел памяти системы.",
         "Срочно - ничего: исследование считается ступенью ниже. Дайте системе больше памяти, чтобы вернуться наверх.",
+    ),
+    Code.WORKER_HUNG: Reason(
+        "The worker neither answered nor worked for far longer than is usual on this host; it was replaced.",
+        "Nothing: the study is computed again. If it repeats, see the message: a stopped process was stopped by hand.",
+        "Процесс не отвечал и не работал намного дольше обычного на этом сервере; он заменён.",
+        "Ничего: исследование считается снова. Если повторяется, смотрите сообщение: процесс мог остановить человек.",
     ),
     Code.NO_KERNEL_IMAGE: Reason(
         "The GPU cannot run what the engine was compiled for (no kernel image for its architecture).",

@@ -27,8 +27,10 @@ from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
 
 from outpost.dicom.grey import GreyFault, Layout, Mask, Stored, layout, stored_values
-from outpost.dicom.stream import first_fragment, rows_columns_bits
+from outpost.dicom.stream import components, first_fragment, rows_columns_bits
+from outpost.inference import progress
 from outpost.inference.codes import Code, InputRejected
+from outpost.inference.extent import LARGEST_FILE_BYTES, require_file
 from outpost.inference.header import ImageHeader
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,6 @@ _LOSSY: Final = frozenset(
 )
 _EMPTY_SHARE_ELSE: Final = 0.01
 _EMPTY_BYTES: Final = 1024  # tables and markers, whatever the size
-_LARGEST_BYTES: Final = 2 << 30  # decoded; a mammography tomosynthesis stack is about 1 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,9 @@ def decode_image(image: ImageHeader) -> Decoded:
     """Decode the pixels of a file whose header is read already: nothing of it is parsed again.
 
     Raises:
-        InputRejected: as `decode_file` does.
+        InputRejected: as `decode_file` does; STUDY_TOO_LARGE before anything is read of the pixels.
     """
+    require_file(image)
     with _describing(image.path):
         pixels = _pixels(image)
     image.dataset[pixels.tag] = pixels
@@ -142,6 +144,7 @@ def _pixels(image: ImageHeader) -> DataElement | RawDataElement:
 def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
     """Decode and remove the Pixel Data of a data set; raises as `decode_file` does."""
     said = _described(path, dataset)
+    progress.beat(said.bytes / (1 << 20))
     _require_size(path, dataset, said)
     syntax, decoders = said.syntax, said.decoders
     failures: list[str] = []
@@ -149,6 +152,8 @@ def _decode(path: Path, dataset: Dataset, trusting: bool = False) -> Decoded:
     for number, decoder in enumerate(decoders):
         try:
             pixels = _decoded(dataset, decoder)
+        except MemoryError:
+            raise  # the next decoder needs as much
         # Decoders are plugins with error types of their own; whatever they raise, this one cannot.
         except Exception as error:
             failures.append(f"{decoder}: {type(error).__name__}")
@@ -198,6 +203,8 @@ def _describing(path: Path) -> Iterator[None]:
         yield
     except GreyFault:
         raise
+    except MemoryError:
+        raise
     # pydicom raises many types on broken files, also when an attribute is first looked at.
     except Exception as error:
         raise InputRejected(
@@ -234,10 +241,10 @@ def _described(path: Path, dataset: Dataset) -> _Described:
             frames=int(dataset.get("NumberOfFrames") or 1),
             layout=layout(dataset),
         )
-    if not 0 < said.bytes <= _LARGEST_BYTES:
+    if not 0 < said.bytes <= LARGEST_FILE_BYTES:
         raise InputRejected(
             Code.PIXELS_UNREADABLE,
-            f"{path.name} says its pixels are {said.bytes} bytes, not 1 to {_LARGEST_BYTES}",
+            f"{path.name} says its pixels are {said.bytes} bytes, not 1 to {LARGEST_FILE_BYTES}",
         )
     if not said.decoders:
         raise InputRejected(
@@ -265,6 +272,12 @@ def _require_size(path: Path, dataset: Dataset, said: _Described) -> None:
                 f"{path.name} has {len(data)} bytes of pixels, {said.rows} rows and {said.columns} columns of "
                 f"{said.layout.allocated} bits take {said.bytes}, and the rest is not padding",
             )
+    elif (found := components(first_fragment(data))) is not None and found > max(4, said.layout.samples):
+        # Each is decoded at full size, whatever the header says.
+        raise InputRejected(
+            Code.PIXELS_UNREADABLE,
+            f"{path.name} has a stream of {found} components, its header says {said.layout.samples}",
+        )
     elif (head := rows_columns_bits(first_fragment(data))) and head[:2] != (said.rows, said.columns):
         raise InputRejected(
             Code.PIXELS_UNREADABLE,

@@ -23,6 +23,7 @@ from pydicom.uid import UID, UID_dictionary  # type: ignore[attr-defined]  # pub
 
 from outpost.codes.failure import told
 from outpost.dicom.quicktag import QuickTag
+from outpost.inference import progress
 from outpost.inference.codes import Code, InputRejected
 from outpost.intake.header import is_uid, read_attributes
 
@@ -117,6 +118,7 @@ def read_study(paths: Sequence[Path]) -> tuple[list[ImageHeader], list[Unreadabl
     headers: list[ImageHeader] = []
     unreadable: list[Unreadable] = []
     for path in paths:
+        progress.beat()
         found = _read(path)
         if isinstance(found, ImageHeader):
             # Intake took none without them: the rest of this one is lost, and it may have been an image.

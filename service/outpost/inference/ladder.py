@@ -1,7 +1,10 @@
 """The ladder: which way of computing is tried next when one has failed, and when the fuller one is tried again.
 
 A policy without I/O of its own: it is told of failures and successes and answers with a rung. What it learns is
-kept in the journal per bundle, device and input shape, so that a restart does not repeat what killed the service.
+kept in the journal per bundle, device and input shape, so that a restart does not repeat what failed.
+
+What one study did speaks of inputs of exactly its shape, or of nothing: only the golden case, which is the same in
+every process, speaks of inputs of any shape.
 """
 
 from __future__ import annotations
@@ -22,6 +25,11 @@ log = logging.getLogger(__name__)
 
 # A rung that fails at each new try is tried ever more seldom.
 _LONGEST_REST = timedelta(days=7)
+# So many studies must have failed at a rung, and succeeded at another, before the rung is to blame for their shape:
+# what one study holds (values without a number, say) can make an engine fail as well as the engine itself.
+_WITNESSES = 3
+_MOST_WITNESSED = 256  # rungs and shapes whose witnesses are kept, the newest
+_MOST_SHAPES = 64  # shapes remembered for one rung, the newest: nobody's odd inputs push out those of others
 
 
 class Cause(StrEnum):
@@ -47,14 +55,16 @@ _CAUSES = {
     Code.NO_KERNEL_IMAGE: Cause.DEVICE,
     Code.DEVICE_LOST: Cause.DEVICE,
     Code.WORKER_DIED: Cause.DEATH,
+    Code.WORKER_HUNG: Cause.DEATH,
     Code.ENGINE_UNAVAILABLE: Cause.ENGINE,
     Code.BUNDLE_INVALID: Cause.SYSTEM,
     Code.WEIGHTS_MISMATCH: Cause.SYSTEM,
     Code.ASSERTION_FAILED: Cause.SYSTEM,
     Code.STORAGE_FULL: Cause.SYSTEM,
 }
-# How often a rung may fail of a cause before it is left. A lost device or a dead process may be an accident.
-_STRIKES = {Code.DEVICE_LOST: 2, Code.WORKER_DIED: 2}
+# How often a rung may fail of a cause before it is left. A lost device, a process that died, or one that somebody
+# stopped, may be an accident.
+_STRIKES = {Code.DEVICE_LOST: 2, Code.WORKER_DIED: 2, Code.WORKER_HUNG: 3}
 
 
 def cause_of(code: str) -> Cause:
@@ -65,6 +75,11 @@ def cause_of(code: str) -> Cause:
 def strikes_allowed(code: str) -> int:
     """How many failures of this code a rung is given before the next is tried."""
     return _STRIKES.get(Code(code), 1) if code in Code.__members__ else 1
+
+
+def strikes_for_study(code: str) -> int:
+    """How many failures of this code a study is given at a rung before it is tried at another."""
+    return 2 if code in (Code.WORKER_DIED, Code.WORKER_HUNG, Code.DEVICE_LOST) else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +160,7 @@ class Ladder:
         self._clock = clock
         self._lock = threading.RLock()
         self._strikes: dict[tuple[str, str], int] = {}
+        self._witnesses: dict[tuple[str, Cause, tuple[int, ...]], set[int]] = {}
         self._known = self._read()
 
     @property
@@ -178,6 +194,8 @@ class Ladder:
                 return rung
             del self._strikes[key]
             cause = cause_of(code)
+            # A device that is gone is gone whatever the input. (Of a study, the golden case has said so.)
+            shape = () if cause is Cause.DEVICE else shape
             following = self._following(rung, cause, shape)
             if not following:
                 return None
@@ -191,6 +209,45 @@ class Ladder:
         )
         return following[0]
 
+    def failed_alone(self, rung: Rung, code: str, shape: Sequence[int]) -> Rung | None:
+        """Learn that a study failed for memory at a rung while nothing else was in work, more than once.
+
+        Rungs that differ from it only in how many studies are computed at once are left with it.
+
+        Returns:
+            The rung to try next; None when none can help.
+        """
+        with self._lock:
+            cause, following = cause_of(code), None
+            for left in self.rungs[self.rungs.index(rung) :]:
+                if alike(left, rung):
+                    following = next(
+                        (one for one in self._following(left, cause, shape) if not alike(one, rung)), None
+                    )
+                    self._condemn(left, cause, shape)
+        return following
+
+    def witness(self, rung: Rung, code: str, shape: Sequence[int], study: int) -> bool:
+        """A study failed at this rung and succeeded at another; returns whether that now condemns the rung.
+
+        Args:
+            rung: where it failed.
+            code: of what.
+            shape: of the study; the rung is condemned for no other.
+            study: its number; one study is one witness, however often it comes.
+        """
+        key = (rung.name, cause_of(code), tuple(shape))
+        with self._lock:
+            seen = self._witnesses.pop(key, set())
+            seen.add(study)
+            if len(seen) >= _WITNESSES:
+                self._condemn(rung, cause_of(code), shape)
+                return True
+            self._witnesses[key] = seen
+            while len(self._witnesses) > _MOST_WITNESSED:
+                del self._witnesses[next(iter(self._witnesses))]
+        return False
+
     def alternative(self, rung: Rung, code: str, shape: Sequence[int] = ()) -> Rung:
         """Where to try a study that failed at a rung, when the study may be to blame as well as the rung.
 
@@ -202,7 +259,7 @@ class Ladder:
         return following[0] if following else rung
 
     def condemn(self, rung: Rung, code: str, shape: Sequence[int]) -> None:
-        """A study failed at this rung and succeeded at another: the rung was to blame."""
+        """Studies failed at this rung and succeeded at another: the rung was to blame, for their shape."""
         with self._lock:
             self._condemn(rung, cause_of(code), shape)
 
@@ -223,6 +280,42 @@ class Ladder:
         with self._lock:
             return list(self._known)
 
+    def resting(self) -> list[tuple[KnownFailure, datetime]]:
+        """What is known to fail and not tried now, each with the moment at which it is tried again."""
+        with self._lock:
+            return [
+                (known, known.failed_at + self._rest_of(known))
+                for known in self._known
+                if self._resting(known)
+            ]
+
+    def by_class(self) -> dict[str, Rung | None]:
+        """The lowest rung that an input of each class of shapes begins at; None where none is left for one of them.
+
+        The classes are `any` and those of `class_of`: however many shapes there are, there are no more of them.
+        """
+        with self._lock:
+            found: dict[str, Rung | None] = dict.fromkeys(CLASSES, self.rung_for())
+            places = {rung.name: place for place, rung in enumerate(self.rungs)}
+            for shape in {known.shape for known in self._known if known.shape}:
+                rung, name = self.rung_for(shape), class_of(shape)
+                lowest = found[name]
+                if rung is None or (lowest is not None and places[rung.name] > places[lowest.name]):
+                    found[name] = rung
+        return found
+
+    def reset(self) -> list[KnownFailure]:
+        """Forget all that is known to fail of this bundle on this host; returns what that was."""
+        with self._lock:
+            forgotten = list(self._known)
+            for known in forgotten:
+                for device in {rung.device for rung in self.rungs}:
+                    self._journal.forget_failure(self._bundle, device, known.shape, known.rung)
+            self._strikes.clear()
+            self._witnesses.clear()
+            self._known = self._read()
+        return forgotten
+
     # --- inside ---
 
     def _following(self, rung: Rung, cause: Cause, shape: Sequence[int]) -> list[Rung]:
@@ -235,14 +328,21 @@ class Ladder:
 
     def _condemn(self, rung: Rung, cause: Cause, shape: Sequence[int]) -> None:
         """Remember a rung, and those after it that would fail of the same, as failing for a shape."""
-        # A device that is gone is gone whatever the input.
-        shape = () if cause is Cause.DEVICE else shape
         following = self._following(rung, cause, shape)
         end = self.rungs.index(following[0]) if following else self.rungs.index(rung) + 1
         for left in self.rungs[self.rungs.index(rung) : end]:
             if left == rung or not self._helps(rung, left, cause):
                 self._journal.remember_failure(self._bundle, left.device, shape, left.name, cause)
         self._known = self._read()
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Of each rung, remember no more shapes than a site has; what holds for any input stays."""
+        for rung in self.rungs:
+            shapes = [known for known in self._known if known.rung == rung.name and known.shape]
+            for old in sorted(shapes, key=lambda known: known.failed_at)[:-_MOST_SHAPES]:
+                self._journal.forget_failure(self._bundle, rung.device, old.shape, old.rung)
+                self._known.remove(old)
 
     def _helps(self, failed: Rung, other: Rung, cause: Cause) -> bool:
         match cause:
@@ -277,8 +377,10 @@ class Ladder:
     def _resting(self, known: KnownFailure) -> bool:
         age = self._clock() - known.failed_at
         # A clock set back says nothing about how long ago it was: then the rung is tried again.
-        rest = min(self._rest * float(2 ** min(known.failures - 1, 20)), _LONGEST_REST)
-        return timedelta(0) <= age < rest
+        return timedelta(0) <= age < self._rest_of(known)
+
+    def _rest_of(self, known: KnownFailure) -> timedelta:
+        return min(self._rest * float(2 ** min(known.failures - 1, 20)), _LONGEST_REST)
 
     def _read(self) -> list[KnownFailure]:
         devices = {rung.device for rung in self.rungs}
@@ -291,11 +393,29 @@ class Ladder:
         ]
 
 
+# Upper bounds of classes of shapes, in values (voxels, or pixels of all images).
+_BOUNDS = {"to_1m": 1 << 20, "to_16m": 1 << 24, "to_128m": 1 << 27}
+CLASSES = ("any", *_BOUNDS, "above")
+
+
+def class_of(shape: Sequence[int]) -> str:
+    """The class of a shape, for metrics: by how many values an input has; `any` for what holds of every shape."""
+    if not shape:
+        return "any"
+    size = math.prod(shape)
+    return next((name for name, bound in _BOUNDS.items() if size <= bound), "above")
+
+
+def alike(one: Rung, other: Rung) -> bool:
+    """Whether two rungs compute a study that is alone in the same way."""
+    return (one.batch, one.size, one.process) == (other.batch, other.size, other.process)
+
+
 def _covers(known: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether a failure known for one shape speaks of another: it does of that one and of larger ones."""
-    return not known or (bool(shape) and math.prod(shape) >= math.prod(known))
+    """Whether a failure known for one shape speaks of another: of that one alone, or of any where it names none."""
+    return not known or tuple(known) == tuple(shape)
 
 
 def _heals(shape: Sequence[int], known: KnownFailure) -> bool:
-    """Whether a success at a shape takes back a known failure: of any input, or of one no larger."""
-    return not known.shape or (bool(shape) and math.prod(known.shape) <= math.prod(shape))
+    """Whether a success at a shape takes back a known failure: of any input, or of that shape."""
+    return not known.shape or tuple(known.shape) == tuple(shape)

@@ -18,11 +18,10 @@ from outpost.inference.codes import InferenceFailed
 from outpost.inference.ladder import Ladder, Reductions, build_rungs
 from outpost.inference.rung import Rung
 from outpost.records.journal import Journal
+from outpost.shares import PARENT_MIB, held_by, needed_mib
 
 log = logging.getLogger(__name__)
 
-# The service itself beside its workers: its threads, the journal's cache, what is being received.
-PARENT_MIB = 400
 _NVIDIA = Path("/dev/nvidiactl")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -37,6 +36,8 @@ class Plan:
         fresh: whether the engine was chosen by measurement on this very host, bundle and engines.
         room_to_measure: whether this system's memory lets engines be measured beside a worker.
         keep_memory: whether it holds all workers at once with what each keeps between studies.
+        study_mib: what one worker may hold while it reads a study, so that the others keep theirs; 0 is without bound.
+        name: of bundle, version and host, by which what is learnt is kept.
     """
 
     bundle: Bundle | None
@@ -44,6 +45,8 @@ class Plan:
     fresh: bool
     room_to_measure: bool = True
     keep_memory: bool = False
+    study_mib: int = 0
+    name: str = ""
 
 
 def make_plan(config: Config, journal: Journal) -> Plan:
@@ -77,19 +80,22 @@ def make_plan(config: Config, journal: Journal) -> Plan:
     need = manifest.resources.memory_mib
     workers = _workers(config, need, manifest.resources.vram_mib if device != "cpu" else 0, journal)
     limit = _limit_mib(config)
-    room = limit is None or limit >= PARENT_MIB + max(workers, 2) * need
+    room = limit is None or limit >= needed_mib(max(workers, 2), need)
+    name = f"{bundle.name} {bundle.version} on {_host(config)}"
     return Plan(
         bundle,
         Ladder(
             build_rungs(choice.engine, choice.precision, device, workers, offers),
             sizes,
             journal,
-            f"{bundle.name} {bundle.version} on {_host(config)}",
+            name,
             settings.ladder.climb_after_seconds,
         ),
         fresh,
         room,
-        keep_memory=limit is None or limit >= PARENT_MIB + workers * need,
+        keep_memory=limit is None or limit >= needed_mib(workers, need),
+        study_mib=max(need, limit - PARENT_MIB - (workers - 1) * need) if limit is not None else 0,
+        name=name,
     )
 
 
@@ -122,9 +128,9 @@ def _workers(config: Config, need_mib: int, need_vram_mib: int, journal: Journal
         (config.inference.vram_mib or None, 0, need_vram_mib, "of the GPU's memory"),
     ]
     for limit, taken, need, what in shares:
-        if limit is None or not need or (limit - taken) // need >= fit:
+        if limit is None or not need or held_by(limit, need, taken) >= fit:
             continue
-        fit = max(1, (limit - taken) // need)
+        fit = max(1, held_by(limit, need, taken))
         told = f"{fit} of {wanted}: {limit} MiB {what}, {need} MiB a worker"
         log.warning("inference.workers reduced to %s", told)
         journal.note_event(EventCode.WORKERS_REDUCED, told)

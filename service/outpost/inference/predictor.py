@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -22,11 +23,13 @@ from outpost.filter.doubt import with_doubt
 from outpost.filter.identity import require_one_patient
 from outpost.filter.rulefile import RulesInvalid, open_rules, rules_of, source_of
 from outpost.filter.verdict import HeaderVerdict, Judge
-from outpost.inference import broken, engines
+from outpost.inference import broken, engines, progress
+from outpost.inference.bounded import bounded
 from outpost.inference.bundle import Bundle, RadiographManifest, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.completeness import hold_if_more_may_come
 from outpost.inference.context import StudyContext
+from outpost.inference.extent import require_files
 from outpost.inference.header import read_study
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
@@ -108,11 +111,13 @@ class Predictor:
         """
         started = time.monotonic()
         self.verdict, self.step = None, Step.READ
+        progress.step(Step.READ)
         self._notes, self._context = (), context or StudyContext()
         judge = judge or self._own_judge
         # Who overrules the filter answers for the study as it is.
         overruled = self._context.overruled or judge.file.text == open_rules().text
         context = self._context = replace(self._context, overruled=overruled)
+        require_files(len(files))
         headers, unreadable = read_study(files)
         broken.require_something(unreadable, len(headers))
         identity = require_one_patient(
@@ -146,6 +151,11 @@ class Predictor:
         self._seconds_reading = time.monotonic() - started
         return case
 
+    @cached_property
+    def _golden_size(self) -> int:
+        """Values of the golden case's input."""
+        return max(1, math.prod(self._task.golden_case().shape))
+
     @property
     def _classes(self) -> Collection[str]:
         """SOP Class UIDs that the model reads."""
@@ -170,8 +180,10 @@ class Predictor:
             InferenceFailed: the model failed on it.
         """
         started, self.step = time.monotonic(), Step.COMPUTE
+        progress.step(Step.COMPUTE, scale=math.prod(case.shape) / self._golden_size)
         output = self._compute(case, rung)
         self.step = Step.WRITE
+        progress.step(Step.WRITE, mib=math.prod(case.shape) / (1 << 20))
         self.observed["numbers"] = observe.safely(lambda: self._task.numbers(case, output))
         provenance = Provenance(
             model=self._bundle.name,
@@ -183,7 +195,8 @@ class Predictor:
             notes=merged(with_doubt((*self._notes, *case.notes, *self._task.doubts(case, output)))),
             replaces=self._context.replaces,
         )
-        written = self._task.write(case, output, provenance, revision, output_dir)
+        with bounded():
+            written = self._task.write(case, output, provenance, revision, output_dir)
         return InferenceResult(
             files=written.files,
             objects=tuple(_object(file) for file in written.files),

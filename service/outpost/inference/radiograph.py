@@ -30,6 +30,7 @@ from outpost.inference.completeness import hold_if_more_may_come, require_all_ra
 from outpost.inference.context import StudyContext
 from outpost.inference.copying import read_copied
 from outpost.inference.decode import decode_image, refusing
+from outpost.inference.extent import require_images
 from outpost.inference.header import ImageHeader
 from outpost.inference.result import Written
 from outpost.results.copied import Copied
@@ -113,6 +114,7 @@ class RadiographClassification:
         context: StudyContext | None = None,
     ) -> RadiographCase:
         context = context or StudyContext()
+        require_images(len(headers))
         partial = self._require_all(headers, left_out, context)
         pictures: list[Picture] = []
         images: list[ImageHeader] = []

@@ -18,11 +18,13 @@ from outpost.drift.book import Value
 from outpost.filter.pixel_codes import PixelCode
 from outpost.filter.pixel_policy import PixelPolicy
 from outpost.filter.pixels import judge_volume, slices_to_judge
+from outpost.inference import progress
 from outpost.inference.bundle import Bundle, VolumeManifest
 from outpost.inference.codes import Code, InferenceFailed, InputRejected
 from outpost.inference.completeness import hold_if_more_may_come, require_whole_volume
 from outpost.inference.context import StudyContext
 from outpost.inference.copying import read_copied
+from outpost.inference.extent import require_volume
 from outpost.inference.golden import dice, read_golden, write_golden
 from outpost.inference.header import ImageHeader
 from outpost.inference.orientation import RasView, ras_view
@@ -102,12 +104,16 @@ class VolumeSegmentation:
         except InputRejected as rejection:
             hold_if_more_may_come(rejection, study, context)
             raise
+        require_volume(stack.shape, stack.spacing_mm)
         partial = require_whole_volume(stack, study, context, self._manifest.incomplete)
         grid = Grid(stack.affine)
         copied = read_copied(stack.images[0], context.character_set)
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
+        progress.beat(
+            volume.values.nbytes / (1 << 20)
+        )  # judging its pixels takes the longer, the more there are
         spacing = tuple(stack.spacing_mm[axis] for axis in view.axes)
         turned = view.apply(volume.values)
         judged = _judged(volume, turned, spacing, view, images[0], pixels) if pixels is not None else ()

@@ -27,13 +27,23 @@ from outpost.inference.codes import Code, InferenceFailed, InputRejected, StudyI
 from outpost.inference.context import StudyContext
 from outpost.inference.result import GoldenVerdict, InferenceResult
 from outpost.inference.rung import Rung
-from outpost.inference.state import Assertion
+from outpost.inference.state import Assertion, Step
+from outpost.inference.watch import (
+    LOOK_SECONDS,
+    Patience,
+    Watch,
+    is_stopped,
+    patience_for,
+    patience_of,
+)
 from outpost.results.provenance import ResultObject
 
 if TYPE_CHECKING:
     from outpost.filter.rulefile import RuleFile
 
 _START_SECONDS = 180.0
+# Loading libraries and a model from a cold disk is mostly waiting.
+_SILENT_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class InferenceWorker:
         vram_mib: what the child may take of a GPU; 0 is all of it.
         keep_memory: whether the child keeps the memory of one study for the next (`outpost.inference.heap`):
             faster, where the host's memory holds what the bundle declares.
+        memory_mib: what the child may hold while it reads or writes a study; 0 is without bound.
     """
 
     def __init__(
@@ -86,7 +97,10 @@ class InferenceWorker:
         start_seconds: float = _START_SECONDS,
         vram_mib: int = 0,
         keep_memory: bool = True,
+        memory_mib: int = 0,
     ) -> None:
+        self._memory_mib = memory_mib
+        self._usual: float | None = None
         self._bundle_path = bundle_path
         self._rung = rung
         self._timeout_seconds = timeout_seconds
@@ -102,6 +116,7 @@ class InferenceWorker:
         self._deadline = 0.0
         self._closed = False
         self._observed: dict[str, Any] = {}
+        self._step, self._computing_seconds, self._scale = "", 0.0, 1.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -155,16 +170,19 @@ class InferenceWorker:
         }
         if rules is not None:  # whole, not by name: a child that starts later needs what judges now
             request["rules"] = rules.text.decode()
-        answer = self._ask(request, self._timeout_seconds)
+        answer = self._ask(request, self._timeout_seconds, first=Step.READ)
         return Reading(tuple(answer["shape"]), answer["left_out"], answer["judged"], answer["rules"])
 
-    def compute(self, rung: Rung, output_dir: Path, revision: int = 1) -> InferenceResult:
+    def compute(
+        self, rung: Rung, output_dir: Path, revision: int = 1, usual_seconds: float | None = None
+    ) -> InferenceResult:
         """Compute the study that was read, in what is left of its time.
 
         Args:
             rung: of the same process as the worker's own.
             output_dir: an existing folder for the results.
             revision: of the study; together with study and model it decides the UIDs of the results.
+            usual_seconds: what a study of the golden case's size usually takes; left out, the golden case's own time.
 
         Raises:
             InputRejected: the study is not one for this model.
@@ -176,7 +194,15 @@ class InferenceWorker:
             "output_dir": str(output_dir),
             "revision": revision,
         }
-        answer = self._ask(request, self._deadline - time.monotonic())
+        with self._lock:
+            if not self.alive:  # another process has not read the study
+                self._discard()
+                raise self._closing(InferenceFailed(Code.WORKER_DIED, "the process ended between two steps"))
+            self._usual = usual_seconds
+            try:
+                answer = self._ask(request, self._deadline - time.monotonic())
+            finally:
+                self._usual = None
         answer["files"] = tuple(Path(file) for file in answer["files"])
         answer["objects"] = tuple(ResultObject(**one) for one in answer["objects"])
         answer["notes"] = tuple(Note(**note) for note in answer["notes"])
@@ -214,9 +240,24 @@ class InferenceWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether a child process runs at this moment."""
+        """Whether a child process runs at this moment; one that was stopped by a signal does not."""
         child = self._child
-        return child is not None and child.process.poll() is None
+        return child is not None and child.process.poll() is None and not is_stopped(child.process.pid)
+
+    @property
+    def step(self) -> str:
+        """Where the last request was when it ended: a `Step`, `golden` or `start`."""
+        return self._step
+
+    @property
+    def computing_seconds(self) -> float:
+        """How long the last study was in the model, seconds; 0 where it never came to its end."""
+        return self._computing_seconds
+
+    @property
+    def scale(self) -> float:
+        """Size of the last study as a multiple of the golden case."""
+        return self._scale
 
     @property
     def pid(self) -> int | None:
@@ -238,9 +279,12 @@ class InferenceWorker:
             self._discard()
         self._starter.shutdown()
 
-    def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], seconds: float, first: str = "") -> dict[str, Any]:
         with self._lock:
             child = self._ready_child()
+            golden = child.found.golden.seconds
+            usual = max(golden, self._usual or 0.0)
+            child.expect(first or str(request["command"]), usual)
             try:
                 return child.ask(request, seconds)
             except InferenceFailed as failure:
@@ -249,6 +293,11 @@ class InferenceWorker:
                 self._discard()
                 raise self._closing(failure) from failure
             finally:
+                self._step, self._computing_seconds, self._scale = (
+                    child.step,
+                    child.computing_seconds,
+                    child.scale,
+                )
                 self._observed |= child.observed
                 child.observed = {}
 
@@ -261,6 +310,7 @@ class InferenceWorker:
             return self._child
         self._discard()
         child = self._child = self._starter.submit(self._spawn).result()
+        self._step = "start"
         try:
             if self._closed:  # in the meantime: `close` saw no child to kill
                 raise InferenceFailed(Code.WORKER_CLOSED, "the worker is closed")
@@ -305,6 +355,7 @@ class InferenceWorker:
                 # One setting for every library that starts threads of its own.
                 **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
                 "OUTPOST_VRAM_MIB": str(self._vram_mib),
+                "OUTPOST_MEMORY_MIB": str(self._memory_mib),
             },
             # Its own session: a Ctrl-C at the terminal is for the service, which closes its children.
             start_new_session=True,
@@ -326,6 +377,19 @@ class _Child:
         self.process = process
         self._kills = kills
         self.observed: dict[str, Any] = {}
+        self._watch = Watch(process.pid)
+        self._watch.beat(Patience(_SILENT_START_SECONDS))
+        self._received = b""
+        self._usual = 0.0
+        self._computing_since: float | None = None
+        self.step, self.computing_seconds, self.scale = "start", 0.0, 1.0
+
+    def expect(self, step: str, usual_seconds: float) -> None:
+        """A request comes that begins with this step; a golden case usually takes so long."""
+        self._kills = memory.kills()  # what the kernel kills from now on may be this one
+        self._usual = usual_seconds
+        self.step, self.computing_seconds, self._computing_since = step, 0.0, None
+        self._watch.beat(patience_for(0) if step == Step.READ else patience_of(usual_seconds))
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         assert self.process.stdin is not None  # opened as a pipe
@@ -339,7 +403,11 @@ class _Child:
 
     def answer(self, seconds: float) -> dict[str, Any]:
         """Wait for one answer; raises what the child says, or that it said nothing in time."""
-        outcome = json.loads(self._line(seconds))
+        deadline = time.monotonic() + seconds
+        while "beat" in (outcome := json.loads(self._line(deadline, seconds))):
+            self._heard(*outcome["beat"])
+        if self._computing_since is not None:
+            self.computing_seconds = time.monotonic() - self._computing_since
         self.observed = outcome.get("observed", {})
         if "rejected" in outcome:
             raise InputRejected(*outcome["rejected"])
@@ -351,6 +419,18 @@ class _Child:
         answer: dict[str, Any] = outcome["ok"]
         return answer
 
+    def _heard(self, step: str, mib: float, scale: float) -> None:
+        """The child begins a step, or the next piece of it."""
+        now = time.monotonic()
+        if step == Step.COMPUTE:
+            self._computing_since, self.scale = now, scale
+        elif self._computing_since is not None:
+            self.computing_seconds, self._computing_since = now - self._computing_since, None
+        if step:
+            self.step = step
+        reads_or_writes = self.step in (Step.READ, Step.WRITE)
+        self._watch.beat(patience_for(mib) if reads_or_writes else patience_of(self._usual or None, scale))
+
     def discard(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -358,25 +438,30 @@ class _Child:
             if pipe is not None:
                 pipe.close()
 
-    def _line(self, seconds: float) -> bytes:
+    def _line(self, deadline: float, seconds: float) -> bytes:
+        """The next line that the child writes; raises where none comes in time, or while the child hangs."""
         assert self.process.stdout is not None  # opened as a pipe
         descriptor = self.process.stdout.fileno()
-        deadline = time.monotonic() + seconds
-        received = b""
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        while not received.endswith(b"\n"):
+        while b"\n" not in self._received:
             left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise InferenceFailed(
-                    Code.INFERENCE_TIMEOUT,
-                    f"no answer in {max(seconds, 0):.0f} s; the process was killed",
-                )
+            # What came while we were stopped ourselves is looked at before the clock.
+            if not poll.poll(min(max(left, 0.0), LOOK_SECONDS) * 1000):
+                if left <= 0:
+                    raise InferenceFailed(
+                        Code.INFERENCE_TIMEOUT,
+                        f"no answer in {max(seconds, 0):.0f} s; the process was killed",
+                    )
+                if why := self._watch.look():
+                    raise InferenceFailed(Code.WORKER_HUNG, f"{why}; the process was killed in {self.step}")
+                continue
             chunk = os.read(descriptor, 65536)
             if not chunk:
                 raise self._death()
-            received += chunk
-        return received
+            self._received += chunk
+        line, _, self._received = self._received.partition(b"\n")
+        return line
 
     def _death(self) -> InferenceFailed:
         status = self.process.wait()

@@ -9,20 +9,18 @@ from __future__ import annotations
 import hashlib
 from array import array
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.dataset import Dataset
 
-from outpost.intake.header import (
-    Header,
-    dataset_offset,
-    header_of,
-    read_attributes,
-    read_header,
-)
+from outpost.dicom.walk import PADDED
+from outpost.intake import header
+from outpost.intake.header import Header, dataset_offset
+from outpost.intake.refusal import InstanceRefused
+
+__all__ = ["PADDED", "add_values", "content_digest", "examine", "little_endian", "vr_of"]
 
 _CHUNK = 1 << 20
 # Bytes of the numbers in a value, by VR; the others are texts or bytes (PS3.5 7.3).
@@ -32,10 +30,7 @@ _WIDTHS = (
     | dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), 8)
 )
 _TYPECODES = {2: "H", 4: "I", 8: "Q"}
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 _TRAILING_PADDING = 0xFFFCFFFC
-# VRs whose values are padded to even length, with a space or a NUL as the writer likes (PS3.5 6.2).
-PADDED = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 
 
 class _Digest(Protocol):
@@ -49,10 +44,9 @@ def content_digest(path: Path, offset: int) -> str:
     malformed) it is the digest of its bytes: then only the very same bytes count as the same object.
     """
     try:
-        return _digest_of_values(path)[1]
-    except Exception:
-        # pydicom raises many types on malformed data sets; intake keeps those all the same.
-        return "b:" + _digest_of_bytes(path, offset)
+        return header.digest_of(path) or _digest_of_bytes(path, offset)
+    except InstanceRefused:
+        return _digest_of_bytes(path, offset)
 
 
 def examine(path: Path) -> tuple[Header, str]:
@@ -60,40 +54,22 @@ def examine(path: Path) -> tuple[Header, str]:
 
     Raises `InstanceRefused` as `read_header` does.
     """
-    offset = dataset_offset(path)
-    try:
-        dataset, digest = _digest_of_values(path)
-    except Exception:
-        return read_header(path), "b:" + _digest_of_bytes(path, offset)
-    return header_of(dataset), digest
-
-
-def _digest_of_values(path: Path) -> tuple[FileDataset, str]:
-    """What stands before the pixels, and the digest; raises many types where the values cannot be walked."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        # Before anything is walked: what a few deflated bytes unfold to can take minutes.
-        syntax = read_file_meta_info(path).TransferSyntaxUID
-        if syntax.is_deflated or not syntax.is_little_endian:
-            raise ValueError("the values are not in the file as they are")
-        dataset = read_attributes(file)
-        add_values(digest, dataset)
-        if syntax.is_compressed:
-            digest.update(syntax.encode())
-        _add_pixels(digest, file, implicit_vr=syntax.is_implicit_VR)
-    return dataset, "v:" + digest.hexdigest()
+    found, digest = header.examine(path)
+    return found, digest or _digest_of_bytes(path, dataset_offset(path))
 
 
 def _digest_of_bytes(path: Path, offset: int) -> str:
+    """`b:` and the digest of the bytes of a data set."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(offset)
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    return "b:" + digest.hexdigest()
 
 
 def add_values(digest: _Digest, dataset: Dataset) -> None:
+    """What the walk feeds a digest with (`outpost.dicom.walk`), of a data set that pydicom holds; for children."""
     # All before any: opening a sequence makes pydicom decode other elements on which its items may depend.
     elements = {tag: dataset.get_item(tag, keep_deferred=True) for tag in sorted(dataset.keys())}
     for tag, element in elements.items():
@@ -137,18 +113,3 @@ def vr_of(element: RawDataElement | DataElement) -> str:
         return dictionary_VR(element.tag)
     except KeyError:
         return "UN"
-
-
-def _add_pixels(digest: _Digest, file: IO[bytes], *, implicit_vr: bool) -> None:
-    """Add the pixel data, which begin where the file stands, and not what may follow them."""
-    tag = file.read(4)
-    if not tag:
-        return
-    digest.update(b"P" + tag)
-    if not implicit_vr:
-        file.read(4)  # VR and two reserved bytes
-    length = int.from_bytes(file.read(4), "little")
-    left = -1 if length == _UNDEFINED_LENGTH else length
-    while left != 0 and (chunk := file.read(_CHUNK if left < 0 else min(left, _CHUNK))):
-        digest.update(chunk)
-        left -= len(chunk) if left > 0 else 0

@@ -6,10 +6,15 @@ Lines should end with CR LF. Some senders end them with LF alone: a body whose f
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 
 _HEADER_LIMIT = 16 * 1024  # bytes of one part's headers; a few dozen are usual
+LONGEST_TYPE = (
+    1024  # characters of a Content-Type; the parser of mail headers takes time with the square of it
+)
+_PIECE = 1 << 20  # bytes that are looked at together, whatever a chunk has
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
@@ -52,13 +57,20 @@ class MultipartReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the next bytes of the body. Raises `MalformedBody`."""
-        if self.finished:
-            return []  # an epilogue, which RFC 2046 allows and tells to ignore
-        self._buffer += chunk
-        while not self.finished and self._step():
-            pass
-        events, self._events = self._events, []
-        return events
+        return list(self.events(chunk))
+
+    def events(self, chunk: bytes) -> Iterator[Event]:
+        """What `feed` gives, one by one as it is found. Raises `MalformedBody`."""
+        for begin in range(0, len(chunk), _PIECE):
+            if self.finished:
+                return  # an epilogue, which RFC 2046 allows and tells to ignore
+            self._buffer += chunk[begin : begin + _PIECE]
+            going = True
+            while going:
+                going = not self.finished and self._step()
+                # A step finds two events at most: countless parts in a chunk are not held together.
+                yield from self._events
+                self._events.clear()
 
     def close(self) -> None:
         """The body has ended. Raises `MalformedBody` unless all parts are whole."""
@@ -98,7 +110,7 @@ class MultipartReader:
         if self._buffer[:2] == b"--":
             self.finished = True
             return False
-        found = _BLANK_LINE.search(self._buffer)
+        found = _BLANK_LINE.search(self._buffer, 0, _HEADER_LIMIT)
         if found is None:
             if len(self._buffer) > _HEADER_LIMIT:
                 raise MalformedBody(f"the headers of a part exceed {_HEADER_LIMIT} bytes")
@@ -135,7 +147,7 @@ class MultipartReader:
 def _part(lines: list[str]) -> PartBegins:
     for line in lines:
         name, _, value = line.partition(":")
-        if name.strip().lower() == "content-type":
+        if name.strip().lower() == "content-type" and len(value) <= LONGEST_TYPE:
             header = Message()
             header["Content-Type"] = value.strip()
             syntax = str(header.get_param("transfer-syntax", ""))

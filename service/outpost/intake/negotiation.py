@@ -17,8 +17,6 @@ from pynetdicom.presentation import PresentationContext
 from outpost.delivery.scu import PUSH_MODEL
 
 VERIFICATION: Final = "1.2.840.10008.1.1"  # C-ECHO
-# Image Storage in the name: what a model might read. DICOS and Eddy Current images bear other names.
-_IMAGE: Final = "Image Storage"
 _RANK: Final = {syntax: rank for rank, syntax in enumerate(ALL_TRANSFER_SYNTAXES)}
 
 
@@ -38,11 +36,6 @@ _NO_STORAGE: Final = frozenset(uid for uid in UID_dictionary if _is_known_for_so
 def is_storage(uid: str) -> bool:
     """Whether C-STORE may be asked of this class: private and future ones are taken for storage."""
     return uid not in _NO_STORAGE
-
-
-def may_be_an_image(sop_class: str) -> bool:
-    """Whether a model might read objects of this class; an unknown or private one is not believed to be."""
-    return sop_class in UID_dictionary and _IMAGE in UID_dictionary[sop_class][0]
 
 
 def name_of(abstract_syntax: str) -> str:

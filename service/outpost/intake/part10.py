@@ -15,13 +15,11 @@ from typing import Final
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_partial
 from pydicom.filewriter import write_file_meta_info
-from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
 
-from outpost.intake.header import is_uid
+from outpost.intake.header import is_uid, known_of
 from outpost.intake.refusal import InstanceRefused, Refusal
 
 _HEAD_BYTES: Final = 64 * 1024  # the group has a few hundred bytes; private information in it may have more
@@ -150,31 +148,13 @@ def _append(target: Path, source: Path, offset: int) -> None:
 def _uids_of(path: Path) -> tuple[str, str]:
     """Class and instance UID as the data set names them; empty where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            dataset = read_partial(file, stop_when=_behind_the_uids, specific_tags=[0x00080016, 0x00080018])
-        found = [str(dataset.get(keyword) or "") for keyword in ("SOPClassUID", "SOPInstanceUID")]
-    except Exception:  # pydicom raises many types on hostile bytes; intake reads and refuses them by itself
+        return known_of(path)[:2]
+    except InstanceRefused:  # as intake refuses it then by itself
         return "", ""
-    return (found[0] if is_uid(found[0]) else "", found[1] if is_uid(found[1]) else "")
-
-
-def _behind_the_uids(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return bool(tag > 0x00080018)
 
 
 def _pixels_are_compressed(path: Path) -> bool:
-    """Whether the Pixel Data have no length, as only those in fragments have (PS3.5 A.4)."""
-    undefined = False
-
-    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        nonlocal undefined
-        if tag == 0x7FE00010:
-            undefined = length == 0xFFFFFFFF
-        return bool(tag >= 0x7FE00008)
-
     try:
-        with path.open("rb") as file:
-            read_partial(file, stop_when=at_pixels, specific_tags=[0x00080016])
-    except Exception:  # as above
+        return known_of(path)[2]
+    except InstanceRefused:  # as above
         return False
-    return undefined

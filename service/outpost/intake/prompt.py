@@ -7,6 +7,7 @@ slices over a real link that, and delayed acknowledgements, are most of the time
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import select
@@ -14,19 +15,30 @@ import socket
 import ssl
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from outpost.intake.bounded import MOST_WAITING, BoundedDimse, BoundedDul
+from outpost.intake.guests import Guest
+
+log = logging.getLogger(__name__)
+
 _WAIT_SECONDS = 0.05  # at most, until timers and the order to end are looked at again
+_FULL_SECONDS = 0.005
 _PIECE = 256 * 1024
 # Larger than any PDU we allow (128 KiB of data) and any association request: such a length is no DICOM.
 _LARGEST_PDU = 1 << 20
 
 
 class PromptRequestHandler(RequestHandler):
-    """Hands every accepted connection to an association that wakes up by itself."""
+    """Hands every accepted connection to an association that wakes up by itself, and bounds what its peer sends."""
+
+    def _refused(self, association: Association) -> Callable[[str, str], None]:
+        """What is told of a peer that is beyond bounds: with the AE title it just named, and why."""
+        return lambda _title, words: log.warning("an association ends: %s", words)
 
     def _create_association(self) -> Association:
         association = super()._create_association()
@@ -42,12 +54,24 @@ class PromptRequestHandler(RequestHandler):
         connection.__class__ = _PromptConnection  # made by super(), which has announced it already
         assert isinstance(connection, _PromptConnection)
         connection.wake = wake
+        assert connection.socket is not None
+        connection.guest = getattr(self.server, "guest_of", _stranger)(connection.socket, self.client_address)
         # From the network to the service, whose thread passes this checkpoint before it looks at both queues.
         association._reactor_checkpoint = _Checkpoint(work)
         association._reactor_checkpoint.set()
         association.dimse.msg_queue = _WakingEvent(work)
         dul.to_user_queue = _WakingEvent(work)
+        # Made by super(), too: the same, within bounds.
+        dul.__class__, association.dimse.__class__ = BoundedDul, BoundedDimse
+        assert isinstance(dul, BoundedDul)
+        assert isinstance(association.dimse, BoundedDimse)
+        dul.refused = association.dimse.refused = self._refused(association)
         return association
+
+
+def _stranger(connection: socket.socket, _address: Any) -> Guest:
+    """Where nobody keeps a book of guests."""
+    return Guest("", connection, 0.0)
 
 
 class _WakingDescriptor(queue.Queue[Any]):
@@ -86,11 +110,25 @@ class _Checkpoint(threading.Event):
 
 class _PromptConnection(AssociationSocket):
     wake: int
+    guest: Guest
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom's own keeps the descriptor where the peer was the first to go.
+        self.guest.close()
 
     @property
     def ready(self) -> bool:
-        """Wait for data to read, for something to send, or a moment; whether there are data."""
+        """Wait for data to read, for something to send, or a moment; whether there are data.
+
+        While too many requests of the peer wait for their turn, nothing is read.
+        """
         if self.socket is None or not self._is_connected:
+            return False
+        if self.assoc.dimse.msg_queue.qsize() >= MOST_WAITING and self.assoc.is_established:
+            waiting = select.poll()
+            waiting.register(self.wake, select.POLLIN)
+            if waiting.poll(_FULL_SECONDS * 1000):
+                os.eventfd_read(self.wake)
             return False
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
@@ -117,10 +155,13 @@ class _PromptConnection(AssociationSocket):
         connection = self.socket
         assert connection is not None
         data = bytearray()
+        self.guest.reads()
         while len(data) < nr_bytes:
             piece = connection.recv(min(_PIECE, nr_bytes - len(data)))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             if not piece:
                 break
             data += piece
+            self.guest.moved(len(piece))
+        self.guest.has_read()
         return data

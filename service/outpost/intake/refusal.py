@@ -12,6 +12,7 @@ class Refusal(enum.Enum):
     """
 
     NOT_DICOM = (0xC000, "the bytes cannot be read as DICOM")
+    TOO_COMPLEX = (0xC003, "the data set has more elements or items than images have")
     UID_MISSING = (0xA900, "a study, series, class or instance UID is missing")
     UID_UNSAFE = (0xA900, "a UID is not digits and dots of at most 64")
     UID_MISMATCH = (0xA900, "the UID announced is not the one in the data set")
@@ -29,7 +30,8 @@ class InstanceRefused(Exception):
     """One instance was not taken. The text is the refusal's own: it never holds values from the data set.
 
     `sop_class` and `sop_uid` are what is known of it, for the sender alone; empty where it is not known or no UID.
-    `kept`: its bytes are in quarantine.
+    `kept`: its bytes are in quarantine. `repeated`: they are there since the same sender sent them before. `wait`: so
+    many seconds its sender should wait for the answer (`outpost.intake.poison`).
     """
 
     def __init__(self, refusal: Refusal, sop_class: str = "", sop_uid: str = "", comment: str = "") -> None:
@@ -38,4 +40,5 @@ class InstanceRefused(Exception):
         super().__init__(f"{refusal.name}: {self.comment}")
         self.refusal = refusal
         self.sop_class, self.sop_uid = sop_class, sop_uid
-        self.kept = False
+        self.kept = self.repeated = False
+        self.wait = 0.0

@@ -27,8 +27,11 @@ from pathlib import Path
 from typing import IO
 
 from outpost.durable import sync_file, sync_folder
+from outpost.heal.found import put_aside as put_aside_damaged
+from outpost.heal.marks import mark_computed
 from outpost.intake.content import examine
 from outpost.intake.header import Header, is_uid, read_header
+from outpost.intake.poison import Poison
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.role import reads, role_of
 from outpost.intake.room import MIB, Room, disk_of
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 
 # Longer than any association may be idle: by then whoever wrote to a file is gone.
 _ABANDONED_SECONDS = 600.0
+_ANY_REVISION = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Spool:
         self.incoming = self.studies / ".incoming"
         self.quarantine = root / "quarantine"
         self._journal = journal
+        self.poison = Poison()
         self.room = Room(root, reserve_mib, used_percent)
         self._lock = threading.Lock()  # between looking an instance up and having it journalled
         for folder in (self.incoming, self.quarantine):
@@ -166,11 +171,26 @@ class Spool:
         """A file whose bytes are on the disk and which says what it is. Raises `InstanceRefused`, or anything."""
         if self.below_reserve():
             raise InstanceRefused(Refusal.OUT_OF_SPACE)
-        header, digest = examine(path)
+        header, digest = self._walked(path, source, address)
         if announced_uid is not None and announced_uid != header.sop_uid:
             raise InstanceRefused(Refusal.UID_MISMATCH, header.sop_class, header.sop_uid)
         sync_file(path)
         return _Ready(number, path, header, self._instance(path, header, digest, source, address))
+
+    def _walked(self, path: Path, source: str, address: str) -> tuple[Header, str]:
+        """`examine`, unless the same sender sent the same before and it was too complex."""
+        if words := self.poison.known(source, address, path):
+            refused = InstanceRefused(Refusal.TOO_COMPLEX, comment=words)
+            refused.kept = refused.repeated = True
+        else:
+            try:
+                return examine(path)
+            except InstanceRefused as error:
+                if error.refusal is not Refusal.TOO_COMPLEX:
+                    raise
+                refused = error
+        refused.wait = self.poison.struck(source, address)
+        raise refused
 
     def _instance(self, path: Path, header: Header, digest: str, source: str, address: str = "") -> Instance:
         return Instance(
@@ -183,9 +203,13 @@ class Spool:
             digest=digest,
             bytes=path.stat().st_size,
             source=source,
-            role=role_of(path, header, self._model_reads, self._journal.is_result),
+            role=role_of(header, self._model_reads, self._journal.is_result),
             address=address,
         )
+
+    def describe(self, path: Path, source: str) -> Instance:
+        """What a file of the spool or quarantine is, read as intake reads. Raises `InstanceRefused`, OSError."""
+        return self._instance(path, *examine(path), source)
 
     def _refusal(self, error: Exception, path: Path, source: str, address: str = "") -> InstanceRefused:
         """What becomes of an instance for which something went wrong: its sender gets an answer."""
@@ -194,8 +218,11 @@ class Spool:
         else:
             refused = InstanceRefused(Refusal.OUT_OF_SPACE if _means_full(error) else Refusal.INTERNAL)
             refused.__cause__ = error
-        if refused.refusal is not Refusal.OUT_OF_SPACE:
-            refused.kept = self._put_aside_if_possible(path, refused.refusal, source, address)
+        if refused.refusal is not Refusal.OUT_OF_SPACE and not refused.repeated:
+            kept = self._put_aside_if_possible(path, refused.refusal, source, address)
+            refused.kept = kept is not None
+            if kept is not None and refused.refusal is Refusal.TOO_COMPLEX:
+                self.poison.remember(source, address, path, refused.comment, kept)
         return refused
 
     def _admit(
@@ -265,7 +292,7 @@ class Spool:
     def _quarantine_late(self, latest: StudyRecord) -> None:
         """Link what the spool has of a study in quarantine, and quarantine has not, there too."""
         folder, kept = self.folder(latest.study_uid), self.quarantine_folder(latest, latest.reason)
-        here = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        here = {path.name for path in folder.glob("*.dcm")}
         if here - ({path.name for path in kept.iterdir()} if kept.is_dir() else set()):
             self._journal.note_kept(latest.row, self.quarantine_study(latest, latest.reason))
 
@@ -320,16 +347,17 @@ class Spool:
     def _path(self, instance: Instance) -> Path:
         return self.folder(instance.study_uid) / f"{instance.sop_uid}.dcm"
 
-    def _put_aside_if_possible(self, arrived: Path, refusal: Refusal, source: str, address: str) -> bool:
+    def _put_aside_if_possible(
+        self, arrived: Path, refusal: Refusal, source: str, address: str
+    ) -> Path | None:
         try:
-            self.put_aside(arrived, refusal, source, address)
+            return self.put_aside(arrived, refusal, source, address)
         except (OSError, sqlite3.Error):
             log.exception("refused bytes (%s) could not be kept", refusal.name)
-            return False
-        return True
+            return None
 
-    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> None:
-        """Keep refused bytes where a person can look at them."""
+    def put_aside(self, arrived: Path, refusal: Refusal, source: str, address: str = "") -> Path:
+        """Keep refused bytes where a person can look at them; returns where."""
         folder = self.quarantine / refusal.name
         folder.mkdir(exist_ok=True)
         kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}.dcm"
@@ -338,6 +366,7 @@ class Spool:
         sync_folder(folder)
         size = kept.stat().st_size
         self._journal.refuse(refusal.name, str(kept.relative_to(self.root)), size, source, address)
+        return kept
 
     # --- files of a study ---
 
@@ -373,9 +402,12 @@ class Spool:
             if revision.revision < study.revision and revision.reason
         ]
         files, missing, images = [], 0, 0
+        names = []
         for instance in self._journal.instances(study.study_uid, study.revision):
             path = self._path(instance)
             images += instance.role == "image"
+            if instance.role == "image":
+                names.append(instance.sop_uid)
             if not path.exists():
                 kept = next((f / path.name for f in earlier if (f / path.name).exists()), None)
                 try:
@@ -391,6 +423,7 @@ class Spool:
             raise FilesMissing(
                 f"{missing} of {images} images were removed after an earlier end of the study and not sent again"
             )
+        mark_computed(folder, study.revision, names)
         sync_folder(folder)
         return files
 
@@ -463,6 +496,13 @@ class Spool:
 
     # --- after a restart ---
 
+    def _sender_of(self, study_uid: str) -> tuple[str, str]:
+        """AE title and address of whoever sent what the journal has of a study."""
+        for instance in reversed(self._journal.instances(study_uid, _ANY_REVISION)):
+            if instance.source and instance.source != "reconciled":
+                return instance.source, instance.address
+        return "reconciled", ""
+
     def reconcile(self) -> int:
         """Bring files and journal together after a crash; returns the number of instances adopted.
 
@@ -471,20 +511,31 @@ class Spool:
         in `files`.
         """
         for leftover in self.incoming.iterdir():
-            leftover.unlink()
+            if leftover.is_dir() and not leftover.is_symlink():
+                put_aside_damaged(leftover, "it is no file", "nothing was acknowledged for what it held")
+            else:
+                leftover.unlink()
         adopted = 0
         for path in sorted(self.studies.glob("[0-9]*/*.dcm")):
             if self._journal.lookup(path.stem) is not None:
                 continue
             try:
-                instance = self._instance(path, *examine(path), "reconciled")
+                instance = self.describe(path, "reconciled")
                 if (instance.study_uid, instance.sop_uid) != (path.parent.name, path.stem):
                     raise InstanceRefused(Refusal.UID_MISMATCH)
                 self._journal.add(instance)
                 adopted += 1
             except InstanceRefused as refused:
-                self.put_aside(path, refused.refusal, "reconciled")
+                source, address = self._sender_of(path.parent.name)
+                self.put_aside(path, refused.refusal, source, address)
                 path.unlink()
+                who = f"{source} at {address}" if address else source
+                log.warning("instance of %s refused: %s, %s", who, refused.refusal.name, refused.comment)
+            except OSError as error:  # a sector that the disk cannot read, a folder by the name of a file
+                move = not isinstance(error, PermissionError)
+                put_aside_damaged(
+                    path, error.strerror or "it cannot be read", "its study goes on without it", move=move
+                )
         for folder in self.studies.glob("[0-9]*"):
             revisions = self._journal.revisions(folder.name)
             if (

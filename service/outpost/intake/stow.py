@@ -15,8 +15,9 @@ from anyio import CancelScope, move_on_after
 from starlette.concurrency import run_in_threadpool
 
 from outpost.intake.assembly import Assembly
+from outpost.intake.body import BodyTooLarge
 from outpost.intake.doors import Doors
-from outpost.intake.multipart import Event, MalformedBody, MultipartReader, PartBegins, PartEnds
+from outpost.intake.multipart import LONGEST_TYPE, MalformedBody, MultipartReader, PartBegins, PartEnds
 from outpost.intake.part10 import known_uids, put_right
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.spool import MIB, Spool
@@ -32,6 +33,9 @@ _LOOK_AT_DISK_EVERY = 64 * MIB
 _BATCH_FILES = 64
 _BATCH_BYTES = 64 * MIB
 _BATCH_SECONDS = 0.5
+# Of one request: its reply names each, and is made in memory.
+_MOST_PARTS = 20_000
+_MOST_FAILED = 1000
 # Tags of the reply as DICOM JSON names them (PS3.18 10.5.3.2).
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"
@@ -51,6 +55,8 @@ def boundary_of(content_type: str) -> bytes:
 
     Raises `UnsupportedType` for any other type, `MalformedBody` where the boundary is missing or invalid.
     """
+    if len(content_type) > LONGEST_TYPE:  # a parser of mail headers takes time with the square of it
+        raise UnsupportedType(f"the Content-Type is longer than {LONGEST_TYPE} characters: {_EXPECTED_TYPE}")
     header = Message()
     header["Content-Type"] = content_type
     whole, kind = header.get_content_type(), str(header.get_param("type", _PART_TYPE)).strip().lower()
@@ -97,6 +103,8 @@ class StowRequest:
         self._taking = False
         self._turn = asyncio.Lock()  # one thread at a time handles what came
         self._full: InstanceRefused | None = None
+        self._wait = 0.0  # seconds that the sender should wait, for what it sent again and again
+        self._parts = 0
 
     async def read(self, boundary: bytes, body: AsyncIterable[bytes]) -> None:
         """Store part after part as the body arrives.
@@ -119,9 +127,10 @@ class StowRequest:
                             raise InstanceRefused(Refusal.OUT_OF_SPACE)
                     # Writing and fsync block: in a thread, so that health answers meanwhile.
                     async with self._turn:
-                        await run_in_threadpool(self._handle, reader.feed(chunk))
+                        await run_in_threadpool(self._handle, reader, chunk)
                     if self._full is not None:
                         break
+                    await self._keep_waiting()
                 else:
                     reader.close()
                     whole = True
@@ -136,6 +145,12 @@ class StowRequest:
         if self._full is not None:
             raise self._full
         await run_in_threadpool(self._transfer.released)
+        await self._keep_waiting()
+
+    async def _keep_waiting(self) -> None:
+        wait, self._wait = self._wait, 0.0
+        if wait:
+            await asyncio.sleep(wait)
 
     async def _take_when_stalled(self, ended: asyncio.Event) -> None:
         """Over a slow link each part by itself: it is the sign that its study is still arriving."""
@@ -168,9 +183,14 @@ class StowRequest:
             return (202 if self._failed else 200), body
         return 409, body
 
-    def _handle(self, events: list[Event]) -> None:
-        for event in events:
+    def _handle(self, reader: MultipartReader, chunk: bytes) -> None:
+        for event in reader.events(chunk):
             if isinstance(event, PartBegins):
+                self._parts += 1
+                if self._parts > _MOST_PARTS or len(self._failed) > _MOST_FAILED:
+                    raise BodyTooLarge(
+                        f"a request of more than {_MOST_PARTS} parts, or of {_MOST_FAILED} that are refused: split it"
+                    )
                 # Whatever its type is called: what it holds says what it is.
                 self._file = self._part.enter_context(self._spool.receiving_file())
                 self._transfer_syntax = event.transfer_syntax
@@ -204,11 +224,16 @@ class StowRequest:
 
     def _fail(self, refused: InstanceRefused) -> None:
         self._failed.append(refused)
+        if refused.wait:
+            self._wait = max(self._wait, refused.wait)
+            self._doors.slowed(refused.refusal.name, _SOURCE, self._address, refused.wait)
         if self._spool.may_be_image(refused.sop_class):
             self._transfer.refused(refused.sop_uid, refused.refusal)
         self._doors.turned_away(
             "instance", refused.refusal.name, refused.comment, _SOURCE, self._address, refused.__cause__
         )
+        # Kept for the reply: without the frames, and what is in them, from which it was raised.
+        refused.__traceback__ = refused.__cause__ = refused.__context__ = None
 
     def _add_to_batch(self, file: IO[bytes]) -> None:
         if not self._batch:

@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from outpost.platform.line import Language, Line, Words, same
 
-Group = Literal["inventory", "system", "host", "network", "gpu", "driver", "torch", "astra"]
+Group = Literal["ground", "inventory", "system", "host", "network", "gpu", "driver", "torch", "astra"]
 GROUPS: Final[Mapping[Group, str]] = {
+    "ground": "What the run starts from, on the controller",
     "inventory": "The inventory alone, no host needed",
     "system": "The operating system",
     "host": "What the host offers against what its systems ask",
@@ -79,6 +80,55 @@ def _code(group: Group, critical: bool, proves: tuple[str, str], remedy: tuple[s
 
 
 CODES: Final[Mapping[str, Code]] = {
+    # The controller.
+    "root-secret": _code(
+        "ground",
+        True,
+        (
+            "outpost_root_secret is set, long enough, and nobody else's.",
+            "outpost_root_secret задан, достаточно длинный и только ваш.",
+        ),
+        (
+            "Make one with `openssl rand -hex 32`, keep it in ansible-vault; inventories/example/README.md.",
+            "Создайте: `openssl rand -hex 32`, храните в ansible-vault; inventories/example/README.md.",
+        ),
+    ),
+    "release-there": _code(
+        "ground",
+        True,
+        (
+            "The release to be deployed lies on the controller, with a manifest of that version.",
+            "Нужный выпуск лежит на управляющем узле, и манифест той же версии.",
+        ),
+        (
+            "Set outpost_release and outpost_release_directory, or bring the release; `make release` builds one.",
+            "Задайте outpost_release, outpost_release_directory или положите выпуск; `make release` собирает его.",
+        ),
+    ),
+    "release-whole": _code(
+        "ground",
+        True,
+        (
+            "The release's archive has the size and the digest of its manifest.",
+            "Размер и контрольная сумма архива выпуска те же, что в манифесте.",
+        ),
+        (
+            "Copy the archive again from where it was built, and compare with `sha256sum`.",
+            "Скопируйте архив заново оттуда, где он собран, и сверьте `sha256sum`.",
+        ),
+    ),
+    "controller-clock": _code(
+        "ground",
+        True,
+        (
+            "The controller's clock is not before the release was made.",
+            "Часы управляющего узла не раньше времени создания выпуска.",
+        ),
+        (
+            "Set the controller's clock: hosts are judged by it, and certificates are dated by it.",
+            "Переведите часы управляющего узла: по ним судят об узлах и датируют сертификаты.",
+        ),
+    ),
     # The inventory.
     "system-name": _code(
         "inventory",
@@ -511,12 +561,12 @@ CODES: Final[Mapping[str, Code]] = {
         "torch",
         False,
         (
-            "The systems are given the memory their bundle needs at full size.",
-            "Системам отведено столько памяти, сколько нужно их пакету в полном размере.",
+            "The systems are given the memory that all their workers need at full size; MEMORY_SHARE judges the same.",
+            "Системам отведено столько памяти, сколько нужно всем их рабочим процессам: то же считает MEMORY_SHARE.",
         ),
         (
-            "Raise memory_mib or vram_mib; else studies are computed in a smaller way.",
-            "Увеличьте memory_mib или vram_mib; иначе исследования считаются в уменьшенном виде.",
+            "Raise memory_mib or vram_mib, or lower cores; else fewer workers run, or studies are computed smaller.",
+            "Увеличьте memory_mib или vram_mib или уменьшите cores; иначе рабочих процессов меньше или расчёт мельче.",
         ),
     ),
     # Astra.

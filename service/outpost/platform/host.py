@@ -10,6 +10,7 @@ from outpost.platform.codes import line
 from outpost.platform.facts import supported_list
 from outpost.platform.fit import Asked, Bundle
 from outpost.platform.line import Line, Words, listed, numbers, same
+from outpost.shares import PARENT_MIB, needed_mib, workers_of
 
 _SYSTEM_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
 _SYSTEM_KEYS: Final = frozenset({"dicom_port", "api_port", "cores", "memory_mib"})
@@ -393,7 +394,16 @@ def _bundle_memory(systems: Systems, bundles: Sequence[Bundle]) -> Iterator[Line
         system = systems.get(bundle.name)
         if system is None:
             continue
-        for key, needed in (("memory_mib", bundle.memory_mib), ("vram_mib", bundle.vram_mib)):
+        workers = workers_of(float(system["cores"]))
+        memory = needed_mib(workers, bundle.memory_mib) if bundle.memory_mib else 0
+        of_memory = Words(
+            ">= {n} MiB: {w} workers of {m} MiB, {p} MiB for the service",
+            ">= {n} MiB: рабочих процессов {w} по {m} MiB, {p} MiB самой службе",
+        ).by(n=memory, w=workers, m=bundle.memory_mib, p=PARENT_MIB)
+        for key, needed, wanted in (
+            ("memory_mib", memory, of_memory),
+            ("vram_mib", bundle.vram_mib, same(f">= {bundle.vram_mib} MiB")),
+        ):
             given = int(system.get(key, 0))
             # No vram_mib declared means the whole card.
             if needed and given:
@@ -401,7 +411,7 @@ def _bundle_memory(systems: Systems, bundles: Sequence[Bundle]) -> Iterator[Line
                     "bundle-memory",
                     given >= needed,
                     f"{key}: {given} MiB",
-                    same(f">= {needed} MiB"),
+                    wanted,
                     subject=bundle.name,
                     source=f"{bundle.name}/outpost.yaml",
                 )

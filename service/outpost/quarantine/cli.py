@@ -12,6 +12,7 @@ import fcntl
 import functools
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -166,6 +167,12 @@ def open_desk(options: argparse.Namespace) -> Iterator[Desk | RemoteDesk]:
             journal = Journal(root / "journal.sqlite3", config.system)
         except JournalError as error:
             raise _Refusal(str(error), Exit.CANNOT_ASK) from None
+        except sqlite3.Error as error:
+            raise _Refusal(
+                f"the journal cannot be opened ({error}): `outpost journal check` says more; a service that starts"
+                " rebuilds a damaged one",
+                Exit.CANNOT_ASK,
+            ) from None
         try:
             spool = Spool(root, journal, config.intake.disk_reserve_mib, config.intake.disk_used_percent)
             yield Desk(journal, spool, None, config.quarantine)

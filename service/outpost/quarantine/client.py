@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -109,6 +109,14 @@ class RemoteDesk:
         found: list[dict[str, Any]] = self._get(
             "/studies", marked=marked, held=held, limit=limit, **given
         ).json()
+        return found
+
+    def ladder(self, what: Literal["status", "reset"]) -> dict[str, Any]:
+        """What the service knows of rungs that fail; `reset` has it forgotten and needs the role admin."""
+        if what == "reset":
+            found: dict[str, Any] = self._answer(self._http.build_request("POST", "/ladder/reset")).json()
+        else:
+            found = self._get("/ladder").json()
         return found
 
     def archive(self, name: str) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from outpost.quarantine.report import make_report, text
 from outpost.reasons import Language, explain
 from outpost.records.explained import explained
 from outpost.records.journal import Journal
+from outpost.records.questions import Questions
 from outpost.records.said import newest
 
 Format = Literal["text", "html", "json"]
@@ -29,6 +30,8 @@ class Desk:
         self, journal: Journal, spool: Spool, assembly: Assembly | None, settings: Quarantine
     ) -> None:
         self._journal = journal
+        # What is decided on what is there must see it as it is written.
+        self._deciding = journal.journal if isinstance(journal, Questions) else journal
         self._spool = spool
         self._assembly = assembly
         self._settings = settings
@@ -95,12 +98,14 @@ class Desk:
         Raises `NoSuchItem`, `CannotResubmit`.
         """
         if is_uid(name):
-            revisions = self._journal.revisions(name)
+            revisions = self._deciding.revisions(name)
             if not revisions:
                 raise shelf.NoSuchItem("no study with this Study Instance UID was received here")
             name = f"study-{revisions[-1].row}"
         return asdict(
-            again.resubmit(self._journal, self._spool, self._assembly, name, skip_filter=skip_filter, who=who)
+            again.resubmit(
+                self._deciding, self._spool, self._assembly, name, skip_filter=skip_filter, who=who
+            )
         )
 
     def studies(

@@ -1,7 +1,8 @@
 """The quota of quarantine: how much it may hold of a reason and in all, and who goes when it is too much.
 
-Oldest first. The newest item of a reason stays even where it alone is beyond the reason's share: an admin shall be
-able to see what comes. A study that is on its way again is left alone, and results are not in quarantine at all.
+Oldest first, of the sender that holds most: masses of junk from one push out no other's. The newest item of a reason
+stays even where it alone is beyond the reason's share: an admin shall be able to see what comes. A study that is on its
+way again is left alone, and results are not in quarantine at all.
 The QuotaKeeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
 """
 
@@ -13,8 +14,8 @@ import re
 import shutil
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from outpost.config import Quarantine
@@ -24,6 +25,7 @@ from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.shelf import Held, Item, ReasonCount
 from outpost.reasons import REASON_TABLE
+from outpost.records.counts import clean_sender
 from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 
 log = logging.getLogger(__name__)
@@ -34,37 +36,88 @@ _REVISION = re.compile(r"([0-9.]{1,64})\.r([0-9]{1,9})")
 
 
 def too_much(held: Sequence[Held], settings: Quarantine, disk_bytes: int) -> list[Item]:
-    """What has to go so that every quota holds, oldest first. `held` is all of quarantine, oldest first."""
-    going: list[Item] = []
+    """What has to go so that every quota holds, oldest first. `held` is all of quarantine, oldest first.
+
+    Of whoever holds most: of an address, and there of an AE title. What one sends in masses costs that one its own.
+    """
+    going: dict[str, Item] = {}
+
+    def there(items: Iterable[Held]) -> list[Held]:
+        return [one for one in items if one.item.item not in going]
+
+    for quota in settings.senders:
+        _shed(
+            [one for one in held if _title(one) == quota.ae_title],
+            quota.max_items,
+            quota.max_mib * MIB,
+            going,
+        )
     of_reason: dict[str, list[Held]] = defaultdict(list)
-    for one in held:
+    for one in there(held):
         of_reason[one.item.reason].append(one)
     for reason, items in of_reason.items():
-        quota = settings.of(reason)
-        count, size = len(items), sum(one.charged for one in items)
-        for one in items[:-1]:
-            if count <= quota.max_items and size <= quota.max_mib * MIB:
-                break
-            if not one.pending:
-                going.append(one.item)
-                count, size = count - 1, size - one.charged
-    gone = {item.item for item in going}
-    rest = [one for one in held if one.item.item not in gone]
-    size = sum(one.charged for one in rest)
-    for one in rest:
-        if size <= settings.disk_percent / 100 * disk_bytes:
-            break
-        if not one.pending:
-            going.append(one.item)
-            size -= one.charged
-    return sorted(going, key=lambda item: item.at)
+        of = settings.of(reason)
+        _shed(items, of.max_items, of.max_mib * MIB, going, spare=items[-1])
+    _shed(there(held), len(held), settings.disk_percent / 100 * disk_bytes, going)
+    return sorted(going.values(), key=lambda item: item.at)
+
+
+def _shed(
+    held: Sequence[Held], most: int, most_bytes: float, going: dict[str, Item], spare: Held | None = None
+) -> None:
+    """Add to `going` what of these, oldest first, is beyond a quota. `spare` stays whatever becomes of the rest."""
+    count, size = len(held), sum(one.charged for one in held)
+    if count <= most and size <= most_bytes:
+        return
+    waiting: dict[tuple[str, str], deque[Held]] = defaultdict(deque)  # by address and AE title: what may go
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
+    for one in held:
+        sender = (one.address, _title(one))
+        counts[sender] += 1
+        sizes[sender] += one.charged
+        if not one.pending and one is not spare:
+            waiting[sender].append(one)
+    while waiting and (count > most or size > most_bytes):
+        sender = _largest(waiting, counts if count > most else sizes)
+        one = waiting[sender].popleft()
+        if not waiting[sender]:
+            del waiting[sender]
+        going[one.item.item] = one.item
+        count, size = count - 1, size - one.charged
+        counts[sender] -= 1
+        sizes[sender] -= one.charged
+
+
+def _largest(
+    waiting: Mapping[tuple[str, str], Sequence[Held]], held: Mapping[tuple[str, str], int]
+) -> tuple[str, str]:
+    """Whose turn it is to lose something: the largest AE title of the largest address; of equals, the oldest's."""
+    of_address: Counter[str] = Counter()
+    for (address, _), much in held.items():
+        of_address[address] += much
+    return max(
+        waiting,
+        key=lambda sender: (
+            of_address[sender[0]],
+            held[sender],
+            -waiting[sender][0].item.at.timestamp(),
+        ),
+    )
+
+
+def _title(one: Held) -> str:
+    return clean_sender(one.item.senders[0]) if one.item.senders else ""
 
 
 def fits(counts: Sequence[ReasonCount], settings: Quarantine, disk_bytes: int) -> bool:
     """Whether every quota holds."""
     quotas = [(count, settings.of(count.reason)) for count in counts]
     return (
-        all(count.items <= quota.max_items and count.bytes <= quota.max_mib * MIB for count, quota in quotas)
+        not settings.senders  # what one sender has is not among these counts
+        and all(
+            count.items <= quota.max_items and count.bytes <= quota.max_mib * MIB for count, quota in quotas
+        )
         and sum(count.bytes for count in counts) <= settings.disk_percent / 100 * disk_bytes
     )
 

@@ -72,11 +72,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An item whose files are here. `charged` is what quotas count, bytes; `pending`: its study is on its way."""
+    """An item whose files are here. `charged` is what quotas count, bytes; `pending`: its study is on its way.
+
+    `address` is that of who sent its first image; empty where it is not known.
+    """
 
     item: Item
     charged: int
     pending: bool
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +167,12 @@ def by_reason(journal: Journal) -> list[ReasonCount]:
 def held(journal: Journal) -> list[Held]:
     """Everything whose files are here, oldest first."""
     rows = journal.rows(
-        f"SELECT q.*, {_CHARGED} AS charged, q.study_uid <> '' AND {_PENDING.format('q')} AS pending"
+        f"SELECT q.*, {_CHARGED} AS charged, q.study_uid <> '' AND {_PENDING.format('q')} AS pending,"
+        " coalesce(CASE WHEN q.study_uid = '' THEN (SELECT r.address FROM refused r WHERE r.id = q.number) ELSE"
+        " (SELECT i.address FROM instances i WHERE i.study_uid = q.study_uid LIMIT 1) END, '') AS address"
         " FROM quarantine q WHERE q.evicted_at IS NULL ORDER BY q.at, q.number"
     )
-    return [Held(_item(r), r["charged"], bool(r["pending"])) for r in rows]
+    return [Held(_item(r), r["charged"], bool(r["pending"]), r["address"]) for r in rows]
 
 
 def files(journal: Journal, spool: Spool, item: Item) -> list[tuple[Instance, Path | None]]:

@@ -19,7 +19,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -435,15 +435,25 @@ class Journal:
         self.path = path
         self.system = system
         self._budget = budget
+        # What SQLite, or a look at its files, has found wrong with it; empty while nothing is. Whoever runs the service
+        # ends it then: the next start rebuilds the journal (`outpost.heal`).
+        self.damage = ""
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        try:
+            self._bring_forward()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _bring_forward(self) -> None:
+        path = self.path
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         needed = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if needed > SCHEMA_VERSION:
-            self._db.close()
             raise JournalError(
                 f"journal {path} has schema {needed}, this release knows {SCHEMA_VERSION}: "
                 "install the release that wrote it, or a newer one"
@@ -471,7 +481,7 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._watched():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -482,8 +492,26 @@ class Journal:
                 raise
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
-        with self._lock:
+        with self._lock, self._watched():
             return self._db.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Keep in mind that SQLite found the file damaged, whoever asked."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+            ):
+                self.damage = self.damage or f"CORRUPT: {error}"
+            raise
+
+    def rescue(self, target: Path) -> None:
+        """Write all that this connection sees into a new file: its own may have lost its name. Raises sqlite3.Error."""
+        with self._lock:
+            self._db.execute("VACUUM INTO ?", (str(target),))
 
     # For modules with tables or questions of their own (`records.shelf`).
     writing = _write
@@ -1388,18 +1416,20 @@ class Journal:
             )
 
     def known_failures(self, bundle: str, device: str) -> list[KnownFailure]:
-        """Rungs that failed with this bundle on this device."""
-        rows = self._rows("SELECT * FROM ladder WHERE bundle = ? AND device = ?", (bundle, device))
-        return [
-            KnownFailure(
-                rung=r["rung"],
-                shape=tuple(int(size) for size in r["shape"].split("x") if size),
-                cause=r["cause"],
-                failures=r["failures"],
-                failed_at=datetime.fromisoformat(r["failed_at"]),
-            )
-            for r in rows
-        ]
+        """Rungs that failed with this bundle on this device; a row that makes no sense is left out."""
+        found = []
+        for r in self._rows("SELECT * FROM ladder WHERE bundle = ? AND device = ?", (bundle, device)):
+            with suppress(ValueError, TypeError, AttributeError):
+                found.append(
+                    KnownFailure(
+                        rung=str(r["rung"]),
+                        shape=tuple(int(size) for size in r["shape"].split("x") if size),
+                        cause=str(r["cause"]),
+                        failures=max(1, int(r["failures"])),
+                        failed_at=datetime.fromisoformat(r["failed_at"]).astimezone(UTC),
+                    )
+                )
+        return found
 
     def remember_failure(self, bundle: str, device: str, shape: Sequence[int], rung: str, cause: str) -> None:
         """A rung failed for a shape; an empty shape means whatever the input."""

@@ -26,8 +26,10 @@ import psycopg
 from outpost.codes.failure import told
 from outpost.codes.notes import is_doubtful, is_partial
 from outpost.config import Records
+from outpost.events import EventCode
+from outpost.reasons import PipelineCode
 from outpost.records.counts import RefusedDay, clean_sender, refused_after
-from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.records.journal import OUTCOMES, Journal, StudyRecord, utc_now
 from outpost.records.said import notes_of
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,13 @@ _UPSERT_REFUSED = (
 # Of the journal: up to which refusal Postgres has them.
 _REFUSED_SHIPPED = "refused_shipped"
 
+_PENDING = "SELECT study_key, revision FROM outpost.studies WHERE system = %s AND outcome = 'pending'"
+# Where the row has ended meanwhile, or has been told otherwise, it stays.
+_LOST = (
+    "UPDATE outpost.studies SET outcome = 'quarantined', reason = %s, completed_at = coalesce(completed_at, %s),"
+    " finished_at = %s WHERE system = %s AND study_key = %s AND revision = %s AND outcome = 'pending'"
+)
+
 # Held until commit, so that rows of several systems on a host become visible in the order of their seq.
 # outpost.stamp_study takes the same lock; taking it first keeps two recorders from deadlocking over rows.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('outpost.studies'))"
@@ -163,6 +172,7 @@ class Recorder(threading.Thread):
         self._last_error: str | None = None
         self._refused: dict[tuple[str, int], int] = {}  # rows Postgres will not take, and at which change
         self._refused_counts: set[tuple[str, str, str]] = set()  # the same of intake's: day, sender, reason
+        self._reconciled = False  # whether Postgres was asked what it holds as pending, in this life
         self._counts_tried = 0  # up to which refusal counts were shipped, or refused
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
@@ -221,6 +231,9 @@ class Recorder(threading.Thread):
         shipped = max(self._counts_tried, int(self._journal.fact(_REFUSED_SHIPPED) or 0))
         last, refused = refused_after(self._journal, shipped)
         if not waiting and not refused:
+            if not self._reconciled:
+                self._reconcile()
+                self._reconciled = True
             return 0
         connection = self._connected()
         try:
@@ -244,6 +257,53 @@ class Recorder(threading.Thread):
             self._last_shipped_at = utc_now()
         return len(committed)
 
+    def _reconcile(self) -> None:
+        """Give what Postgres holds as pending, and the journal does not know, the end it has come to.
+
+        The journal may have been lost with its host, or have lost rows. What it knows is
+        shipped by now. Raises psycopg.Error.
+        """
+        connection = self._connected()
+        try:
+            rows = connection.execute(_PENDING, (self._journal.system,)).fetchall()
+            pending = {(str(key), int(revision)) for key, revision in rows}
+            if pending:
+                pending -= self._known(open_=True)
+            if pending:
+                pending -= self._known(open_=False)
+            if not pending:
+                return
+            now, reason = utc_now(), str(PipelineCode.JOURNAL_LOST_IT)
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(_LOCK)
+                cursor.executemany(
+                    _LOST,
+                    [
+                        (reason, now, now, self._journal.system, key, revision)
+                        for key, revision in sorted(pending)
+                    ],
+                )
+        except BaseException:
+            self._disconnect()
+            raise
+        told = (
+            f"{len(pending)} studies were pending in the region's database and are unknown here: they ended there as"
+            f" {reason}"
+        )
+        log.warning("%s", told)
+        self._journal.note_event(EventCode.STUDIES_RECONCILED, told)
+
+    def _known(self, *, open_: bool) -> set[tuple[str, int]]:
+        """Study key and revision of what the journal knows, of what is on its way or of what has ended."""
+        key = self._settings.uid_key.get_secret_value()
+        ended = ", ".join(f"'{outcome}'" for outcome in OUTCOMES)
+        rows = self._journal.rows(
+            f"SELECT study_uid, revision FROM studies WHERE +state {'NOT ' if open_ else ''}IN ({ended})"
+            " AND reason <> ?",
+            (PipelineCode.JOURNAL_LOST_IT,),
+        )
+        return {(study_key(key, row["study_uid"]), row["revision"]) for row in rows}
+
     def _upsert(self, connection: psycopg.Connection, records: Sequence[StudyRecord]) -> list[StudyRecord]:
         """Write the rows; if Postgres refuses one, all the others still go. Returns those written."""
         key = self._settings.uid_key.get_secret_value()
@@ -262,7 +322,7 @@ class Recorder(threading.Thread):
                 written.append(record)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 self._refused[record.study_uid, record.revision] = record.change
-                log.error("Postgres refuses journal row %d: %s", record.row, _sentence(error))  # noqa: TRY400 - the traceback would show the row
+                log.error("Postgres refuses journal row %d: %s", record.row, sentence(error))  # noqa: TRY400 - the traceback would show the row
         return written
 
     def _upsert_refused(self, connection: psycopg.Connection, counts: Sequence[RefusedDay]) -> None:
@@ -284,24 +344,11 @@ class Recorder(threading.Thread):
                 self._refused_counts.discard(key)
             except (psycopg.DataError, psycopg.IntegrityError) as error:
                 self._refused_counts.add(key)
-                log.error("Postgres refuses a count of refused images of %s: %s", key[0], _sentence(error))  # noqa: TRY400 - the traceback would show the row
+                log.error("Postgres refuses a count of refused images of %s: %s", key[0], sentence(error))  # noqa: TRY400 - the traceback would show the row
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                host=self._settings.host,
-                port=self._settings.port,
-                dbname=self._settings.database,
-                user=self._settings.user,
-                password=self._settings.password.get_secret_value(),
-                application_name="outpost-recorder",
-                connect_timeout=5,
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                tcp_user_timeout=20000,
-                autocommit=True,  # transactions are opened where they are needed, none is left idle
-            )
+            self._connection = connect(self._settings, "outpost-recorder")
         return self._connection
 
     def _disconnect(self) -> None:
@@ -325,7 +372,7 @@ class Recorder(threading.Thread):
 
     def _failed(self, error: Exception) -> float:
         self._failures += 1
-        self._last_error = _sentence(error)
+        self._last_error = sentence(error)
         if self._failing_since is None:
             self._failing_since = utc_now()
             log.warning("cannot ship records, they wait in the journal: %s", self._last_error)
@@ -334,11 +381,31 @@ class Recorder(threading.Thread):
         return float(min(RETRY_MAX_SECONDS, RETRY_FIRST_SECONDS * 2 ** min(self._failures - 1, 16)))
 
 
+def connect(settings: Records, name: str) -> psycopg.Connection:
+    """A connection to the region's Postgres, called `name` there. Raises psycopg.Error."""
+    return psycopg.connect(
+        host=settings.host,
+        port=settings.port,
+        dbname=settings.database,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+        sslmode=settings.sslmode,
+        sslrootcert=settings.authorities,
+        application_name=name,
+        connect_timeout=5,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20000,
+        autocommit=True,  # transactions are opened where they are needed, none is left idle
+    )
+
+
 # Classes of SQLSTATE in which the server speaks of the connection or of itself (PostgreSQL, appendix A).
 _OF_THE_CONNECTION = ("08", "28", "3D", "53", "57")
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """One line without row values. PostgreSQL's texts quote them, also the first line of some (22007: "invalid input
     syntax ... "), so only those of the connection are written: no row was there yet.
     """

@@ -10,7 +10,8 @@ and at run time the column list the collector pulls. A test regenerates all file
 
 A published version never changes: another shape is the next version beside it, with relations of its own names. A
 region exports the newest version and the one before; the centre reads the newest that both know, so either end may be
-a version older than the other. Version 2 adds what a result says of itself.
+a version older than the other. Version 2 adds what a result says of itself, version 3 what each system says of itself
+every minute (``health``) and which systems a host is meant to run.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """One version: its two relations, and the SQL files of either end that say it.
+    """One version: its relations, and the SQL files of either end that say it.
 
-    `region_version` and `centre_version` are the schema versions those files write down.
+    `region_version` and `centre_version` are the schema versions those files write down. `health` is empty in a version
+    that has no heartbeats.
     """
 
     version: int
@@ -43,6 +45,7 @@ class Contract:
     region_version: int
     centre_file: str
     centre_version: int
+    health: tuple[Column, ...] = ()
 
     @property
     def studies_relation(self) -> str:
@@ -53,9 +56,14 @@ class Contract:
         return f"handshake_v{self.version}"
 
     @property
+    def health_relation(self) -> str:
+        return f"health_v{self.version}"
+
+    @property
     def relations(self) -> dict[str, tuple[Column, ...]]:
         """Exported relations by name, with their columns in order."""
-        return {self.studies_relation: self.studies, self.handshake_relation: self.handshake}
+        relations = {self.studies_relation: self.studies, self.handshake_relation: self.handshake}
+        return relations | ({self.health_relation: self.health} if self.health else {})
 
 
 _STUDIES_1 = (
@@ -100,6 +108,39 @@ NOTES = (
     Column("doubtful", "boolean", "the result says that the images may not be what the model is for"),
 )
 
+SYSTEMS = Column("systems", "text[]", "systems the host is meant to run; NULL: nobody has said")
+
+HEALTH = (
+    Column("region", "text", "code of the region"),
+    Column("system", "text", "the AI service instance that says this of itself"),
+    Column("seq", "bigint", "order of the region's heartbeats"),
+    Column("written_at", "timestamp with time zone", "when the region's database took it"),
+    Column("age_seconds", "double precision", "how old it is now, by the clock of that database"),
+    Column("host_clock", "timestamp with time zone", "the service's own clock as it wrote"),
+    Column("period_seconds", "double precision", "when the next one comes, seconds"),
+    Column("status", "text", "ok, degraded or failed"),
+    Column("failing", "text[]", "codes of the checks that fail"),
+    Column("ready", "boolean", "studies are computed"),
+    Column("rung", "text", "rung of the degradation ladder"),
+    Column("receive_only", "text", "code of why nothing is computed; empty: it computes"),
+    Column("queue", "integer", "studies on their way to inference; NULL: the journal does not answer"),
+    Column("oldest_pending_seconds", "double precision", "how long the oldest complete one waits"),
+    Column("outbox", "integer", "results not delivered yet; NULL: the journal does not answer"),
+    Column("oldest_outbox_seconds", "double precision", "how long the oldest result waits"),
+    Column("disk_free_mib", "bigint", "free for the service, MiB; NULL: the disk does not answer"),
+    Column("disk_used_percent", "double precision", "as df shows it"),
+    Column("disk_reserve_mib", "bigint", "below this nothing more is received, MiB"),
+    Column("certificate_until", "timestamp with time zone", "end of the certificate that ends first"),
+    Column("release", "text", "Outpost release that runs"),
+    Column("bundle", "text", "model bundle that runs"),
+    Column("bundle_version", "text", "its version"),
+    Column("boot_id", "text", "identity of this run of the kernel"),
+    Column("process_started", "timestamp with time zone", "when the service started, its own clock"),
+    Column("boots", "integer", "runs of the kernel within the last hour of heartbeats"),
+    Column("starts", "integer", "starts of the service within the last hour of heartbeats"),
+    Column("queue_rise", "integer", "rise of the queue over the last 6 heartbeats if it never fell, else 0"),
+)
+
 CONTRACTS = {
     1: Contract(
         1,
@@ -118,6 +159,16 @@ CONTRACTS = {
         region_version=6,
         centre_file="0004_contract_v2.sql",
         centre_version=4,
+    ),
+    3: Contract(
+        3,
+        (*_STUDIES_1, *NOTES),
+        (*_HANDSHAKE, SYSTEMS),
+        region_file="0008_check_fleet_export_v3.sql",
+        region_version=8,
+        centre_file="0006_contract_v3.sql",
+        centre_version=6,
+        health=HEALTH,
     ),
 }
 NEWEST = max(CONTRACTS)

@@ -137,7 +137,12 @@ CREATE TABLE IF NOT EXISTS fleet.summary (
 );
 CREATE INDEX IF NOT EXISTS summary_region ON fleet.summary (region);
 
--- One line per attached region, also for one never heard from.
+-- One line per attached region, also for one never heard from. Made once: 0005 calls it fleet.reached and puts a view
+-- that says more in its place, which this one, run again, must not take away.
+DO $do$
+BEGIN
+    IF to_regclass('fleet.reached') IS NULL THEN
+        EXECUTE $view$
 CREATE OR REPLACE VIEW fleet.freshness AS
 WITH measured AS (
     SELECT r.region, r.title, r.added_at, s.attempted_at, s.ok_at, s.data_through, s.rows, s.rows_total,
@@ -188,7 +193,11 @@ SELECT j.region, j.title, j.state, j.age_seconds, j.data_through, j.rows, j.skew
        AS reason,
        j.error_class, j.failing_since, j.consecutive_failures, j.attempted_at, j.ok_at, j.next_attempt_at,
        j.rows_total, j.rows_behind, j.took_seconds, j.release, j.contract_version
-FROM judged j;
+FROM judged j
+        $view$;
+    END IF;
+END
+$do$;
 COMMENT ON VIEW fleet.freshness IS
     'How old what we know of each region is, and why. Never waits on the network.';
 

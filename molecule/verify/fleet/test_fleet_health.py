@@ -1,0 +1,232 @@
+"""What the centre says of regions that do not work, on real hosts, with the roles' own times: each within two minutes.
+
+The lab reads its regions every 3 s; heartbeats come once a minute, as everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import ADDRESSES, PATIENCE, REGIONS, host_of, http_json, lab, psql, wait_for
+from testinfra.host import Host
+
+SICK = "tver"
+PAGE = f"http://{ADDRESSES['centre']}:8090"
+SEEN_SECONDS = 120
+UNIT = "outpost@brain.service"
+
+
+@pytest.fixture
+def centre() -> Host:
+    return host_of("centre")
+
+
+@pytest.fixture
+def sick() -> Host:
+    return host_of(SICK)
+
+
+def health(centre: Host) -> dict[str, dict[str, Any]]:
+    rows = psql(
+        centre,
+        "fleet",
+        "SELECT json_agg(h) FROM (SELECT region, system, colour, codes, reasons, reasons_ru,"
+        " beat_age_seconds FROM fleet.health) h",
+    )
+    return {row["region"]: row for row in json.loads(rows)}
+
+
+def told(
+    centre: Host, region: str, codes: set[str], colours: set[str]
+) -> Callable[[], dict[str, Any] | None]:
+    def probe() -> dict[str, Any] | None:
+        row = health(centre)[region]
+        return row if row["colour"] in colours and codes & set(row["codes"]) else None
+
+    return probe
+
+
+def seen(
+    centre: Host, region: str, *codes: str, colours: tuple[str, ...] = ("amber", "red")
+) -> dict[str, Any]:
+    """The line of fleet.health once one of the codes is among its reasons: within two minutes, however patient."""
+    probe = told(centre, region, set(codes), set(colours))
+    row: dict[str, Any] = wait_for(f"{region} shown for {codes}", probe, SEEN_SECONDS / max(PATIENCE, 1))
+    said = psql(centre, "fleet", f"SELECT colour, reason FROM fleet.freshness WHERE region = '{region}'")
+    assert not said.startswith("green"), said
+    return row
+
+
+def recovered(centre: Host, region: str, *codes: str) -> None:
+    def probe() -> bool:
+        row = health(centre)[region]
+        return not set(codes) & set(row["codes"]) and (row["beat_age_seconds"] or 999) < 75
+
+    wait_for(f"{region} no longer shown for {codes}", probe, 180)
+
+
+def page(language: str) -> str:
+    with urllib.request.urlopen(f"{PAGE}/?lang={language}", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_each_system_says_how_it_is_and_the_centre_hears_it(centre: Host) -> None:
+    """A row a minute: what is heard now was not heard before."""
+    before = {
+        region: psql(host_of(region), "outpost", "SELECT max(seq) FROM outpost.heartbeats")
+        for region in REGIONS
+    }
+
+    def heard() -> bool:
+        now = health(centre)
+        return all(
+            now[region]["system"] == "brain"
+            and (now[region]["beat_age_seconds"] or 999) < 75
+            and not {"SILENT", "NO_HEARTBEAT", "UNREAD", "OLD_CONTRACT", "CLOCK"} & set(now[region]["codes"])
+            and psql(host_of(region), "outpost", "SELECT max(seq) FROM outpost.heartbeats") != before[region]
+            for region in REGIONS
+        )
+
+    wait_for("a new heartbeat of each region at the centre", heard, 90)
+    for line in http_json(f"{PAGE}/health.json")["systems"]:
+        assert line["colour"] == "green" or line["why"], line
+        assert line["colour"] == "green" or line["why_ru"], line
+
+
+def test_a_service_that_is_stopped_is_seen(centre: Host, sick: Host) -> None:
+    sick.run_expect([0], f"systemctl stop {UNIT}")
+    try:
+        row = seen(centre, SICK, "SILENT")
+        assert "no heartbeat for" in row["reasons"]
+        assert "нет сигнала" in row["reasons_ru"]
+        assert "no heartbeat for" in page("en")
+        assert "нет сигнала" in page("ru")
+        said = psql(centre, "fleet", f"SELECT state, reason FROM fleet.freshness WHERE region = '{SICK}'")
+        assert said.startswith("fresh|"), "its database is alive"
+        assert "no heartbeat" in said
+        with urllib.request.urlopen(f"{PAGE}/metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        assert f'outpost_fleet_health{{colour="green",region="{SICK}",system="brain"}} 0.0' in metrics
+        assert f'outpost_fleet_health_reason{{code="SILENT",region="{SICK}",system="brain"}} 1.0' in metrics
+        assert [r for r, other in health(centre).items() if "SILENT" in other["codes"]] == [SICK]
+    finally:
+        sick.run_expect([0], f"systemctl start {UNIT}")
+    recovered(centre, SICK, "SILENT", "GOLDEN_PASSED", "WORKER_ALIVE")
+
+
+def test_a_service_that_hangs_is_seen(centre: Host, sick: Host) -> None:
+    """SIGSTOP to the service: the watchdog replaces it after a minute, and until it is ready it says so."""
+    recovered(centre, SICK, "SILENT", "GOLDEN_PASSED")
+    sick.run_expect([0], "docker kill --signal STOP outpost-brain")
+    seen(centre, SICK, "SILENT", "GOLDEN_PASSED", "WORKER_ALIVE")
+    recovered(centre, SICK, "SILENT", "GOLDEN_PASSED", "WORKER_ALIVE")
+
+
+def test_a_full_disk_is_seen(centre: Host, sick: Host) -> None:
+    """A small file system in place of the service's own: less is free than the reserve that must stay."""
+    storage = "/var/lib/outpost/brain"
+    sick.run_expect(
+        [0],
+        f"systemctl stop {UNIT} && mount -t tmpfs -o size=64m,mode=770,uid=10001,gid=10001 full {storage}",
+    )
+    try:
+        sick.run_expect([0], f"systemctl start --no-block {UNIT}")
+        row = seen(centre, SICK, "DISK_RESERVE", colours=("red",))
+        assert "the disk is full" in row["reasons"]
+        assert "диск заполнен" in row["reasons_ru"]
+    finally:
+        sick.run_expect([0], f"systemctl stop {UNIT}; umount {storage} && systemctl start {UNIT}")
+    recovered(centre, SICK, "DISK_RESERVE", "GOLDEN_PASSED", "SILENT")
+
+
+def test_a_journal_that_cannot_be_read_is_seen_or_healed(centre: Host, sick: Host) -> None:
+    """No moment in which the journal is broken and the region green for two minutes."""
+    journal = "/var/lib/outpost/brain/journal.sqlite3"
+    sick.run_expect([0], f"systemctl stop {UNIT} && cp -a {journal} /root/journal.good")
+    sick.run_expect(
+        [0], f"rm -f {journal}-wal {journal}-shm && head -c 65536 /dev/urandom | dd of={journal} conv=notrunc"
+    )
+    sick.run_expect([0], f"systemctl start --no-block {UNIT}")
+    try:
+
+        def sound() -> bool:
+            head = sick.run(f"head -c 15 {journal}").stdout
+            return head == "SQLite format 3"
+
+        def seen_or_healed() -> bool:
+            row = health(centre)[SICK]
+            return sound() or (
+                row["colour"] == "red" and bool({"JOURNAL_BROKEN", "SILENT"} & set(row["codes"]))
+            )
+
+        wait_for("the broken journal seen or healed", seen_or_healed, SEEN_SECONDS / max(PATIENCE, 1))
+    finally:
+        if not sound():
+            sick.run_expect(
+                [0],
+                f"systemctl stop {UNIT}; rm -f {journal}-wal {journal}-shm; cp -a /root/journal.good {journal};"
+                f" systemctl reset-failed {UNIT}; systemctl start {UNIT}",
+            )
+        sick.run("rm -f /root/journal.good")
+    recovered(centre, SICK, "SILENT", "JOURNAL_BROKEN", "GOLDEN_PASSED")
+
+
+def test_a_rung_below_the_full_one_is_seen(centre: Host, sick: Host) -> None:
+    """A worker that dies again and again is not trusted at the full rung: less is tried, and the centre told."""
+    kill = "pgrep -f 'outpost[.]inference' | xargs --no-run-if-empty kill -9"
+    deadline = time.monotonic() + SEEN_SECONDS
+    while time.monotonic() < deadline:
+        sick.run(kill)
+        row = health(centre)[SICK]
+        if {"LADDER_REDUCED", "RECEIVE_ONLY", "WORKER_ALIVE", "GOLDEN_PASSED"} & set(row["codes"]):
+            break
+        time.sleep(2)
+    else:
+        pytest.fail(f"workers die all the time, and {SICK} is shown as {row}")
+    sick.run_expect([0], f"systemctl restart {UNIT}")
+    recovered(centre, SICK, "RECEIVE_ONLY", "WORKER_ALIVE", "GOLDEN_PASSED", "SILENT")
+
+
+def test_a_database_that_is_down_is_seen(centre: Host, sick: Host) -> None:
+    unit = sick.run(
+        "systemctl list-units --plain --no-legend 'postgresql*' | grep -v slice | awk '{print $1}' | tail -1"
+    )
+    name = unit.stdout.strip()
+    sick.run_expect([0], f"systemctl stop {name}")
+    try:
+        row = seen(centre, SICK, "UNREAD")
+        assert "refuses connections" in row["reasons"]
+        assert "PostgreSQL там не работает" in row["reasons_ru"]
+    finally:
+        sick.run_expect([0], f"systemctl start {name}")
+    recovered(centre, SICK, "UNREAD", "SILENT")
+
+
+def test_a_link_that_is_cut_is_seen(centre: Host) -> None:
+    lab("cut", SICK)
+    try:
+        seen(centre, SICK, "UNREAD")
+    finally:
+        lab("heal", SICK)
+    recovered(centre, SICK, "UNREAD", "SILENT")
+
+
+def test_a_clock_that_is_wrong_is_seen(centre: Host, sick: Host) -> None:
+    """The lab's hosts share one clock; the region's database is told another one by its handshake."""
+    view = "fleet_export.handshake_v3"
+    good = psql(sick, "outpost", f"SELECT pg_get_viewdef('{view}'::regclass)").rstrip(";")
+    wrong = good.replace("h.clock", "h.clock + interval '10 minutes' AS clock", 1)
+    assert wrong != good
+    psql(sick, "outpost", f"CREATE OR REPLACE VIEW {view} AS {wrong}")
+    try:
+        row = seen(centre, SICK, "CLOCK")
+        assert "10 min ahead of the centre's" in row["reasons"]
+        assert "спешат от часов центра на 10 мин" in row["reasons_ru"]
+    finally:
+        psql(sick, "outpost", f"CREATE OR REPLACE VIEW {view} AS {good}")
+    recovered(centre, SICK, "CLOCK")

@@ -1,0 +1,585 @@
+"""How much of the service one HTTP client can spend: connections, time, bytes, requests, and what an answer costs.
+
+uvicorn bounds how long an idle connection stays and how large a head may be; all else is here (docs/decisions/0017):
+
+- `LimitedServer` accepts through a `Lobby`, and looks once a second for whoever is slow.
+- `LimitedProtocol` is one connection: time for the head, a least rate for a body and for reading an answer.
+- `Gate` is before the application: pace of each address, and how many answers of each kind are worked on at a time.
+
+A few connections and requests are kept for health, which is asked by whoever watches this host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import anyio.to_thread
+import h11
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from outpost import errand
+from outpost.errand import Abandoned, Errand, TooCostly
+from outpost.lobby import BACKLOG, Lobby, Room
+from outpost.web.page import EVERY_ANSWER
+
+log = logging.getLogger(__name__)
+
+
+class TurnedAway(Protocol):
+    """Is told of what was refused: reason (`doors.Turned`), words, address, and how many times."""
+
+    def __call__(self, reason: str, words: str, address: str, times: int = 1) -> None: ...
+
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_HEALTH: Final = ("/v2/health/", "/v2/models/", "/health/light", "/health")
+_THREADS: Final = 64  # of all sync routes, and of storing by STOW-RS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one listener. `reserved` connections, of an address and in all, beyond the others answer for health only.
+
+    `least_rate`, bytes a second over `stall_seconds`, is asked of a body and of reading an answer. `pace` is requests a
+    second of one address, twice that of all.
+    """
+
+    connections: int = 256
+    per_peer: int = 32
+    reserved: int = 32
+    head_seconds: float = 10.0
+    head_bytes: int = 32 << 10
+    headers: int = 100
+    target_bytes: int = 8 << 10
+    keep_alive_seconds: int = 5
+    stall_seconds: float = 60.0
+    least_rate: float = 128.0
+    linger_seconds: float = 10.0
+    small_body_bytes: int = 1 << 20
+    pace: float = 50.0
+    burst: float = 100.0
+    storing: int = 16
+
+    @classmethod
+    def of(cls, connections: int, storing: int = 16) -> Limits:
+        """For so many connections and STOW-RS requests at a time: what there are descriptors for."""
+        reserved = min(32, connections // 8)
+        most = connections - reserved
+        return cls(connections=most, per_peer=max(1, most // 8), reserved=reserved, storing=storing)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Answers of one cost: how many are worked on at a time, how many wait, and for how long each, in seconds."""
+
+    name: str
+    at_once: int
+    waiting: int
+    wait_seconds: float
+    work_seconds: float | None  # None: as long as it takes
+
+
+HEALTH: Final = Kind("health", 8, 64, 10, None)
+ORDINARY: Final = Kind("ordinary", 4, 64, 20, 20)
+COSTLY: Final = Kind("costly", 1, 16, 20, 30)
+METRICS: Final = Kind("metrics", 1, 8, 10, 20)
+LONG: Final = Kind("long", 2, 8, 20, None)  # a golden case, an archive
+STORING: Final = Kind("storing", 16, 48, 60, None)
+
+
+def kind_of(method: str, path: str) -> Kind:
+    """What an answer costs, by its route."""
+    if path in _HEALTH or path.startswith(_HEALTH[:2]):
+        return HEALTH
+    if path == "/health/heavy" or path.endswith("/export.tar"):
+        return LONG
+    if path.startswith("/dicom-web/") and method == "POST":
+        return STORING
+    if path == "/metrics":
+        return METRICS
+    if path.startswith("/drift") or path == "/quarantine/report":
+        return COSTLY
+    return ORDINARY
+
+
+class _Turns:
+    """So many at a time, the others one after the other."""
+
+    def __init__(self, kind: Kind, at_once: int) -> None:
+        self.kind = kind
+        self._free = asyncio.Semaphore(at_once)
+        self._waiting: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, peer: str) -> AsyncIterator[bool]:
+        """Whether it is its turn now; False where too many wait, or it waited too long."""
+        kind = self.kind
+        full = self._waiting.total() >= kind.waiting or self._waiting[peer] >= max(1, kind.waiting * 3 // 4)
+        if self._free.locked() and full:
+            yield False
+            return
+        self._waiting[peer] += 1
+        try:
+            await asyncio.wait_for(self._free.acquire(), kind.wait_seconds)
+        except TimeoutError:
+            yield False
+            return
+        finally:
+            self._waiting[peer] -= 1
+            if not self._waiting[peer]:
+                del self._waiting[peer]
+        try:
+            yield True
+        finally:
+            self._free.release()
+
+
+class _Pace:
+    """Requests of one address, or of all, come through no faster than this; who is early waits."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._at = burst, time.monotonic()
+
+    def delay(self, now: float) -> float:
+        """Seconds that the next has to wait; it is counted."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_second) - 1
+        self._at = now
+        return max(0.0, -self._left / self._per_second)
+
+    def is_full(self, now: float) -> bool:
+        """Whether nobody came for a while."""
+        return self._left + (now - self._at) * self._per_second >= self._burst
+
+
+class Gate:
+    """What stands before the application, for all connections of one listener. For its event loop alone."""
+
+    def __init__(self, app: App, limits: Limits, turned_away: TurnedAway) -> None:
+        self.limits, self.turned_away = limits, turned_away
+        self._app = app
+        self._turns: dict[Kind, _Turns] = {}
+        self._paces: dict[tuple[str, bool], _Pace] = {}
+        self._all = {health: _Pace(2 * limits.pace, 2 * limits.burst) for health in (True, False)}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send, at: LimitedProtocol) -> None:
+        path, method = str(scope["path"]), str(scope["method"])
+        kind = kind_of(method, path)
+        refusal = self._refusal(scope, kind, at)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        delay = self._delay(at.peer, kind)
+        if delay:
+            await asyncio.sleep(delay)
+        turns = self._turns.get(kind)
+        if turns is None:
+            turns = self._turns[kind] = _Turns(kind, min(kind.at_once, self.limits.storing))
+        async with turns.turn(at.peer) as mine:
+            if at.is_gone:
+                return  # whoever asked has gone meanwhile
+            if not mine:
+                words = (
+                    f"{kind.at_once} answers of this kind are worked on and others wait: ask again later, and ask less "
+                    "often"
+                )
+                self.turned_away("TOO_MANY_REQUESTS", words, at.peer)
+                await _answer(send, 503, words, {"Retry-After": "5"})
+                return
+            work = Errand(kind.work_seconds)
+            at.errand = work
+            try:
+                with errand.of(work):
+                    await self._app(scope, receive, send)
+            finally:
+                at.errand = None
+            if kind is not HEALTH:
+                await at.has_read()  # an answer in memory counts until it is read
+
+    def _refusal(
+        self, scope: Message, kind: Kind, at: LimitedProtocol
+    ) -> tuple[int, str, dict[str, str]] | None:
+        limits, close = self.limits, {"Connection": "close"}
+        if at.reserved and kind is not HEALTH:
+            words = (
+                f"{limits.connections} connections are open, {limits.per_peer} of one address at most: close those "
+                "that are not needed, and connect again later"
+            )
+            self.turned_away("TOO_MANY_CONNECTIONS", words, at.peer)
+            return 503, words, close | {"Retry-After": "5"}
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > limits.head_bytes:
+            return (
+                431,
+                f"the headers have {size} bytes, at most {limits.head_bytes} are read: send less",
+                close,
+            )
+        if len(scope["headers"]) > limits.headers:
+            found = len(scope["headers"])
+            return (
+                431,
+                f"the request has {found} headers, at most {limits.headers} are read: send fewer",
+                close,
+            )
+        target = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+        if target > limits.target_bytes:
+            return (
+                414,
+                f"the path has {target} bytes, at most {limits.target_bytes} are read: shorten it",
+                close,
+            )
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if kind is not STORING and length.isdigit() and int(length) > limits.small_body_bytes:
+            words = (
+                f"the body has {int(length)} bytes, at most {limits.small_body_bytes} are taken here: images are sent "
+                "to /dicom-web/studies"
+            )
+            return 413, words, close
+        return None
+
+    def _delay(self, peer: str, kind: Kind) -> float:
+        now, health = time.monotonic(), kind is HEALTH
+        pace = self._paces.get((peer, health))
+        if pace is None:
+            if len(self._paces) > 4096:
+                self._paces = {key: one for key, one in self._paces.items() if not one.is_full(now)}
+            share = 0.5 if health else 1.0
+            pace = self._paces[peer, health] = _Pace(share * self.limits.pace, share * self.limits.burst)
+        # What waits in the pace of its own address does not press on that of all: a flood delays itself first.
+        return pace.delay(now) or self._all[health].delay(now)
+
+
+class LimitedProtocol(H11Protocol):
+    """One connection. Times are of the monotonic clock, seconds."""
+
+    gate: Gate
+    of_peer: Counter[str]
+
+    def __init__(
+        self, config: uvicorn.Config, server_state: Any, app_state: dict[str, Any], _loop: Any = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.app = self._gated
+        self.peer = ""
+        self.reserved = False
+        self.errand: Errand | None = None
+        self.is_gone = False
+        self._head_since: float | None = None
+        self._lingers_since: float | None = None
+        self._came = self._went = 0
+        self._mark: tuple[float, int] | None = None  # of a body: when, and bytes until then
+        self._written = 0
+        self._unread: tuple[float, int] | None = None  # of an answer: when, and bytes that were not read
+
+    async def _gated(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.gate(scope, receive, send, self)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        self._head_since = time.monotonic()
+        limits, most = self.gate.limits, len(self.connections)
+        self.of_peer[self.peer] += 1
+        self.reserved = most > limits.connections or self.of_peer[self.peer] > limits.per_peer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.is_gone:
+            self.is_gone = True
+            self.of_peer[self.peer] -= 1
+            if self.of_peer[self.peer] <= 0:
+                del self.of_peer[self.peer]
+        if self.errand is not None:
+            self.errand.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._came += len(data)
+        if self._lingers_since is not None:
+            return  # of a body that nobody wants
+        if self._head_since is None and self.is_idle:
+            self._head_since = time.monotonic()
+        try:
+            super().data_received(data)
+        except (h11.ProtocolError, UnicodeDecodeError):  # in states that uvicorn does not expect
+            self.transport.abort()
+            return
+        if not self.is_idle:
+            self._head_since = None
+
+    def on_response_complete(self) -> None:
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and not self.reserved:
+            # It is answered, and still sends. Closing at once would take the answer from it.
+            self._lingers_since = time.monotonic()
+            self.flow.resume_reading()
+            return
+        self._head_since = None
+        super().on_response_complete()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being received, worked on or answered."""
+        return (self.cycle is None or self.cycle.response_complete) and self.conn.their_state is h11.IDLE
+
+    async def has_read(self) -> None:
+        """Wait until the peer has read what it was answered, but for what any buffer holds."""
+        while not self.is_gone and self.transport.get_write_buffer_size() > 256 << 10:
+            await asyncio.sleep(0.1)
+
+    def look(self, now: float) -> str | None:
+        """End the connection where its peer is too slow; returns why (`doors.Turned`)."""
+        limits = self.gate.limits
+        if self._lingers_since is not None and now - self._lingers_since > limits.linger_seconds:
+            self.transport.abort()
+            return None
+        if self.is_idle and self._head_since is not None:
+            if now - self._head_since > limits.head_seconds:
+                self._end(408)
+                return "REQUEST_LATE"
+            return None
+        if self._reads_slowly(now) or self._sends_slowly(now):
+            self.transport.abort()
+            return "TOO_SLOW"
+        return None
+
+    def _sends_slowly(self, now: float) -> bool:
+        cycle = self.cycle
+        waits = (
+            cycle is not None
+            and not cycle.response_complete
+            and cycle.more_body
+            and not cycle.waiting_for_100_continue
+            and not self.flow.read_paused
+        )
+        if not waits:
+            self._mark = None
+        elif self._mark is None:
+            self._mark = now, self._came
+        elif now - self._mark[0] >= self.gate.limits.stall_seconds:
+            least = self.gate.limits.least_rate * (now - self._mark[0])
+            slow = self._came - self._mark[1] < least
+            self._mark = now, self._came
+            return slow
+        return False
+
+    def _reads_slowly(self, now: float) -> bool:
+        unread = self.transport.get_write_buffer_size()
+        if not unread:
+            self._unread = None
+        elif self._unread is None or unread > self._unread[1]:
+            self._unread = now, unread
+        elif now - self._unread[0] >= self.gate.limits.stall_seconds:
+            least = self.gate.limits.least_rate * (now - self._unread[0])
+            slow = self._unread[1] - unread < least
+            self._unread = now, unread
+            return slow
+        return False
+
+    def _end(self, status: int) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(f"HTTP/1.1 {status} Request Timeout\r\nConnection: close\r\n\r\n".encode())
+            self.transport.close()
+
+    def make_way(self) -> bool:
+        """Close it where it is idle, or answered and still sending."""
+        if not (self.is_idle or self._lingers_since is not None) or self.transport.is_closing():
+            return False
+        self.transport.abort()
+        return True
+
+
+class LimitedServer(uvicorn.Server):
+    """uvicorn behind a lobby. Give `run` exactly one bound socket."""
+
+    def __init__(
+        self, app: App, limits: Limits, turned_away: TurnedAway, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._limits, self._turned_away, self._tls = limits, turned_away, tls
+
+        class Limited(LimitedProtocol):
+            gate = Gate(app, limits, turned_away)
+            of_peer = Counter()  # noqa: RUF012 - of this listener's connections, as the gate is
+
+        self._protocol = Limited
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=self._protocol,
+                ws="none",
+                server_header=False,
+                access_log=False,  # access logs would carry study UIDs in paths
+                log_config=None,
+                lifespan="off",
+                timeout_keep_alive=limits.keep_alive_seconds,
+                timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=limits.head_bytes,
+            )
+        )
+        self._lobby: Lobby | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Connections that have asked for nothing yet."""
+        return self._lobby.waiting if self._lobby is not None else 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept; `sockets` is the one to accept on."""
+        assert sockets is not None and len(sockets) == 1, "one bound socket"
+        loop = asyncio.get_running_loop()
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        await self.lifespan.startup()
+        sockets[0].listen(BACKLOG)
+        self.servers = []
+        self._entering: set[asyncio.Task[None]] = set()
+        limits = self._limits
+        room = Room(
+            most=limits.connections,
+            per_peer=limits.connections // 2,
+            first_seconds=limits.head_seconds,
+            whole_seconds=limits.head_seconds,
+            per_second=2 * limits.pace,
+            burst=limits.burst,
+        )
+
+        def let_in(connection: socket.socket, _address: Any) -> None:
+            loop.call_soon_threadsafe(self._enter, connection)
+
+        self._lobby = Lobby(
+            "api-lobby",
+            sockets[0],
+            room,
+            let_in,
+            lambda *_: True,
+            self._left_the_lobby,
+            _asks_for_health if self._tls is None else lambda _: False,
+        )
+        self._lobby.start()
+        self._looking = loop.create_task(self._look())
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and let what is being answered end within a few seconds."""
+        if self._lobby is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._lobby.stop)
+        if self._looking is not None:
+            self._looking.cancel()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, LimitedProtocol):
+                if connection.errand is not None:
+                    connection.errand.stop()
+                if connection.is_idle:
+                    connection.transport.abort()
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def _enter(self, connection: socket.socket) -> None:
+        limits, of_peer = self._limits, self._protocol.of_peer
+        try:
+            peer = str(connection.getpeername()[0])
+        except OSError:
+            connection.close()
+            return
+        held = self.server_state.connections
+        full = len(held) >= limits.connections or of_peer[peer] >= limits.per_peer
+        if full:
+            mine = of_peer[peer] >= limits.per_peer
+            way = any(
+                one.make_way()
+                for one in list(held)
+                if isinstance(one, LimitedProtocol) and (one.peer == peer or not mine)
+            )
+            over = len(held) + len(self._entering) >= limits.connections + limits.reserved
+            over = over or of_peer[peer] >= limits.per_peer + limits.reserved // 2
+            if over and not way:
+                self._turned_away("TOO_MANY_CONNECTIONS", "all of its connections are in use", peer)
+                connection.close()
+                return
+        task = asyncio.get_running_loop().create_task(self._welcome(connection))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        times = {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 5.0} if self._tls is not None else {}
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(
+                lambda: self._protocol(
+                    config=self.config, server_state=self.server_state, app_state={}, _loop=loop
+                ),
+                connection,
+                ssl=self._tls,
+                **times,
+            )
+        except (OSError, ssl.SSLError, TimeoutError):  # a handshake that failed, or a peer that has gone
+            connection.close()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._limits.head_seconds / 4))
+            now = time.monotonic()
+            for one in list(self.server_state.connections):
+                if not isinstance(one, LimitedProtocol):
+                    continue
+                try:
+                    why = one.look(now)
+                except Exception:
+                    log.exception("a connection could not be looked at: it is closed")
+                    one.transport.abort()
+                    continue
+                if why is not None:
+                    self._turned_away(why, _WORDS[why], one.peer)
+
+    def _left_the_lobby(self, address: str, why: str, times: int) -> None:
+        reason = "REQUEST_LATE" if why == "late" else "TOO_MANY_CONNECTIONS"
+        self._turned_away(reason, _WORDS[reason], address, times)
+
+
+_WORDS: Final = {
+    "TOO_MANY_CONNECTIONS": "more connections than there is room for wait to be let in",
+    "REQUEST_LATE": "it connected and did not ask in time",
+    "TOO_SLOW": "it sends its body, or reads the answer, slower than any line is: look at the line or at the client",
+}
+
+
+def _asks_for_health(head: bytes) -> bool:
+    """Whether the first line of a request that is not encrypted asks for health."""
+    return any(head.startswith(f"GET {path}".encode()) for path in _HEALTH)
+
+
+def tell_limits(app: FastAPI) -> None:
+    """Have an application say what took too long."""
+
+    @app.exception_handler(TooCostly)
+    def too_costly(_request: Request, fault: Exception) -> Response:
+        return JSONResponse({"detail": str(fault)}, 422)
+
+    @app.exception_handler(Abandoned)
+    def abandoned(_request: Request, _fault: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+
+async def _answer(send: Send, status: int, words: str, headers: dict[str, str]) -> None:
+    body = json.dumps({"detail": words}).encode()
+    named = {"Content-Type": "application/json", "Content-Length": str(len(body))} | EVERY_ANSWER | headers
+    raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,316 @@
+"""The lobby: connections wait here, without a thread or a buffer of their own, until they have something to say.
+
+A peer that connects and is silent costs one descriptor; one that asks is let in, in fair turns between addresses and
+no faster than the service can bear. When the lobby is full, the silent connection that waited longest, of the address
+with the most, has to leave: whoever connects and asks at once always finds a place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import select
+import socket
+import struct
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+_TURN_SECONDS: Final = 0.25
+_ACCEPTED_AT_ONCE: Final = 64
+# Closing sends a reset: what leaves keeps no port and no memory of the kernel busy.
+_RESET: Final = struct.pack("ii", 1, 0)
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_SECONDS: Final = 0.1
+_TELL_SECONDS: Final = 1.0
+BACKLOG: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How large the lobby is, in connections, and how long one may wait there, in seconds.
+
+    `first_seconds`: until its first byte. `whole_seconds`: until its first request is whole. `per_second` connections
+    are let in, `accepted_per_second` taken from the kernel; each may be exceeded for a moment by `burst`.
+    """
+
+    most: int = 256
+    per_peer: int = 64
+    first_seconds: float = 10.0
+    whole_seconds: float = 30.0
+    per_second: float = 100.0
+    burst: float = 100.0
+    accepted_per_second: float = 1000.0
+
+
+class Pace:
+    """A token bucket. `now` is monotonic, seconds."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._at = burst, time.monotonic()
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more may go; 0 where it may go now."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        return 0.0 if self._left >= 1 else (1 - self._left) / self._per_second
+
+    def take(self) -> None:
+        """One goes."""
+        self._left -= 1
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    connection: socket.socket
+    address: Any
+    since: float
+    spoke: bool = False
+    ready: bool = False
+
+    @property
+    def peer(self) -> str:
+        return str(self.address[0])
+
+
+class Lobby(threading.Thread):
+    """Accepts on a listening socket until `stop`. The socket is made non-blocking and stays the caller's."""
+
+    def __init__(
+        self,
+        name: str,
+        listening: socket.socket,
+        room: Room,
+        enter: Callable[[socket.socket, Any], None],
+        whole: Callable[[socket.socket, Any, bytes], bool | None],
+        turned_away: Callable[[str, str, int], None],
+        first: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
+        """`enter` takes over a connection and its address. `whole` sees what has arrived, without its being read, and
+        says whether that is a request: None where the connection was answered already and is to be closed.
+        `turned_away` is told once a second who had to leave: the address, why (`full`, `late`), how many times.
+        `first` says of what has arrived whether it is let in before all others.
+        """
+        super().__init__(name=name, daemon=True)
+        self._listening, self._room = listening, room
+        self._enter, self._whole, self._tell, self._is_first = enter, whole, turned_away, first
+        self._left: Counter[tuple[str, str]] = Counter()  # since it was told
+        self._told = time.monotonic()
+        self._waiting: OrderedDict[int, _Waiting] = OrderedDict()  # by descriptor, in the order they came
+        self._of_peer: Counter[str] = Counter()
+        self._ready: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by address: they take turns
+        self._silent: dict[str, OrderedDict[int, _Waiting]] = {}
+        self._stopping = threading.Event()
+        self._poll = select.epoll()
+        self._accepts = True
+        self._accept_again = 0.0
+        self._entering = Pace(room.per_second, room.burst)
+        self._first = Pace(room.per_second, room.burst)
+        self._accepting = Pace(room.accepted_per_second, room.accepted_per_second / 2)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait here."""
+        return len(self._waiting)
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """Accept no more, and close what waits."""
+        self._stopping.set()
+        if self.ident is not None:
+            self.join(timeout_seconds)
+
+    def run(self) -> None:
+        self._listening.setblocking(False)
+        self._poll.register(self._listening.fileno(), select.EPOLLIN)
+        faults = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._turn()
+                    faults = 0
+                except Exception:  # whatever one connection does: the next ones must be let in
+                    faults += 1
+                    if self._stopping.is_set() or faults > 10:
+                        raise
+                    log.exception("%s: a connection could not be handled, going on", self.name)
+                    self._stopping.wait(_PAUSE_SECONDS)
+        finally:
+            for one in list(self._waiting.values()):
+                self._close(one)
+            self._poll.close()
+
+    def _turn(self) -> None:
+        listener = self._listening.fileno()
+        for descriptor, _ in self._poll.poll(self._rest(time.monotonic())):
+            if descriptor == listener:
+                self._accept()
+            elif (one := self._waiting.get(descriptor)) is not None:
+                self._look(one)
+        now = time.monotonic()
+        if not self._accepts and now >= self._accept_again:
+            self._accepts = True
+            self._poll.register(listener, select.EPOLLIN)
+        self._end_late(now)
+        if self._left and now - self._told > _TELL_SECONDS:
+            left, self._left, self._told = self._left, Counter(), now
+            for (peer, why), times in left.items():
+                self._tell(peer, why, times)
+        while self._ready and not self._entering.wait(now):
+            self._entering.take()
+            self._let_in(self._next())
+
+    def _rest(self, now: float) -> float:
+        rest = _TURN_SECONDS
+        if self._ready:
+            rest = min(rest, self._entering.wait(now))
+        if not self._accepts:
+            rest = min(rest, max(0.0, self._accept_again - now))
+        return rest + 0.001 if rest else 0.0
+
+    def _pause(self, seconds: float) -> None:
+        self._poll.unregister(self._listening.fileno())
+        self._accepts, self._accept_again = False, time.monotonic() + seconds
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if wait := self._accepting.wait(time.monotonic()):
+                self._pause(wait + 0.01)
+                return
+            try:
+                connection, address = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS:
+                    return  # it was gone before it was here
+                # The descriptors are spent: whoever waits here in silence gives one back.
+                self._make_place(None)
+                self._pause(_PAUSE_SECONDS)
+                return
+            self._accepting.take()
+            self._arrive(connection, address)
+
+    def _arrive(self, connection: socket.socket, address: Any) -> None:
+        one = _Waiting(connection, address, time.monotonic())
+        peer = one.peer
+        if self._of_peer[peer] >= self._room.per_peer:
+            place = self._make_place(peer)
+        elif len(self._waiting) >= self._room.most:
+            place = self._make_place(None)
+        else:
+            place = True
+        if not place:
+            self._left[peer, "full"] += 1
+            _reset(connection)
+            return
+        connection.setblocking(False)
+        descriptor = connection.fileno()
+        self._waiting[descriptor] = one
+        self._of_peer[peer] += 1
+        self._silent.setdefault(peer, OrderedDict())[descriptor] = one
+        self._poll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+
+    def _make_place(self, peer: str | None) -> bool:
+        """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""
+        if peer is None:
+            peer = max(self._silent, key=lambda name: len(self._silent[name]), default=None)
+        silent = self._silent.get(peer) if peer is not None else None
+        if silent:
+            leaving = next(iter(silent.values()))
+        elif peer is not None and (ready := self._ready.get(peer)):
+            leaving = ready[0]  # whoever comes is looked at: it may be one that goes first
+        else:
+            return False
+        self._left[leaving.peer, "full"] += 1
+        self._close(leaving)
+        return True
+
+    def _look(self, one: _Waiting) -> None:
+        if one.ready:
+            return
+        try:
+            data = one.connection.recv(1 << 17, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        whole = self._whole(one.connection, one.address, data) if data else None
+        one.spoke = one.spoke or bool(data)
+        if whole is None:
+            self._forget(one)
+            one.connection.close()
+        elif whole and self._is_first(data) and not self._first.wait(time.monotonic()):
+            self._first.take()
+            self._let_in(one)
+        elif whole:
+            one.ready = True
+            self._no_longer_silent(one)
+            self._ready.setdefault(one.peer, deque()).append(one)
+
+    def _end_late(self, now: float) -> None:
+        room = self._room
+        late = []
+        for one in self._waiting.values():
+            age = now - one.since
+            if age <= min(room.first_seconds, room.whole_seconds):
+                break
+            if not one.ready and age > (room.whole_seconds if one.spoke else room.first_seconds):
+                late.append(one)
+        for one in late:
+            self._left[one.peer, "late"] += 1
+            self._close(one)
+
+    def _next(self) -> _Waiting:
+        peer, ready = next(iter(self._ready.items()))
+        one = ready.popleft()
+        if ready:
+            self._ready.move_to_end(peer)
+        else:
+            del self._ready[peer]
+        return one
+
+    def _let_in(self, one: _Waiting) -> None:
+        self._forget(one)
+        try:
+            self._enter(one.connection, one.address)
+        except Exception:  # a thread that cannot be started, for one
+            log.exception("%s: a connection could not be let in", self.name)
+            _reset(one.connection)
+
+    def _forget(self, one: _Waiting) -> None:
+        descriptor = one.connection.fileno()
+        if self._waiting.pop(descriptor, None) is None:
+            return
+        self._no_longer_silent(one)
+        self._of_peer[one.peer] -= 1
+        if self._of_peer[one.peer] <= 0:
+            del self._of_peer[one.peer]
+        self._poll.unregister(descriptor)
+
+    def _no_longer_silent(self, one: _Waiting) -> None:
+        silent = self._silent.get(one.peer)
+        if silent is not None:
+            silent.pop(one.connection.fileno(), None)
+            if not silent:
+                del self._silent[one.peer]
+
+    def _close(self, one: _Waiting) -> None:
+        if one.ready and (ready := self._ready.get(one.peer)) is not None and one in ready:
+            ready.remove(one)
+            if not ready:
+                del self._ready[one.peer]
+        self._forget(one)
+        _reset(one.connection)
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    connection.close()

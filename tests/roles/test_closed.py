@@ -1,0 +1,246 @@
+"""Who may reach a host's ports, and the fleet's certificates: what comes out of an inventory."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from cryptography import x509
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from loaded import load
+
+from outpost.controller import certificates, networks
+from outpost.health.certificate import validities
+from outpost.platform.line import LANGUAGES
+
+ROOT = Path(__file__).parents[2]
+SECRET = "s" * 64
+NAMED: dict[str, Any] = {
+    "region": True, "hospital": ["192.168.75.0/24"], "admin": ["10.0.0.0/24"], "centre": None,
+    "centre_named": ["10.0.0.10"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def closed() -> ModuleType:
+    return load(ROOT / "plugins/filter/outpost_closed.py")
+
+
+def rules(*rows: dict[str, Any]) -> str:
+    """The firewall's file as role base writes it."""
+    folder = FileSystemLoader(ROOT / "roles/base/templates")
+    environment = Environment(loader=folder, undefined=StrictUndefined, autoescape=False)  # noqa: S701 - nft
+    environment.filters["outpost_firewall"] = networks.rule_lines
+    template = environment.get_template("firewall.nft.j2")
+    return template.render(ansible_managed="", __base_firewall_mark="rules_1", base_firewall_ports=rows)
+
+
+def lines(*rows: dict[str, Any]) -> list[str]:
+    return [line.strip() for line in rules(*rows).splitlines() if "dport" in line]
+
+
+# --- Who may connect.
+
+
+def test_a_port_is_open_to_the_named_by_both_families_and_closed_to_all_else() -> None:
+    assert lines({"port": 8080, "from": ["10.0.0.0/24", "fd00::/64", "192.168.75.5"]}) == [
+        "ip saddr { 10.0.0.0/24, 192.168.75.5/32 } tcp dport 8080 accept",
+        "ip6 saddr { fd00::/64 } tcp dport 8080 accept",
+        "tcp dport 8080 drop",
+    ]
+
+
+def test_a_port_that_nobody_is_named_for_is_closed_to_all() -> None:
+    assert lines({"port": 5432, "from": []}) == ["tcp dport 5432 drop"]
+
+
+def test_networks_inside_each_other_are_joined_since_nft_refuses_sets_that_overlap() -> None:
+    named = ["10.0.0.0/8", "10.0.0.5", "10.0.0.5", "10.9.0.0/16", "11.0.0.0/8"]
+    assert lines({"port": 1, "from": named})[0] == "ip saddr { 10.0.0.0/7 } tcp dport 1 accept"
+
+
+def test_everybody_may_be_named_and_a_port_named_twice_is_open_to_both() -> None:
+    assert lines({"port": 1, "from": ["0.0.0.0/0"]}, {"port": 1, "from": ["::/0"]}) == [
+        "meta nfproto ipv4 tcp dport 1 accept", "meta nfproto ipv6 tcp dport 1 accept", "tcp dport 1 drop",
+    ]  # fmt: skip
+
+
+def test_loopback_and_what_is_connected_pass_before_any_port_is_closed() -> None:
+    text = rules({"port": 1, "from": []})
+    places = [
+        text.index(word) for word in ('iif "lo" accept', "ct state established,related accept", "tcp dport")
+    ]
+    assert all(one < next_one for one, next_one in pairwise(places))
+
+
+def test_the_ports_of_a_region_come_from_its_systems() -> None:
+    systems = {
+        "brain": {"dicom_port": 11112, "api_port": 8080},
+        "chest": {"dicom_port": 11113, "api_port": 8081},
+    }
+    found = networks.joined(
+        networks.region_ports(
+            systems, ["192.168.75.5", "pacs.local"], ["192.168.75.0/24"], ["10.0.0.0/24"], ["10.0.0.10"], 5433
+        )
+    )
+    devices = ["192.168.75.0/24", "192.168.75.5"]
+    assert found == [
+        {"port": 5433, "from": ["10.0.0.10"]},
+        {"port": 8080, "from": [*devices, "10.0.0.0/24"]},
+        {"port": 8081, "from": [*devices, "10.0.0.0/24"]},
+        {"port": 11112, "from": devices},
+        {"port": 11113, "from": devices},
+    ]
+
+
+def test_an_inventory_that_names_everybody_has_no_fault() -> None:
+    assert networks.faults(NAMED) == []
+    assert networks.faults(NAMED | {"hospital": [], "admin": []}) == [], "nobody is an answer, too"
+    assert networks.faults({**NAMED, "region": False, "hospital": None}) == [], "the centre has no hospital"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"hospital": None}, "outpost_hospital_networks is not set"),
+        ({"admin": None}, "outpost_admin_networks is not set"),
+        ({"region": False, "admin": None}, "outpost_admin_networks is not set"),
+        ({"centre_named": ["centre.region.ru"]}, "Set outpost_centre_networks"),
+        ({"hospital": ["10.0.0.7/24"]}, "write 10.0.0.0/24 or 10.0.0.7"),
+        ({"admin": ["duty.local"]}, "no name"),
+        ({"admin": "10.0.0.0/24"}, "a list is wanted"),
+        ({"centre": ["10.0.0.256"]}, "outpost_centre_networks: 10.0.0.256"),
+        ({"hospital": ["fe80::1%eth0/64"]}, "no address and no network"),
+        ({"hospital": ["10.0.0.1 } accept; tcp dport { 1"]}, "no address and no network"),
+    ],
+    ids=str,
+)
+def test_what_is_missing_or_wrong_is_said_with_what_to_write(given: dict[str, Any], said: str) -> None:
+    for language in LANGUAGES:
+        (fault,) = networks.faults(NAMED | given, language)
+        assert ("Nothing was changed" if language == "en" else "Ничего не изменено") in fault
+    assert said in networks.faults(NAMED | given)[0]
+
+
+def test_a_name_among_the_sources_stops_the_run_and_not_the_next_boot(closed: ModuleType) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"pacs\.local"):
+        closed.outpost_firewall([{"port": 1, "from": ["pacs.local"]}])
+
+
+@pytest.mark.parametrize("site", ["lab", "example"])
+def test_the_inventories_name_the_networks(site: str) -> None:
+    text = "".join(path.read_text() for path in (ROOT / "inventories" / site).rglob("*.yml"))
+    assert "outpost_admin_networks: [" in text
+    assert "outpost_hospital_networks: [" in text
+
+
+# --- The fleet's authority.
+
+
+def test_the_same_secret_issues_the_same_bytes_and_another_secret_others() -> None:
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    one = certificates.server(SECRET, "chita", ["10.0.0.1"], now)
+    assert one == certificates.server(SECRET, "chita", ["10.0.0.1"], now)
+    others = [
+        certificates.server(SECRET, "tver", ["10.0.0.1"], now),
+        certificates.server("t" * 64, "chita", ["10.0.0.1"], now),
+    ]  # fmt: skip
+    assert len({one.key, *(other.key for other in others)}) == 3, "no key is another host's"
+    assert certificates.authority(SECRET).key not in {one.key}
+
+
+def test_a_host_is_proven_under_each_of_its_names_and_under_no_other() -> None:
+    issued = certificates.server(
+        SECRET, "chita", ["10.0.0.1", "fd00::1", "chita", "127.0.0.1"], datetime.now(UTC)
+    )
+    found = x509.load_pem_x509_certificate(issued.certificate.encode())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == [
+        "10.0.0.1",
+        "fd00::1",
+        "127.0.0.1",
+    ]
+    assert names.get_values_for_type(x509.DNSName) == ["chita"]
+    authority = x509.load_pem_x509_certificate(certificates.authority(SECRET).certificate.encode())
+    found.verify_directly_issued_by(authority)
+    stranger = x509.load_pem_x509_certificate(certificates.authority("t" * 64).certificate.encode())
+    with pytest.raises(ValueError, match="Issuer"):
+        found.verify_directly_issued_by(stranger)
+
+
+def test_a_certificate_is_the_same_for_five_years_and_renewed_ten_years_before_its_end() -> None:
+    def issued(year: int) -> str:
+        return certificates.server(
+            SECRET, "chita", ["10.0.0.1"], datetime(year, 12, 31, tzinfo=UTC)
+        ).certificate
+
+    assert len({issued(year) for year in range(2025, 2030)}) == 1
+    assert issued(2029) != issued(2030)
+    for year in (2025, 2029, 2030, 2034):
+        (validity,) = validities(issued(year).encode())
+        assert validity.until.year - year >= 11
+        assert validity.since.year == 1970, "a host whose battery is empty still has a valid one"
+
+
+def test_the_authority_outlives_them_all_and_its_service_reads_its_dates() -> None:
+    (validity,) = validities(certificates.authority(SECRET).certificate.encode())
+    assert validity.until.year == 9999
+
+
+def test_during_a_rotation_both_authorities_are_trusted(closed: ModuleType) -> None:
+    both = closed.outpost_trusted(SECRET, "t" * 64)
+    assert both.count("BEGIN CERTIFICATE") == 2
+    assert closed.outpost_trusted(SECRET, "").count("BEGIN CERTIFICATE") == 1
+    context = ssl.create_default_context(cadata=both)
+    assert context.cert_store_stats()["x509_ca"] == 2
+
+
+def test_a_worthless_secret_issues_nothing(closed: ModuleType) -> None:
+    for worthless in ("short", "example-only-" + "0" * 64):
+        with pytest.raises(AnsibleFilterError, match="outpost_root_secret"):
+            closed.outpost_certificate(worthless, "chita", ["10.0.0.1"])
+        with pytest.raises(AnsibleFilterError, match="outpost_root_secret"):
+            closed.outpost_trusted(SECRET, worthless)
+
+
+def test_every_task_that_handles_a_key_or_a_secret_says_no_log() -> None:
+    secret = ("outpost_key", "_key }}", "_certificate ~", "outpost_root_secret", "password", "uid_key: //p")
+    files = [*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml")]
+    for path in files:
+        if path.name == "tokens.yml":
+            continue  # it prints tokens on purpose, and touches no host
+        for task in _tasks(yaml.safe_load(path.read_text())):
+            given = {key: value for key, value in task.items() if key not in ("name", "when", "vars")}
+            if any(word in str(given) for word in secret) and not _only_judges(given):
+                assert task.get("no_log") is True, f"{path.name}: {task['name']}"
+
+
+def _only_judges(task: dict[str, Any]) -> bool:
+    """An assert says what was wanted and never a value; the authority's certificate is public; roles pass values on."""
+    return any(key in task for key in ("ansible.builtin.assert", "ansible.builtin.import_role")) or (
+        "outpost_trusted" in str(task)
+    )
+
+
+def _tasks(found: Any) -> list[dict[str, Any]]:
+    if isinstance(found, list):
+        return [task for one in found for task in _tasks(one)]
+    if not isinstance(found, dict):
+        return []
+    inner = [task for key in ("tasks", "pre_tasks", "block", "rescue") for task in _tasks(found.get(key))]
+    return inner if inner or "hosts" in found else [found] if "name" in found else []
+
+
+# --- What an interrupted run leaves.
+
+
+def test_a_service_that_was_not_started_on_what_is_written_is_named(closed: ModuleType) -> None:
+    wanted = {"brain": "a", "chest": "b", "spine": "c"}
+    assert closed.outpost_differing(wanted, {"brain": "a", "chest": "old", "spine": ""}) == ["chest", "spine"]
