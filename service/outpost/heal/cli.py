@@ -38,9 +38,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _check(options: argparse.Namespace) -> int:
-    from outpost.heal.damage import SUSPECT, JournalTooNew, JournalUnusable, judge
-
     from outpost.config import Config, load
+    from outpost.heal.damage import SUSPECT, JournalTooNew, JournalUnusable, judge
 
     config = load(options.config, Config)
     root = config.storage.root
@@ -70,13 +69,12 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _rebuild(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
     from outpost.heal.damage import Damage, JournalTooNew, JournalUnusable, judge
     from outpost.heal.folders import make_folders
     from outpost.heal.start import heal
     from outpost.inference.bundle import load_bundle
     from outpost.inference.codes import InferenceFailed
-
-    from outpost.config import Config, load
 
     config = load(options.config, Config)
     root = config.storage.root

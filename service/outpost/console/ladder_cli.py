@@ -71,7 +71,6 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(options: argparse.Namespace) -> int:
     from outpost.config import Config, load
-
     from outpost.quarantine.client import Refused
 
     try:
