@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from pydicom import dcmread
-from running import CANARY, Service, StoreScp, free_port, wait_for
+from running import CANARY, TOKEN, Service, StoreScp, free_port, wait_for
 
 from outpost.health.russian import RUSSIAN
 
@@ -47,6 +47,7 @@ class Scene:
     ) -> subprocess.CompletedProcess[str]:
         """`outpost ...` as a process of its own, in English unless told otherwise."""
         given = {"OUTPOST_CONFIG": str(config or self.service.config_file), "OUTPOST_LANGUAGE": "en"}
+        given["OUTPOST_TOKEN"] = TOKEN
         return subprocess.run(
             [sys.executable, "-m", "outpost.cli", *words],
             capture_output=True,
