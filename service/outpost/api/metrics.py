@@ -198,8 +198,8 @@ class _Refusing(Collector):
             "Associations refused, by who called from where and why, since the start; `others` are those beyond 200",
             labels=["calling_ae_title", "address", "reason"],
         )
-        for labels, count in sorted(self._doors.of_callers().items()):
-            callers.add_metric(list(labels), count)
+        for caller, count in sorted(self._doors.of_callers().items()):
+            callers.add_metric(list(caller), count)
         yield callers
 
 
