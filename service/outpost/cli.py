@@ -130,11 +130,11 @@ def _parser() -> argparse.ArgumentParser:
 
     from outpost import backup, completion
     from outpost.console import cli as console_cli
+    from outpost.console import ladder_cli
     from outpost.drift import cli as drift_cli
     from outpost.filter import cli as filter_cli
     from outpost.fleet import cli as fleet_cli
     from outpost.heal import cli as journal_cli
-    from outpost.inference import ladder_cli
     from outpost.platform import cli as platform_cli
     from outpost.quarantine import cli as quarantine_cli
 

@@ -25,7 +25,7 @@ import pytest
 import yaml
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from running import STARTED, StoreScp, answers, wait_for
+from running import STARTED, TOKEN, StoreScp, answers, wait_for
 from switchable import HERE, SwitchableService
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -193,6 +193,7 @@ class HostCommand:
                 assert count == 1, name
             target.write_text(text)
         (root / "etc" / f"{service.name}.env").write_text("OUTPOST_DEVICE=cpu\n")
+        (root / "etc" / f"{service.name}.token").write_text(TOKEN)
 
     def start(self, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
         environment = os.environ | {"LANG": "ru_RU.UTF-8", "LC_ALL": "", "OUTPOST_TOKEN": ""}

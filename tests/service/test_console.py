@@ -15,9 +15,15 @@ from typing import Any
 import pytest
 import yaml
 from pydicom import dcmread
-from running import CANARY, Service, StoreScp, free_port
+from running import CANARY, TOKEN, Service, StoreScp, free_port, wait_for
 
 from outpost.health.russian import RUSSIAN
+
+
+def ready(service: Service) -> None:
+    """Started, and ready: three minutes, as a unit has; other tests may hold the processors."""
+    service.start()
+    wait_for(lambda: service.http.get("/v2/health/ready").status_code == 200, 180, "the service is ready")
 
 
 class Scene:
@@ -27,7 +33,7 @@ class Scene:
         self.root = root
         self.pacs = StoreScp(root / "pacs").start()
         self.service = Service(root / "host", [("PACS", self.pacs.port)], inference={"workers": 1})
-        self.service.start().wait_ready()
+        ready(self.service)
         self.study = str(dcmread(series[0], stop_before_pixels=True).StudyInstanceUID)
         self.series = series
         assert self.service.storescu(*series, options=("-aet", "CT2")).returncode == 0
@@ -41,6 +47,7 @@ class Scene:
     ) -> subprocess.CompletedProcess[str]:
         """`outpost ...` as a process of its own, in English unless told otherwise."""
         given = {"OUTPOST_CONFIG": str(config or self.service.config_file), "OUTPOST_LANGUAGE": "en"}
+        given["OUTPOST_TOKEN"] = TOKEN
         return subprocess.run(
             [sys.executable, "-m", "outpost.cli", *words],
             capture_output=True,
@@ -189,7 +196,7 @@ def test_a_backup_of_a_working_service_becomes_a_ready_one_elsewhere_and_what_wa
     twice = scene.ask("restore", str(file), config=other.config_file)
     assert (twice.returncode, "is not empty" in twice.stderr) == (1, True)
     try:
-        other.start().wait_ready()
+        ready(other)
         assert [s["state"] for s in other.studies(scene.study)] == ["delivered"]
         assert other.wait_outcome(study)["outcome"] == "delivered", (
             "the result that waited goes on from there"

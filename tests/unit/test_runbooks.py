@@ -150,8 +150,6 @@ def parser_of(verbs: str) -> argparse.ArgumentParser:
 def test_every_playbook_make_target_and_program_of_a_page_exists(name: str, path: Path) -> None:
     page = path.read_text(encoding="utf-8")
     root = DOCS.parent
-    if name == "security" and not (root / "playbooks/rotate.yml").exists():
-        pytest.skip("this checkout has no playbooks of tokens, certificates and rotation yet")
     for playbook in re.findall(
         r"\b((?:playbooks/)?[a-z_]+\.yml)\b", " ".join(commands_of(page, "ansible-playbook"))
     ):

@@ -12,28 +12,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from outpost.config import Config, load
+from outpost.options import add_config, add_json, examples
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `journal` and its subcommands."""
-    journal = commands.add_parser("journal", help="check the journal, or rebuild it from what is left")
+    journal = commands.add_parser(
+        "journal",
+        help="check the journal, or rebuild it from what is left",
+        **examples("outpost journal check", "outpost journal rebuild"),
+    )
     kinds = journal.add_subparsers(required=True, metavar="COMMAND")
     text = "say whether the journal is sound; changes nothing, also while the service runs"
-    check = kinds.add_parser("check", help=text, description=text)
+    check = kinds.add_parser("check", help=text, description=text, **examples("outpost journal check --json"))
     text = (
         "put the journal aside and make a new one of what can be read of it and of spool, outbox and quarantine; "
         "the unit must be stopped"
     )
-    rebuild = kinds.add_parser("rebuild", help=text, description=text)
+    rebuild = kinds.add_parser("rebuild", help=text, description=text, **examples("outpost journal rebuild"))
     for parser in (check, rebuild):
-        parser.add_argument("--config", type=Path, required=True, help="YAML file of this system")
-        parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+        add_config(parser)
+        add_json(parser, "print the answer as JSON")
     check.set_defaults(run=_check)
     rebuild.set_defaults(run=_rebuild)
 
 
 def _check(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
     from outpost.heal.damage import SUSPECT, JournalTooNew, JournalUnusable, judge
 
     config = load(options.config, Config)
@@ -64,6 +69,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _rebuild(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
     from outpost.heal.damage import Damage, JournalTooNew, JournalUnusable, judge
     from outpost.heal.folders import make_folders
     from outpost.heal.start import heal

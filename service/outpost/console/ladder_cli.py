@@ -12,10 +12,13 @@ import fcntl
 import json
 import os
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from outpost.config import Config, load
+from outpost.options import add_json, examples
 from outpost.quarantine.cli import common_options
+
+if TYPE_CHECKING:  # what the command needs is imported as it runs
+    from outpost.config import Config
 
 _TEXTS = {
     "en": {
@@ -44,7 +47,9 @@ _TEXTS = {
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `ladder`."""
     text = "show at which rung studies are computed and why, or have what failed forgotten"
-    ladder = commands.add_parser("ladder", help=text, description=text)
+    ladder = commands.add_parser(
+        "ladder", help=text, description=text, **examples("outpost ladder status", "outpost ladder reset")
+    )
     kinds = ladder.add_subparsers(required=True, metavar="COMMAND")
     for name, help_ in (
         ("status", "what is known to fail, of which inputs, and when it is tried again"),
@@ -53,12 +58,19 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             "forget it, after memory was added or a fault was repaired; needs a token with the role admin",
         ),
     ):
-        kind = kinds.add_parser(name, parents=[common_options()], help=help_, description=help_)
-        kind.add_argument("--json", action="store_true", help="print it as JSON")
+        kind = kinds.add_parser(
+            name,
+            parents=[common_options()],
+            help=help_,
+            description=help_,
+            **examples(f"outpost ladder {name}"),
+        )
+        add_json(kind)
         kind.set_defaults(run=_run, what=name)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from outpost.config import Config, load
     from outpost.quarantine.client import Refused
 
     try:
