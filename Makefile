@@ -60,6 +60,10 @@ test-unit: .venv/tests.stamp ## unit tests
 test-service: .venv/tests.stamp ## the service with real peers, and what breaks it
 	pytest -q tests/service tests/faults
 
+.PHONY: damage
+damage: .venv/tests.stamp ## every damage of the journal and of the service's files, each on a start of the real service
+	OUTPOST_TEST_DAMAGE=all pytest tests/faults/test_journal_heals.py tests/faults/test_damaged_files.py
+
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab
