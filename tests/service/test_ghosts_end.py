@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ UID_KEY = "the region's own key"
 
 
 @pytest.fixture
-def fleet() -> Iterator[Fleet]:
+def fleet() -> Fleet:
     fleet = the_fleet()
     fleet.reset()
-    yield fleet
+    return fleet
 
 
 def receive(journal: Journal, study_uid: str) -> int:
