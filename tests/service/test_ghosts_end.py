@@ -26,7 +26,17 @@ def fleet() -> Fleet:
 
 def receive(journal: Journal, study_uid: str) -> int:
     _, study = journal.add(
-        Instance(f"{study_uid}.1", study_uid, f"{study_uid}.9", "1.2.840.10008.5.1.4.1.1.4", "1.2", "MR", "d", 9, "MR1")
+        Instance(
+            f"{study_uid}.1",
+            study_uid,
+            f"{study_uid}.9",
+            "1.2.840.10008.5.1.4.1.1.4",
+            "1.2",
+            "MR",
+            "d",
+            9,
+            "MR1",
+        )
     )
     assert study is not None
     return study.row
@@ -52,7 +62,9 @@ def at_the_centre(fleet: Fleet) -> dict[str, dict[str, Any]]:
     return {row["study_key"]: row for row in fleet.held("chita")}
 
 
-def test_a_study_the_journal_has_lost_ends_in_the_region_and_at_the_centre(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_study_the_journal_has_lost_ends_in_the_region_and_at_the_centre(
+    fleet: Fleet, tmp_path: Path
+) -> None:
     with closing(Journal(tmp_path / "before.sqlite3", "brain")) as journal:
         for uid in ("1.2.1", "1.2.2", "1.2.3"):
             receive(journal, uid)
@@ -95,7 +107,9 @@ def test_a_ghost_that_is_sent_again_goes_its_way_again(fleet: Fleet, tmp_path: P
         assert (row["outcome"], row["reason"], row["finished_at"]) == ("pending", None, None)
 
 
-def test_nothing_is_ended_while_the_journal_has_rows_that_were_not_shipped(fleet: Fleet, tmp_path: Path) -> None:
+def test_nothing_is_ended_while_the_journal_has_rows_that_were_not_shipped(
+    fleet: Fleet, tmp_path: Path
+) -> None:
     with closing(Journal(tmp_path / "journal.sqlite3", "brain")) as journal:
         row = receive(journal, "1.2.1")
         ship(fleet, journal)
