@@ -91,6 +91,10 @@ test-unit-faults: # one after the other, so that never more than two run
 	@$(MAKE) test-unit
 	@$(MAKE) test-faults
 
+.PHONY: damage
+damage: .venv/tests.stamp ## every damage of the journal and of the service's files, each on a start of the real service
+	OUTPOST_TEST_DAMAGE=all pytest tests/faults/test_journal_heals.py tests/faults/test_damaged_files.py
+
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab

@@ -55,17 +55,20 @@ def salvage(folder: Path, db: sqlite3.Connection, tick: Callable[[], None]) -> S
     for trigger in triggers:  # they keep up what the rows that come have already
         db.execute(f"DROP TRIGGER {trigger['name']}")
     sources = list(_sources(folder))
-    whole = False
+    lacking = set(TABLES)  # tables that no source had whole
     for path, alone in sources:
-        before = len(found.damaged)
-        if _from_tables(path, alone, db, found, tick):
-            whole = whole or len(found.damaged) == before
-        if whole:
+        one = Salvaged()
+        if _from_tables(path, alone, db, one, tick):
+            lacking &= one.damaged
+        found.rows.update(one.rows)
+        found.damaged |= one.damaged
+        if not lacking:
             break
-    if not whole:
+    found.damaged &= lacking
+    if lacking:
         for name in (JOURNAL, f"{JOURNAL}-wal"):
             if (folder / name).is_file():
-                _from_pages(folder / name, db, found, tick)
+                _from_pages(folder / name, lacking, db, found, tick)
     for trigger in triggers:
         db.execute(trigger["sql"])
     return found
@@ -211,7 +214,9 @@ def raise_sequence(db: sqlite3.Connection, table: str, number: int) -> None:
         db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
 
 
-def _from_pages(file: Path, db: sqlite3.Connection, found: Salvaged, tick: Callable[[], None]) -> None:
+def _from_pages(
+    file: Path, lacking: set[str], db: sqlite3.Connection, found: Salvaged, tick: Callable[[], None]
+) -> None:
     """Rows that no tree leads to any more. A study is taken in its newest form."""
     columns = {table: [row["name"] for row in db.execute(f"PRAGMA table_info({table})")] for table in TABLES}
     studies: dict[int, list[Any]] = {}
@@ -219,7 +224,7 @@ def _from_pages(file: Path, db: sqlite3.Connection, found: Salvaged, tick: Calla
         for number, (table, rowid, values) in enumerate(carve(file)):
             if number % 5000 == 0:
                 tick()
-            if len(values) > len(columns[table]):
+            if table not in lacking or len(values) > len(columns[table]):
                 continue
             if table == "studies":
                 held = studies.get(rowid)
@@ -228,7 +233,7 @@ def _from_pages(file: Path, db: sqlite3.Connection, found: Salvaged, tick: Calla
                 continue
             _put(table, rowid, values, columns[table], db, found)
     except OSError:
-        found.damaged.update(TABLES)
+        found.damaged |= lacking
     for rowid, values in studies.items():
         _put("studies", rowid, values, columns["studies"], db, found)
 
