@@ -101,7 +101,9 @@ def test_the_headline_says_for_how_many_regions_the_numbers_speak() -> None:
 def test_the_table_aligns_its_columns_and_lets_the_reason_run_on() -> None:
     when = datetime(2026, 11, 23, 13, 0, 0, tzinfo=UTC)
     counted = [Counted("chita", "brain", "delivered", "brain_extraction", "1.0.2", "full", 12, when, None)]
-    text = render([region("chita", "fresh"), region("tver", "stale", "no answer: " + "x" * 100, "red")], counted)
+    text = render(
+        [region("chita", "fresh"), region("tver", "stale", "no answer: " + "x" * 100, "red")], counted
+    )
     lines = text.splitlines()
     assert lines[0] == "1 of 2 regions work (1 red); data of 1 fresh (1 stale)"
     assert lines[2].startswith("REGION  STATE  AGE  RELEASE  DATA THROUGH (UTC)   REASON")
