@@ -47,8 +47,8 @@ def bin_directory(role: str) -> Path:
 
 def _run(*command: str | Path, **environment: str) -> None:
     done = subprocess.run(
-        [*_AS_NOBODY, *map(str, command)],
-        env=_ENVIRONMENT | environment,
+        [*_AS_NOBODY, "env", *(f"{name}={value}" for name, value in environment.items()), *map(str, command)],
+        env=_ENVIRONMENT,
         cwd="/",
         capture_output=True,
         text=True,

@@ -86,7 +86,7 @@ def test_no_view_of_the_mart_reads_a_foreign_table(fleet: Fleet) -> None:
         ") SELECT relkind::text AS kind, count(*) AS n FROM pg_class JOIN used USING (oid) GROUP BY relkind"
     )
     kinds = {row["kind"]: row["n"] for row in read_by_views}
-    assert kinds["v"] == 6
+    assert kinds["v"] == 7
     assert kinds["p"] == 1
     assert int(str(kinds["r"])) >= 6, "the walk reached the partitions"
     assert "f" not in kinds

@@ -144,6 +144,7 @@ def test_a_region_that_is_down_holds_up_no_other_and_its_row_says_why(fleet: Fle
     assert fleet.freshness("tver")["state"] == "dead"
 
     fleet.regions["tver"].cluster.start()
+    fleet.regions["tver"].beat()
     assert read(fleet, "tver").fault is None
     assert fleet.freshness("tver")["reason"] == "up to date"
 

@@ -33,7 +33,8 @@ _STYLE = """
 color:#1c2430;background:#fff;overflow-wrap:anywhere}
 h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:1.6rem 0 .4rem}
 .note{color:#5b6675;margin:.2rem 0 1rem}a{color:#1f5fa8}
-.top{display:flex;justify-content:space-between;gap:1rem;align-items:baseline}
+.top{display:flex;justify-content:space-between;gap:1rem;align-items:baseline}.top span{white-space:nowrap}
+table{overflow-wrap:break-word}
 .card{border:1px solid #dde2e8;border-left:.4rem solid;border-radius:.3rem;padding:.6rem .8rem;margin:.6rem 0}
 .card.red{border-left-color:#a3001b}.card.amber{border-left-color:#b57a00}
 .card h3{font-size:1rem;margin:0;display:flex;flex-wrap:wrap;gap:.3rem .8rem;align-items:baseline}
