@@ -350,6 +350,7 @@ def test_kill_9_in_every_start_of_a_worker_moves_no_rung(service: SwitchableServ
     service.start().wait_ready()
 
 
+@EVERY
 def test_a_study_that_takes_the_service_down_is_set_aside_and_its_neighbours_are_computed_at_full(
     tmp_path: Path,
 ) -> None:
