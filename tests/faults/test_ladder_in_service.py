@@ -55,7 +55,7 @@ def test_out_of_memory_steps_down_until_it_fits_and_the_result_says_so(
 ) -> None:
     service.fault("torch-oom", at=[256])
     service.start().wait_ready()
-    row = service.wait_outcome(service.send_study())
+    row = service.wait_outcome(service.send_study(), seconds=150)  # twice at full, the second time alone
     assert (row["outcome"], row["rung"]) == ("delivered", "size-128")
     result = result_of(pacs)
     assert "size-128" in result.ContentDescription
@@ -72,7 +72,7 @@ def test_out_of_memory_steps_down_until_it_fits_and_the_result_says_so(
 def test_what_was_learnt_survives_kill_9(service: SwitchableService) -> None:
     service.fault("torch-oom", at=[256])
     service.start().wait_ready()
-    assert service.wait_outcome(service.send_study())["rung"] == "size-128"
+    assert service.wait_outcome(service.send_study(), seconds=150)["rung"] == "size-128"
     service.kill()
     service.start().wait_ready()
     assert service.wait_outcome(service.send_study())["attempts"] == 1

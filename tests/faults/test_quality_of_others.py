@@ -406,7 +406,7 @@ def test_the_ladder_is_shown_and_reset_beside_the_running_service_and_without_it
 ) -> None:
     def learn() -> None:
         service.fault("torch-oom", at=[256])
-        assert service.wait_outcome(service.send_study(ODD), seconds=90)["rung"] == "size-128"
+        assert service.wait_outcome(service.send_study(ODD), seconds=150)["rung"] == "size-128"
 
     ladder(service, "reset")
     learn()
