@@ -585,9 +585,10 @@ class Lane(threading.Thread):
             return _FULL_SECONDS
         rung, shape = self._tried
         cause = cause_of(failure.code)
-        # Only what fails in the model speaks of a rung; reading and writing are the same at each.
+        # Only what fails in the model speaks of a rung; reading and writing are the same at each, and whoever has not
+        # been read has no shape.
         step = self._worker.step
-        computing = step == Step.COMPUTE
+        computing = bool(shape) and step not in (Step.READ, Step.WRITE)
         number = self._journal.note_failure(
             study.row, failure.code, rung.name if computing else "", failure.message
         )

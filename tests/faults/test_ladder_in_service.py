@@ -18,10 +18,16 @@ from switchable import SwitchableService
 CGROUP = Path("/sys/fs/cgroup/memory")
 
 
+# Seconds for a test in which no study takes too long: on a loaded host, filling memory does.
+AMPLE = pytest.mark.parametrize("service", [60], indirect=True, ids=["ample"])
+
+
 @pytest.fixture
-def service(tmp_path: Path, pacs: StoreScp) -> Iterator[SwitchableService]:
+def service(tmp_path: Path, pacs: StoreScp, request: pytest.FixtureRequest) -> Iterator[SwitchableService]:
     service = SwitchableService(
-        tmp_path / "service", [("PACS", pacs.port)], inference={"workers": 2, "timeout_seconds": 9}
+        tmp_path / "service",
+        [("PACS", pacs.port)],
+        inference={"workers": 2, "timeout_seconds": getattr(request, "param", 6)},
     )
     yield service
     service.stop()
@@ -50,12 +56,13 @@ def test_a_healthy_study_says_full_in_journal_metrics_and_result(
     assert "REDUCED" not in result.SeriesDescription
 
 
+@AMPLE
 def test_out_of_memory_steps_down_until_it_fits_and_the_result_says_so(
     service: SwitchableService, pacs: StoreScp
 ) -> None:
     service.fault("torch-oom", at=[256])
     service.start().wait_ready()
-    row = service.wait_outcome(service.send_study())
+    row = service.wait_outcome(service.send_study(), seconds=150)  # twice at full, the second time alone
     assert (row["outcome"], row["rung"]) == ("delivered", "size-128")
     result = result_of(pacs)
     assert "size-128" in result.ContentDescription
@@ -69,10 +76,11 @@ def test_out_of_memory_steps_down_until_it_fits_and_the_result_says_so(
     assert service.ready(), "the golden case fits: the host is well"
 
 
+@AMPLE
 def test_what_was_learnt_survives_kill_9(service: SwitchableService) -> None:
     service.fault("torch-oom", at=[256])
     service.start().wait_ready()
-    assert service.wait_outcome(service.send_study())["rung"] == "size-128"
+    assert service.wait_outcome(service.send_study(), seconds=150)["rung"] == "size-128"
     service.kill()
     service.start().wait_ready()
     assert service.wait_outcome(service.send_study())["attempts"] == 1
@@ -95,6 +103,7 @@ def memory_limit() -> Iterator[Path]:
     group.rmdir()
 
 
+@AMPLE
 def test_the_kernel_s_kill_for_memory_costs_a_rung_and_no_study(
     service: SwitchableService, pacs: StoreScp, memory_limit: Path
 ) -> None:
@@ -103,7 +112,7 @@ def test_the_kernel_s_kill_for_memory_costs_a_rung_and_no_study(
     assert service.process is not None
     assert str(service.process.pid) in (memory_limit / "cgroup.procs").read_text().split()
     study = service.send_study()
-    row = service.wait_outcome(study, seconds=120)
+    row = service.wait_outcome(study, seconds=240)
     assert (row["outcome"], row["rung"]) == ("delivered", "size-128"), service.log[-3000:]
     assert service.process.poll() is None, "the kernel took the service instead of its worker"
     assert "WORKER_OUT_OF_MEMORY" in service.log
