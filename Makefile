@@ -104,6 +104,10 @@ bench-setup: .venv-bench/setup.stamp ## install the benchmarks' peers into .venv
 bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofline and peers; on a quiet machine
 	@.venv-bench/bin/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: hostile
+hostile: .venv/tests.stamp ## 10,000 seeded hostile structures to a real service: memory, deaths, readiness; some 20 minutes
+	@PYTHONPATH=$(CURDIR)/service .venv/bin/python tests/faults/hostile_structures.py 20261130 0 10000 --keep benchmarks/results/hostile-$$(date -u +%F).json
+
 .PHONY: bench-faults
 bench-faults: .venv-bench/setup.stamp ## the fault matrix: nine faults, Outpost and six peers; as root
 	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)

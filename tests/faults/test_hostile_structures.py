@@ -329,6 +329,20 @@ def test_what_is_no_message_of_dicom_ends_its_association(
     assert not list((service.storage / "spool" / ".incoming").iterdir())
 
 
+def test_two_messages_in_one_pdu_are_both_answered(service: Service) -> None:
+    sender = Sender(service.dicom_port, "DENSE")
+    pdu = b""
+    for _ in range(2):
+        sop_class, uid, syntax, data = data_set([])
+        context = sender.contexts[sop_class, syntax]
+        store = {0x0002: hostile._uid(sop_class), 0x0100: b"\1\0", 0x0110: b"\1\0", 0x0800: b"\1\0"}
+        command = command_set(store | {0x1000: hostile._uid(uid)})
+        pdu += fragment_pdu(context, 3, command)[6:] + fragment_pdu(context, 2, data)[6:]
+    sender.socket.sendall(b"\4\0" + struct.pack(">L", len(pdu)) + pdu)
+    assert [sender.status(), sender.status()] == [0, 0]
+    sender.close()
+
+
 def test_requests_that_nobody_waits_for_an_answer_to_do_not_pile_up(service: Service, watch: Watch) -> None:
     sender = Sender(service.dicom_port, "HASTY")
     report = command_set(

@@ -10,14 +10,18 @@ import sys
 import tracemalloc
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset
 
-from outpost.dicom.walk import Bounds, Exceeded, Held, Inflated, Malformed, Plain, file_meta, walk
+from outpost.delivery.commitment import Reports
+from outpost.dicom.walk import IMPLICIT, Bounds, Exceeded, Held, Inflated, Malformed, Plain, file_meta, walk
 from outpost.intake import poison
 from outpost.intake.content import add_values, content_digest
 from outpost.intake.header import dataset_offset, read_attributes, read_header
@@ -199,6 +203,26 @@ def test_a_group_2_that_does_not_end_is_no_file_meta_information() -> None:
     endless = b"".join(struct.pack("<HH2sHH", 2, 0x102, b"OB", 0, 0) + bytes(2) for _ in range(5000))
     with pytest.raises(Malformed):
         file_meta(Held(bytes(128) + b"DICM" + endless))
+
+
+class _Report:
+    """An N-EVENT-REPORT as its handler gets it, of 100,000 items."""
+
+    context = SimpleNamespace(transfer_syntax=IMPLICIT)
+    request = SimpleNamespace(EventInformation=BytesIO(element(0x00081199, (ITEM + bytes(4)) * 100_000)))
+    opened = False
+
+    @property
+    def event_information(self) -> Dataset:
+        self.opened = True
+        return Dataset()
+
+
+def test_a_report_is_walked_before_objects_are_made_of_it(tmp_path: Path) -> None:
+    journal, event = Journal(tmp_path / "journal.sqlite3", "brain"), _Report()
+    status, _ = Reports(journal, heard=lambda: None).take(cast("Any", event))
+    assert (status, event.opened) == (0x0110, False)
+    journal.close()
 
 
 # --- who parses what ---
