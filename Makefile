@@ -143,6 +143,10 @@ bench-throughput: .venv-bench/setup.stamp ## studies a second against the roofli
 bad-studies: ## every kind of bad study in the running service, each followed by an ordinary one at full
 	EVERY_BAD_STUDY=1 pytest -q tests/faults/test_quality_of_others.py
 
+.PHONY: hostile
+hostile: .venv/tests.stamp ## 10,000 seeded hostile structures to a real service: memory, deaths, readiness; some 20 minutes
+	@PYTHONPATH=$(CURDIR)/service .venv/bin/python tests/faults/hostile_structures.py 20261130 0 10000 --keep benchmarks/results/hostile-$$(date -u +%F).json
+
 .PHONY: bench-faults
 bench-faults: .venv-bench/setup.stamp ## the fault matrix: ten faults, Outpost and six peers; as root
 	@.venv-bench/bin/python benchmarks/faults.py $(ARGS)

@@ -541,7 +541,7 @@ def warm(service: Service) -> None:
 
 
 def _client(address: str) -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=120)
+    return httpx.Client(transport=httpx.HTTPTransport(local_address=address, verify=False), timeout=120)
 
 
 def _stow(service: Service, files: list[bytes], http: httpx.Client | None = None) -> int:

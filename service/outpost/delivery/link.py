@@ -22,12 +22,12 @@ from typing import Any, cast
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from outpost.delivery.cause import Cause, Cure, NotSent, PeerUnreachable
+from outpost.dicom.bounded import LARGEST_PDU, BoundedDimse, BoundedDul
 
 _CONNECT_SECONDS = 10
 _NEGOTIATE_SECONDS = 30
@@ -57,7 +57,7 @@ class Peer:
         return f"{self.ae_title} at {self.host}:{self.port}"
 
 
-class _Messages(DIMSEServiceProvider):
+class _Messages(BoundedDimse):
     """The queue of messages, of which only one thread at a time can take."""
 
     def __init__(self, opened: Association) -> None:
@@ -139,6 +139,8 @@ class _Wire(AssociationSocket):
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Since TLS 1.3 a server says that it does not trust us after our side of the handshake is over."""
+        if nr_bytes > LARGEST_PDU:
+            raise OSError("a PDU longer than any of DICOM")
         try:
             return super().recv(nr_bytes)
         except ssl.SSLError as error:
@@ -170,6 +172,7 @@ class _Entity(AE):
 
     def _create_socket(self, assoc: Association, address: Any, tls_args: Any) -> AssociationSocket:
         assoc.dimse = _Messages(assoc)
+        assoc.dul.__class__ = BoundedDul  # made by pynetdicom, which offers no other way
         self.wire = _Wire(assoc, address=address)
         if tls_args is not None:
             self.wire.tls_args = tls_args

@@ -21,7 +21,7 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-from outpost.intake.bounded import MOST_WAITING, BoundedDimse, BoundedDul
+from outpost.dicom.bounded import LARGEST_PDU, MOST_WAITING, BoundedDimse, BoundedDul
 from outpost.intake.guests import Guest
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.05  # at most, until timers and the order to end are looked at again
 _FULL_SECONDS = 0.005
 _PIECE = 256 * 1024
-# Larger than any PDU we allow (128 KiB of data) and any association request: such a length is no DICOM.
-_LARGEST_PDU = 1 << 20
 
 
 class PromptRequestHandler(RequestHandler):
@@ -150,7 +148,7 @@ class _PromptConnection(AssociationSocket):
         Senders with Nagle's algorithm hold the last part of each message until the earlier part is
         acknowledged, which Linux delays by 40 ms. TCP_QUICKACK ends with the next read, so each sets it again.
         """
-        if nr_bytes > _LARGEST_PDU:
+        if nr_bytes > LARGEST_PDU:
             raise OSError("a PDU longer than any of DICOM")
         connection = self.socket
         assert connection is not None

@@ -35,7 +35,7 @@ _BATCH_BYTES = 64 * MIB
 _BATCH_SECONDS = 0.5
 # Of one request: its reply names each, and is made in memory.
 _MOST_PARTS = 20_000
-_MOST_FAILED = 1000
+_MOST_FAILED = 500
 # Tags of the reply as DICOM JSON names them (PS3.18 10.5.3.2).
 _REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILED_SOP_SEQUENCE = "00081198"

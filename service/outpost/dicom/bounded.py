@@ -7,6 +7,7 @@ association, and says why.
 
 from __future__ import annotations
 
+import logging
 import struct
 import threading
 from collections.abc import Callable
@@ -19,7 +20,11 @@ from pynetdicom.dimse_primitives import C_CANCEL, N_EVENT_REPORT
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
+log = logging.getLogger(__name__)
+
 MIB: Final = 1 << 20
+# Larger than any PDU we allow (128 KiB of data) and any association request: such a length is no DICOM.
+LARGEST_PDU: Final = MIB
 _ASSOCIATE, _ASSOCIATE_AC, _DATA = 1, 2, 4
 # An association carries 128 presentation contexts at most (PS3.8 9.3.2: odd numbers up to 255), each of which may
 # propose every transfer syntax there is.
@@ -43,10 +48,16 @@ class BeyondBounds(Exception):
     """A peer sends what no DICOM peer does. The text says what, never with a value of it."""
 
 
+def _noted(_title: str, words: str) -> None:
+    log.warning("an association ends: %s", words)
+
+
 class BoundedDul(DULServiceProvider):
     """Looks at a PDU before pynetdicom makes objects of it."""
 
-    refused: Callable[[str, str], None]  # with the calling AE title where that is known, and why
+    refused: Callable[[str, str], None] = staticmethod(
+        _noted
+    )  # with the calling AE title where that is known, and why
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
         title = ""
@@ -67,7 +78,8 @@ class BoundedDul(DULServiceProvider):
 class BoundedDimse(DIMSEServiceProvider):
     """Gathers messages as pynetdicom does, each within bounds and in its order."""
 
-    refused: Callable[[str, str], None]
+    refused: Callable[[str, str], None] = staticmethod(_noted)
+    _reporting: tuple[threading.Thread, ...] = ()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of a PDU. Never raises: what is wrong ends the association."""
@@ -79,7 +91,7 @@ class BoundedDimse(DIMSEServiceProvider):
                     len(fragments) > 1
                 ):  # one by one: pynetdicom drops what follows the end of a message in the same PDU
                     primitive = P_DATA()
-                    primitive.presentation_data_value_list = [fragment]
+                    primitive.presentation_data_value_list = [list(fragment)]
                 self._take(primitive)
         except BeyondBounds as bound:
             self.refused("", str(bound))
