@@ -132,7 +132,7 @@ _outpost() {
         "optimise") words="--help --config --json" ;;
         "bundle") words="--help check" ;;
         "bundle check") words="--help --json"; paths=1 ;;
-        "token") words="--help read admin" ;;
+        "token") words="--help read send admin" ;;
         "status") words="--help --config --language --json --drained" ;;
         "top") words="--help --config --language --json --interval --once" ;;
         "events") words="--help --config --language --json --code --since --until --limit --explain" ;;
