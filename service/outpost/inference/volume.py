@@ -111,7 +111,9 @@ class VolumeSegmentation:
         view = ras_view(stack.affine)
         images = tuple(image.dataset for image in stack.images)
         volume = read_volume(stack)
-        progress.beat(volume.values.nbytes / (1 << 20))  # judging its pixels takes the longer, the more there are
+        progress.beat(
+            volume.values.nbytes / (1 << 20)
+        )  # judging its pixels takes the longer, the more there are
         spacing = tuple(stack.spacing_mm[axis] for axis in view.axes)
         turned = view.apply(volume.values)
         judged = _judged(volume, turned, spacing, view, images[0], pixels) if pixels is not None else ()
