@@ -20,7 +20,7 @@ from outpost import logs
 from outpost.codes.failure import told
 from outpost.inference.child import classify
 from outpost.inference.codes import Code, InferenceFailed
-from outpost.records.recorder import _sentence
+from outpost.records.recorder import sentence
 
 CANARY = "19731231KANAREYKA"
 
@@ -102,9 +102,9 @@ def test_a_text_that_may_quote_a_study_says_nothing_of_the_device() -> None:
 
 def test_what_postgres_quotes_of_a_row_is_not_told_and_what_it_says_of_the_connection_is() -> None:
     row = psycopg.errors.InvalidTextRepresentation(f'invalid input syntax for type integer: "{CANARY}"')
-    assert _sentence(row) == "InvalidTextRepresentation SQLSTATE 22P02"
+    assert sentence(row) == "InvalidTextRepresentation SQLSTATE 22P02"
     cut = psycopg.OperationalError("connection failed: Connection refused")
-    assert "Connection refused" in _sentence(cut)
+    assert "Connection refused" in sentence(cut)
 
 
 @pytest.fixture

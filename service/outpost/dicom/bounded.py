@@ -87,11 +87,10 @@ class BoundedDimse(DIMSEServiceProvider):
             fragments = primitive.presentation_data_value_list
             for fragment in fragments:
                 self._require_order(fragment[1])
-                if (
-                    len(fragments) > 1
-                ):  # one by one: pynetdicom drops what follows the end of a message in the same PDU
+                # One by one: pynetdicom drops what follows the end of a message in the same PDU.
+                if len(fragments) > 1:
                     primitive = P_DATA()
-                    primitive.presentation_data_value_list = [list(fragment)]
+                    primitive.presentation_data_value_list = [list(fragment)]  # type: ignore[list-item]  # as it decodes them
                 self._take(primitive)
         except BeyondBounds as bound:
             self.refused("", str(bound))
