@@ -91,7 +91,7 @@ class BoundedDimse(DIMSEServiceProvider):
                     len(fragments) > 1
                 ):  # one by one: pynetdicom drops what follows the end of a message in the same PDU
                     primitive = P_DATA()
-                    primitive.presentation_data_value_list = [list(fragment)]
+                    primitive.presentation_data_value_list.append(fragment)
                 self._take(primitive)
         except BeyondBounds as bound:
             self.refused("", str(bound))
