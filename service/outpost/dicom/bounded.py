@@ -90,7 +90,7 @@ class BoundedDimse(DIMSEServiceProvider):
                 # One by one: pynetdicom drops what follows the end of a message in the same PDU.
                 if len(fragments) > 1:
                     primitive = P_DATA()
-                    primitive.presentation_data_value_list = [list(fragment)]  # type: ignore[list-item]  # as it decodes them
+                    primitive.presentation_data_value_list.append(fragment)
                 self._take(primitive)
         except BeyondBounds as bound:
             self.refused("", str(bound))

@@ -258,6 +258,20 @@ def walk(  # one loop with its state in locals: a call for each element would do
         while True:
             try:
                 while True:
+                    if elements > pause_at:  # here, as also a sequence of empty items comes by
+                        if elements > most_elements:
+                            raise Exceeded(f"more than {most_elements} elements")
+                        pause_at = elements + _SLICE
+                        time.sleep(_PAUSE_SECONDS)
+                        began = began or time.thread_time()
+                        if time.thread_time() - began > bounds.seconds:
+                            raise Exceeded(f"more than {bounds.seconds:g} s of work")
+                        if elements > _LONG and not alone:
+                            _one_long_walk.acquire()
+                            alone = True
+                        if out:
+                            digest.update(b"".join(out))
+                            out.clear()
                     if between:
                         if position >= sequence_end:
                             if position > sequence_end:
@@ -329,20 +343,6 @@ def walk(  # one loop with its state in locals: a call for each element would do
                             found.end = min(position, size)
                             return found
                     elements += 1
-                    if elements > pause_at:
-                        if elements > most_elements:
-                            raise Exceeded(f"more than {most_elements} elements")
-                        pause_at = elements + _SLICE
-                        time.sleep(_PAUSE_SECONDS)
-                        began = began or time.thread_time()
-                        if time.thread_time() - began > bounds.seconds:
-                            raise Exceeded(f"more than {bounds.seconds:g} s of work")
-                        if elements > _LONG and not alone:
-                            _one_long_walk.acquire()
-                            alone = True
-                        if out:
-                            digest.update(b"".join(out))
-                            out.clear()
                     if top and last < 0:
                         # As pydicom does: the first element shows how the data set is encoded.
                         one, two = buffer[index + 4], buffer[index + 5]
