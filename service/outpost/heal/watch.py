@@ -40,6 +40,9 @@ class JournalWatch(threading.Thread):
         self._journal = journal
         self._stopping = stopping
         self._places = self._look()
+        # Never closed: closing any descriptor of a file ends all locks of this process on it (POSIX), SQLite's, too.
+        # Another process that opens the journal then takes itself for the only one, and removes the log at its end.
+        self._file = os.open(root / JOURNAL, os.O_RDONLY | os.O_CLOEXEC)
         self._size = 0
         self._check_at = time.monotonic() + _FIRST_CHECK_SECONDS
         self._rebuilt = steps.rebuilt_at(journal)
@@ -126,8 +129,7 @@ class JournalWatch(threading.Thread):
             elif place != then:
                 return f"{name} was {'removed' if place is None else 'replaced'} while the service ran"
         try:
-            with (self._root / JOURNAL).open("rb") as stream:
-                head, size = stream.read(len(MAGIC)), stream.seek(0, os.SEEK_END)
+            head, size = os.pread(self._file, len(MAGIC), 0), os.fstat(self._file).st_size
         except OSError as error:
             return f"{JOURNAL} cannot be read: {error.strerror}"
         if size < self._size:
