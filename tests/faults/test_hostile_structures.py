@@ -282,7 +282,13 @@ def _endless_command(sender: Sender) -> None:
 
 
 def _endless_identifier(sender: Sender) -> None:
-    find = {0x0002: b"1.2.840.10008.5.1.4.1.2.2.1\0", 0x0100: b"\x20\0", 0x0110: b"\1\0", 0x0700: b"\2\0", 0x0800: b"\1\0"}
+    find = {
+        0x0002: b"1.2.840.10008.5.1.4.1.2.2.1\0",
+        0x0100: b"\x20\0",
+        0x0110: b"\1\0",
+        0x0700: b"\2\0",
+        0x0800: b"\1\0",
+    }
     sender.socket.sendall(fragment_pdu(1, 3, command_set(find)))
     for _ in range(2000):
         sender.socket.sendall(fragment_pdu(1, 0, bytes(100_000)))
@@ -335,7 +341,13 @@ def test_two_messages_in_one_pdu_are_both_answered(service: Service) -> None:
     for _ in range(2):
         sop_class, uid, syntax, data = data_set([])
         context = sender.contexts[sop_class, syntax]
-        store = {0x0002: hostile._uid(sop_class), 0x0100: b"\1\0", 0x0110: b"\1\0", 0x0700: b"\2\0", 0x0800: b"\1\0"}
+        store = {
+            0x0002: hostile._uid(sop_class),
+            0x0100: b"\1\0",
+            0x0110: b"\1\0",
+            0x0700: b"\2\0",
+            0x0800: b"\1\0",
+        }
         command = command_set(store | {0x1000: hostile._uid(uid)})
         pdu += fragment_pdu(context, 3, command)[6:] + fragment_pdu(context, 2, data)[6:]
     sender.socket.sendall(b"\4\0" + struct.pack(">L", len(pdu)) + pdu)
