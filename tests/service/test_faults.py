@@ -90,7 +90,7 @@ def test_a_study_that_takes_too_long_on_every_rung_is_quarantined_with_all_its_i
     study = str(dcmread(head_series[0]).StudyInstanceUID)
     service = Service(tmp_path / "service", [("PACS", 1)], inference={"timeout_seconds": 0.2}).start()
     assert service.storescu(head_series[0].parent).returncode == 0
-    ended = service.wait_outcome(study)
+    ended = service.wait_outcome(study, seconds=240)  # three workers start for it, one after the other
     assert (ended["outcome"], ended["reason"], ended["attempts"]) == ("quarantined", "INFERENCE_TIMEOUT", 3)
     kept = service.storage / "quarantine" / "INFERENCE_TIMEOUT" / f"{study}.r1"
     assert len(list(kept.glob("*.dcm"))) == 181

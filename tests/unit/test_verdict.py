@@ -59,6 +59,7 @@ class Pipeline:
     rung: Rung = FULL
     queue: dict[str, Any] = field(default_factory=dict)
     last_tick: float = field(default_factory=time.monotonic)
+    journal_answered: float = field(default_factory=time.monotonic)
     rules: Rules = field(default_factory=lambda: Rules())
 
 

@@ -238,6 +238,7 @@ _OF_CHILDREN = {
     "outpost.inference.copying": "likewise",
     "outpost.inference.decode": "likewise",
     "outpost.results.copied": "likewise",
+    "outpost.delivery.outbox": "reads results, which the service itself has written",
 }
 
 

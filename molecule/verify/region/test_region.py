@@ -178,7 +178,8 @@ def test_without_a_token_nothing_but_health_is_told(region: str, path: str) -> N
     for bearer in ("", "guessed", token("centre")):
         with pytest.raises(urllib.error.HTTPError) as refused:
             http_json(f"{API[region]}{path}", bearer)
-        assert refused.value.code == 401
+        # Somebody who guesses is slowed.
+        assert refused.value.code in ((401, 429) if bearer else (401,))
         refused.value.close()
 
 
@@ -331,7 +332,7 @@ def test_a_killed_container_comes_back_ready(region: str, host: Host) -> None:
 
 def test_the_systems_own_verdict_finds_nothing_wrong(region: str) -> None:
     """What preflight let pass, the running service must not complain of: both count the same shares."""
-    verdict = http_json(f"http://{ADDRESSES[region]}:8080/health/light")
+    verdict = http_json(f"{API[region]}/health/light")
     assert verdict is not None
     assert [check for check in verdict["checks"] if not check["ok"]] == []
     assert verdict["status"] == "ok"
