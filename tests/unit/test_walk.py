@@ -239,6 +239,7 @@ _OF_CHILDREN = {
     "outpost.inference.decode": "likewise",
     "outpost.results.copied": "likewise",
     "outpost.delivery.outbox": "reads results, which the service itself has written",
+    "outpost.heal.files": "likewise, in the outbox",
 }
 
 
