@@ -32,7 +32,7 @@ from typing import Any, Final
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "service"))
-from running import Service
+from running import BEARER, Service
 
 _HEAVY: Final = 0.05
 sys.setrecursionlimit(10_000)  # what is nested deep is written so, too
@@ -541,7 +541,9 @@ def warm(service: Service) -> None:
 
 
 def _client(address: str) -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(local_address=address, verify=False), timeout=120)
+    return httpx.Client(
+        transport=httpx.HTTPTransport(local_address=address, verify=False), headers=BEARER, timeout=120
+    )
 
 
 def _stow(service: Service, files: list[bytes], http: httpx.Client | None = None) -> int:

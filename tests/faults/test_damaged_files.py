@@ -260,7 +260,7 @@ def test_a_rebuild_that_finds_the_disk_full_waits_for_room_and_goes_on(
         shutil.copytree(kept / "house" / "brain", house.storage, dirs_exist_ok=True)
         with (house.storage / "journal.sqlite3").open("r+b") as file:
             file.write(bytes(200))
-        with (house.storage / "filler").open("wb") as filler, suppress(OSError):
+        with suppress(OSError), (house.storage / "filler").open("wb") as filler:
             while True:
                 filler.write(bytes(4096))
                 filler.flush()

@@ -119,18 +119,19 @@ def judge(root: Path, seconds: float = CHECK_SECONDS) -> Damage | None:
             if error.errno == errno.EIO:
                 return Damage("UNREADABLE", "the disk cannot read its beginning")
             raise
+    # Before SQLite opens it: its log would be made with the permissions of the file, and stay so.
+    for one in (file, log, root / f"{JOURNAL}-shm"):
+        if one.exists() and not os.access(one, os.W_OK):
+            raise JournalUnusable(
+                f"journal {one} cannot be written: give the service's user the file, or mount its file system for"
+                " writing; nothing was changed"
+            )
     if head[:16] != MAGIC:
         return Damage("NOT_A_DATABASE", "it does not begin as an SQLite file does")
     told = check(file, seconds)
     if told:
         return Damage("CORRUPT", told)
-    found = _said_by_tables(file, until)
-    if found is None and not os.access(file, os.W_OK):
-        raise JournalUnusable(
-            f"journal {file} cannot be written: give the service's user the file, or mount its file system for"
-            " writing; nothing was changed"
-        )
-    return found or behind(root)
+    return _said_by_tables(file, until) or behind(root)
 
 
 def check(file: Path, seconds: float | None = None, *, alone: bool = False) -> str:
