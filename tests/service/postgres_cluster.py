@@ -30,6 +30,8 @@ RECORDER_PASSWORD = "recorder's secret"
 READER_PASSWORD = "reader's secret"
 COLLECTOR_PASSWORD = "collector's secret"
 
+# Two runs side by side (Makefile) have servers of their own; messages with these addresses are tested in tests/service.
+NET = os.environ.get("OUTPOST_TEST_NET", "127.78.0")
 _AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
@@ -315,10 +317,10 @@ class Fleet:
 
     def __init__(self) -> None:
         allow_all()
-        self.centre = Cluster("centre", "127.78.0.10", "centre").start()
+        self.centre = Cluster("centre", f"{NET}.10", "centre").start()
         make_fleet_database(self.centre)
         self.regions = {
-            code: Region(code, f"127.78.0.{last}")
+            code: Region(code, f"{NET}.{last}")
             for code, last in (("chita", 11), ("tver", 12), ("train", 13))
         }
         self.config = FleetConfig.model_validate(
@@ -334,7 +336,7 @@ class Fleet:
 
     def attach(self, code: str, **values: object) -> str:
         """fleet.attach_region as Ansible calls it; 'changed' or 'unchanged'."""
-        host = self.regions[code].cluster.host if code in self.regions else "127.78.0.99"
+        host = self.regions[code].cluster.host if code in self.regions else f"{NET}.99"
         arguments = {
             "region": code,
             "title": code.capitalize(),
