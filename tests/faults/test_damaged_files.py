@@ -266,7 +266,9 @@ def test_a_rebuild_that_finds_the_disk_full_waits_for_room_and_goes_on(
                 filler.flush()
         house.start()
         told = house.service.log_file
-        wait_for(lambda: told.exists() and "free space on its file system" in told.read_text(), 30, "what to do")
+        wait_for(
+            lambda: told.exists() and "free space on its file system" in told.read_text(), 30, "what to do"
+        )
         wait_for(lambda: answers(house.service.http_port), 10, "the port answers")
         assert house.service.http.get("/v2/health/ready").status_code == 503
         (house.storage / "filler").unlink()

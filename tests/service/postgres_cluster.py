@@ -320,8 +320,7 @@ class Fleet:
         self.centre = Cluster("centre", f"{NET}.10", "centre").start()
         make_fleet_database(self.centre)
         self.regions = {
-            code: Region(code, f"{NET}.{last}")
-            for code, last in (("chita", 11), ("tver", 12), ("train", 13))
+            code: Region(code, f"{NET}.{last}") for code, last in (("chita", 11), ("tver", 12), ("train", 13))
         }
         self.config = FleetConfig.model_validate(
             {
