@@ -259,7 +259,15 @@ def test_nobody_without_the_token_sees_the_fleet(served: Served, fleet: Fleet, t
     app = create_app(config, Collector(config))
     paths = {route.path for route in app.routes if isinstance(route, Route | APIRoute)}
     assert len(paths) == len(app.routes)
-    assert paths == OPEN | {"/", "/docs", "/openapi.json", "/freshness.json", "/studies.json", "/metrics"}
+    assert paths == OPEN | {
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/freshness.json",
+        "/health.json",
+        "/studies.json",
+        "/metrics",
+    }
     base = str(served.http.base_url)
     with httpx.Client(base_url=base, timeout=15) as stranger:
         for path in [*sorted(paths - OPEN), "/nothing", "/docs/oauth2-redirect", "/redoc"]:

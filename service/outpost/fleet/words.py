@@ -165,6 +165,9 @@ _OF_CHECKS: Final[dict[str, tuple[str, str]]] = {
     "SECRETS_READABLE": ("a file of secrets cannot be read", "файл секретов не читается"),
     "DESTINATION_ANSWERS": ("a destination does not answer", "получатель не отвечает"),
     "PORTS_USABLE": ("a port is taken", "порт занят"),
+    "JOURNAL_USABLE": ("the journal cannot be used", "журнал непригоден"),
+    "JOURNAL_WHOLE": ("the journal was rebuilt after damage", "журнал восстановлен после повреждения"),
+    "FILES_WHOLE": ("a damaged file was put aside", "повреждённый файл отложен"),
     "JOURNAL_SOUND": ("the journal is damaged", "журнал повреждён"),
     "ENGINE_MEASURED": ("the engine has not been measured", "движок не измерен"),
 }
