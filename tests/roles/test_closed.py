@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -21,7 +22,8 @@ from outpost.health.certificate import validities
 from outpost.platform.line import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
-SECRET = "s" * 64
+SECRET = hashlib.sha256(b"a root secret of the tests").hexdigest()
+ANOTHER = SECRET[::-1]
 NAMED: dict[str, Any] = {
     "region": True, "hospital": ["192.168.75.0/24"], "admin": ["10.0.0.0/24"], "centre": None,
     "centre_named": ["10.0.0.10"],
@@ -150,7 +152,7 @@ def test_the_same_secret_issues_the_same_bytes_and_another_secret_others() -> No
     assert one == certificates.server(SECRET, "chita", ["10.0.0.1"], now)
     others = [
         certificates.server(SECRET, "tver", ["10.0.0.1"], now),
-        certificates.server("t" * 64, "chita", ["10.0.0.1"], now),
+        certificates.server(ANOTHER, "chita", ["10.0.0.1"], now),
     ]  # fmt: skip
     assert len({one.key, *(other.key for other in others)}) == 3, "no key is another host's"
     assert certificates.authority(SECRET).key not in {one.key}
@@ -170,7 +172,7 @@ def test_a_host_is_proven_under_each_of_its_names_and_under_no_other() -> None:
     assert names.get_values_for_type(x509.DNSName) == ["chita"]
     authority = x509.load_pem_x509_certificate(certificates.authority(SECRET).certificate.encode())
     found.verify_directly_issued_by(authority)
-    stranger = x509.load_pem_x509_certificate(certificates.authority("t" * 64).certificate.encode())
+    stranger = x509.load_pem_x509_certificate(certificates.authority(ANOTHER).certificate.encode())
     with pytest.raises(ValueError, match="Issuer"):
         found.verify_directly_issued_by(stranger)
 
@@ -195,7 +197,7 @@ def test_the_authority_outlives_them_all_and_its_service_reads_its_dates() -> No
 
 
 def test_during_a_rotation_both_authorities_are_trusted(closed: ModuleType) -> None:
-    both = closed.outpost_trusted(SECRET, "t" * 64)
+    both = closed.outpost_trusted(SECRET, ANOTHER)
     assert both.count("BEGIN CERTIFICATE") == 2
     assert closed.outpost_trusted(SECRET, "").count("BEGIN CERTIFICATE") == 1
     context = ssl.create_default_context(cadata=both)
