@@ -65,7 +65,7 @@ def _next_is_full(service: SwitchableService) -> Iterator[None]:
     assert {name: rung for name, rung in status["by_class"].items() if name != "to_1m"} == {
         "any": "full", "to_16m": "full", "to_128m": "full", "above": "full"
     }  # fmt: skip
-    assert service.ready()
+    wait_for(service.ready, 30, "it is ready")
 
 
 def series(folder: Path, edit: Callable[[Dataset, int], None], shape: tuple[int, int, int] = USUAL) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,20 +16,9 @@ from typing import Any
 import pytest
 from loaded import load
 from recorded_hosts import GTX_1080_TI, ROOT, UBUNTU_2404, plant
+from starting import release, started_from
 
 SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080, "cores": 0.1, "memory_mib": 64}}
-
-
-def release(directory: Path, version: str = "1.2.3", **more: str) -> None:
-    """A release that the run could deploy."""
-    folder, archive = directory / version, b"an image"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "image.tar.gz").write_bytes(archive)
-    image = {
-        "id": "sha256:" + "a" * 64, "archive": "image.tar.gz", "archive_bytes": len(archive),
-        "archive_sha256": hashlib.sha256(archive).hexdigest(),
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps({"version": version, "image": image, **more}))
 
 
 def run(
@@ -40,10 +28,8 @@ def run(
     tree = tmp_path / "host"
     if not tree.exists():
         plant(tree, UBUNTU_2404, pci=GTX_1080_TI)
-    release(tmp_path / "releases")
     common = {
-        "outpost_root_secret": hashlib.sha256(b"of the tests").hexdigest(),
-        "outpost_release": "1.2.3", "outpost_release_directory": str(tmp_path / "releases"),
+        **started_from(tmp_path),
         "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
         "outpost_hospital_networks": ["192.0.2.0/24"], "outpost_admin_networks": [],
         "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
+from starting import started_from
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080, "cores": 2, "memory_mib": 3072}}
@@ -35,8 +36,8 @@ region:
 def run(tmp_path: Path, rules: str, playbook: str, *more: str) -> subprocess.CompletedProcess[str]:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(INVENTORY + rules)
-    networks = '{"outpost_hospital_networks": [], "outpost_admin_networks": []}'
-    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "-e", networks, playbook, *more]
+    given = json.dumps(started_from(tmp_path))
+    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, "-e", given, playbook, *more]
     # An admin's shell knows nothing of where the service's package lies.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from starting import started_from
 
 ROOT = Path(__file__).parents[2]
 SUPPORTED = "wanted: Ubuntu 22.04, 24.04; Astra Linux 1.8; RED OS 7.3, 8"
@@ -26,7 +27,7 @@ def preflight(tmp_path: Path, os_release: str) -> subprocess.CompletedProcess[st
             "-e",
             f"preflight_report_directory={tmp_path}/report",
             "-e",
-            '{"outpost_hospital_networks": [], "outpost_admin_networks": []}',
+            json.dumps(started_from(tmp_path)),
         ],
         cwd=ROOT,
         capture_output=True,
