@@ -63,8 +63,10 @@ class Watch:
         self._watching.__exit__(None, None, None)
         late, slept = self._seen["readiness"], self._seen["sleeper"]
         assert grown <= 64, f"{grown:.0f} MiB"
-        # 100 ms, and what this machine takes of anybody at the time: of a process that only sleeps, several turns.
-        assert late["p99"] <= 0.1 + 4 * slept["longest"], (late, slept)
+        # 100 ms, and what this machine takes of anybody at the time: of a process that only sleeps, several turns. Of
+        # few answers the 99th percentile is the longest, which other tests on the same cores decide; `make hostile`
+        # judges it by thousands.
+        assert late["p99" if late["asked"] >= 500 else "median"] <= 0.1 + 4 * slept["longest"], (late, slept)
         assert late["longest"] <= 1.0 + 4 * slept["longest"], (late, slept)
 
 
