@@ -210,7 +210,7 @@ class Gate:
             at.errand = work
             try:
                 with errand.of(work):
-                    await self._app(scope, receive, send)
+                    await self._app(scope, *_told_of_the_end(scope, receive, send))
             finally:
                 at.errand = None
             if kind is not HEALTH:
@@ -267,6 +267,27 @@ class Gate:
             pace = self._paces[peer, health] = _Pace(share * self.limits.pace, share * self.limits.burst)
         # What waits in the pace of its own address does not press on that of all: a flood delays itself first.
         return pace.delay(now) or self._all[health].delay(now)
+
+
+def _told_of_the_end(scope: Message, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Both, with `Connection: close` in an answer that comes before the body was read: the connection ends then, and a
+    client that is not told loses the next request that it sends there.
+    """
+    headers = dict(scope["headers"])
+    whole = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+
+    async def hear() -> Message:
+        nonlocal whole
+        message = await receive()
+        whole = whole or (message["type"] == "http.request" and not message.get("more_body"))
+        return message
+
+    async def say(message: Message) -> None:
+        if message["type"] == "http.response.start" and not whole:
+            message = dict(message) | {"headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return hear, say
 
 
 class LimitedProtocol(H11Protocol):
