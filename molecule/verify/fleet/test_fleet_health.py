@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ADDRESSES, PATIENCE, REGIONS, host_of, http_json, lab, psql, wait_for
+from conftest import ADDRESSES, PATIENCE, REGIONS, host_of, http_json, lab, psql, token, wait_for
 from testinfra.host import Host
 
 SICK = "tver"
@@ -71,7 +71,13 @@ def recovered(centre: Host, region: str, *codes: str) -> None:
 
 
 def page(language: str) -> str:
-    with urllib.request.urlopen(f"{PAGE}/?lang={language}", timeout=10) as answer:
+    return asked(f"/?lang={language}")
+
+
+def asked(path: str) -> str:
+    """What the centre's page answers to the token that may read it."""
+    request = urllib.request.Request(PAGE + path, headers={"Authorization": f"Bearer {token('centre')}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return str(answer.read().decode())
 
 
@@ -109,8 +115,7 @@ def test_a_service_that_is_stopped_is_seen(centre: Host, sick: Host) -> None:
         said = psql(centre, "fleet", f"SELECT state, reason FROM fleet.freshness WHERE region = '{SICK}'")
         assert said.startswith("fresh|"), "its database is alive"
         assert "no heartbeat" in said
-        with urllib.request.urlopen(f"{PAGE}/metrics", timeout=10) as answer:
-            metrics = answer.read().decode()
+        metrics = asked("/metrics")
         assert f'outpost_fleet_health{{colour="green",region="{SICK}",system="brain"}} 0.0' in metrics
         assert f'outpost_fleet_health_reason{{code="SILENT",region="{SICK}",system="brain"}} 1.0' in metrics
         assert [r for r, other in health(centre).items() if "SILENT" in other["codes"]] == [SICK]
