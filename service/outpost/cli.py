@@ -217,7 +217,7 @@ def _bundle_check(options: argparse.Namespace) -> int:
 
 
 def _token(options: argparse.Namespace) -> int:
-    from outpost.api.security import new_token
+    from outpost.web.tokens import new_token
 
     secret, sha256 = new_token()
     print(f"token (shown once, kept nowhere): {secret}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,13 +15,14 @@ from ansible.errors import AnsibleFilterError
 from cryptography import x509
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from loaded import load
+from starting import ROOT_SECRET
 
 from outpost.controller import certificates, networks
 from outpost.health.certificate import validities
 from outpost.platform.line import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
-SECRET = hashlib.sha256(b"a root secret of the tests").hexdigest()
+SECRET = ROOT_SECRET
 ANOTHER = SECRET[::-1]
 NAMED: dict[str, Any] = {
     "region": True, "hospital": ["192.168.75.0/24"], "admin": ["10.0.0.0/24"], "centre": None,

@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from starting import ROOT_SECRET as SECRET
 
 ROOT = Path(__file__).parents[2]
-SECRET = hashlib.sha256(b"a root secret of the tests").hexdigest()
 ARCHIVE = b"an image" * 4096
 
 

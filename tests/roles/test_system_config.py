@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starting import ROOT_SECRET
 
 from outpost.config import Config
 from outpost.derived import configured, system_tokens
@@ -19,7 +19,6 @@ from outpost.web.tokens import digest
 
 ROLE = Path(__file__).parents[2] / "roles/inference"
 FLEET_ROLE = ROLE.parent / "fleet_database"
-ROOT_SECRET = hashlib.sha256(b"a root secret of the tests").hexdigest()
 SYSTEM = {"dicom_port": 11112, "api_port": 8080, "cores": 2, "memory_mib": 4096}
 TLS = {
     "certificate": "/etc/outpost/tls/c.pem",

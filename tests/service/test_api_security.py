@@ -13,7 +13,7 @@ import httpx
 import pytest
 from running import CANARY, Service, wait_for
 
-from outpost.api.security import digest
+from outpost.web.tokens import digest
 
 READ, ADMIN = "a-token-that-reads", "a-token-that-does"
 STUDY = f"1.2.826.{int.from_bytes(CANARY.encode())}"

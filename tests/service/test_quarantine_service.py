@@ -21,7 +21,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import BUNDLE, CANARY, Service, StoreScp, wait_for
 
-from outpost.api.security import digest
+from outpost.web.tokens import digest
 
 READ, ADMIN = "a-token-that-reads", "a-token-that-does"
 

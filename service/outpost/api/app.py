@@ -17,7 +17,6 @@ from outpost.api.ladder import add_ladder
 from outpost.api.limits import tell_limits
 from outpost.api.metrics import Metrics
 from outpost.api.quarantine import add_quarantine
-from outpost.api.security import Guard
 from outpost.api.studies import add_studies
 from outpost.config import Config
 from outpost.drift.keeper import Keeper
@@ -31,6 +30,7 @@ from outpost.records.journal import Journal
 from outpost.records.questions import Questions
 from outpost.web.page import Page, static_page
 from outpost.web.shield import shield
+from outpost.web.tokens import Guard
 
 # Balancers, watchdogs and systemd ask these: they name no study, and no place on this host.
 OPEN: Final = frozenset({"/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready", "/health/light"})

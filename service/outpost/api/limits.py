@@ -1,6 +1,6 @@
 """How much of the service one HTTP client can spend: connections, time, bytes, requests, and what an answer costs.
 
-uvicorn bounds how long an idle connection stays and how large a head may be; all else is here (docs/decisions/0017):
+uvicorn bounds how long an idle connection stays and how large a head may be; all else is here (docs/decisions/0018):
 
 - `LimitedServer` accepts through a `Lobby`, and looks once a second for whoever is slow.
 - `LimitedProtocol` is one connection: time for the head, a least rate for a body and for reading an answer.
