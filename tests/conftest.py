@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import running
+from failures import pytest_collectreport, pytest_runtest_logreport  # noqa: F401 - hooks of pytest
 from hypothesis import settings
 
 # The same examples at every run, and no clock: a machine that is busy at the moment is no failure.

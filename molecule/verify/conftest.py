@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import testinfra
+from failures import pytest_collectreport, pytest_runtest_logreport  # noqa: F401 - hooks of pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from testinfra.host import Host
