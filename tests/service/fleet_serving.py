@@ -85,7 +85,7 @@ class Page:
 
 
 @contextmanager
-def serving(fleet: Fleet, folder: Path, tls: ssl.SSLContext | None = None, **api: Any) -> Iterator[Page]:
+def serving(fleet: Fleet, folder: Path, trusting: ssl.SSLContext | None = None, **api: Any) -> Iterator[Page]:
     """The page as systemd runs it, until the end of the block."""
     port = free_port()
     config = write_config(fleet, folder / "fleet.yaml", port, **api)
@@ -95,7 +95,7 @@ def serving(fleet: Fleet, folder: Path, tls: ssl.SSLContext | None = None, **api
             env=environment(),
             stderr=log,
         )
-    page = Page(port, config, process, tls)
+    page = Page(port, config, process, trusting)
     try:
         deadline = time.monotonic() + 20
         while True:

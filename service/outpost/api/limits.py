@@ -31,6 +31,7 @@ from fastapi.responses import JSONResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outpost import errand
+from outpost.api import plain
 from outpost.errand import Abandoned, Errand, TooCostly
 from outpost.lobby import BACKLOG, Lobby, Room
 from outpost.web.page import EVERY_ANSWER
@@ -545,6 +546,8 @@ class LimitedServer(uvicorn.Server):
         times = {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 5.0} if self._tls is not None else {}
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None and await plain.is_told(connection):
+                return
             await loop.connect_accepted_socket(
                 lambda: self._protocol(
                     config=self.config, server_state=self.server_state, app_state={}, _loop=loop

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Token
+from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Tls, Token
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -55,10 +55,14 @@ class Sync(Section):
 
 
 class Api(Section):
-    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`)."""
+    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`).
+
+    With `tls` nothing is spoken but TLS; who speaks plain HTTP there is told so and gets nothing else.
+    """
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
     port: Port = 8090
+    tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
     open: bool = False
     hosts: tuple[Host, ...] = ()
