@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Tls, Token
+from outpost.config import AbsolutePath, DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Tls, Token
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -54,6 +55,13 @@ class Sync(Section):
         return seconds
 
 
+class PageTls(Tls):
+    """The page's certificate. Browsers have none of their own, unless a site says so: then `ca` signs them."""
+
+    ca: AbsolutePath = Path("/etc/outpost/tls/fleet-ca.pem")
+    require_client_certificate: bool = False
+
+
 class Api(Section):
     """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`).
 
@@ -62,7 +70,7 @@ class Api(Section):
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
     port: Port = 8090
-    tls: Tls | None = None
+    tls: PageTls | None = None
     tokens: tuple[Token, ...] = ()
     open: bool = False
     hosts: tuple[Host, ...] = ()

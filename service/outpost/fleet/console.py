@@ -18,7 +18,7 @@ from outpost.options import Exit, Language
 
 # What the host's wrapper knows of the unit, such as "failed (exit code 137), restarted 4 times".
 _UNIT: Final = "OUTPOST_UNIT"
-_SECONDS: Final = 30.0
+_SECONDS: Final = 15.0
 _WORDS: Final[dict[Language, dict[str, str]]] = {
     "en": {
         "unit": "collector: {unit}; what follows is of the last reading. Why: journalctl -u outpost-fleet -n 50",
