@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from postgres_cluster import Fleet, the_fleet
 
 from outpost.cli import _parser, main
 from outpost.config import load
+from outpost.controller import certificates
 from outpost.fleet.collector import sync_all
 from outpost.fleet.config import FleetConfig
 
@@ -125,6 +126,20 @@ def test_a_collector_that_does_not_run_is_said_first(
     assert json.loads(capsys.readouterr().out)["unit"].startswith("failed")
     monkeypatch.setenv("OUTPOST_UNIT", "active (running)")
     assert main(["status"]) == 0
+
+
+@pytest.mark.parametrize(("years", "status"), [(40, 1), (0, 0)], ids=["ended", "good"])
+def test_a_certificate_of_the_page_that_ends_is_said(
+    fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str], years: int, status: int
+) -> None:
+    issued = certificates.server(
+        "5a" * 32, "centre", ["10.0.0.10"], datetime.now(UTC) - timedelta(days=365 * years)
+    )
+    (tmp_path / "page.pem").write_text(issued.certificate + issued.key)
+    pem = str(tmp_path / "page.pem")
+    path = write_config(fleet, tmp_path / "fleet.yaml", 8090, tls={"certificate": pem, "key": pem})
+    assert main(["status", "--config", str(path)]) == status
+    assert capsys.readouterr().out.startswith("the page's certificate ends on 20") == bool(status)
 
 
 @pytest.mark.usefixtures("fleet")

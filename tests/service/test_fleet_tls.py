@@ -71,6 +71,8 @@ def test_every_route_answers_over_tls_to_who_trusts_the_fleets_authority(page: P
         assert page.get(path).status_code == 200, path
         refused = httpx.get(page.url + path, verify=trusting())
         assert refused.status_code == 401, path
+    metrics = page.get("/metrics").text
+    assert re.search(r"^outpost_fleet_page_certificate_until_timestamp_seconds [1-9]", metrics, re.MULTILINE)
     browser = httpx.get(page.url, auth=("duty", TOKEN), headers={"Accept": "text/html"}, verify=trusting())
     assert browser.status_code == 200
 

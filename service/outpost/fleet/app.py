@@ -150,6 +150,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False, dependencies=read)
     def metrics() -> Response:
+        until = config.api.tls.until() if config.api.tls is not None else None
         try:
             with reading() as connection:
                 body = exposition(
@@ -158,10 +159,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     collector,
                     view.marked(connection),
                     view.health(connection),
+                    until,
                 )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
-            body = exposition(None, [], collector)
+            body = exposition(None, [], collector, certificate_until=until)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/health")

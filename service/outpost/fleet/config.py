@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from outpost.config import AbsolutePath, DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Tls, Token
+from outpost.health.certificate import validities
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -60,6 +62,13 @@ class PageTls(Tls):
 
     ca: AbsolutePath = Path("/etc/outpost/tls/fleet-ca.pem")
     require_client_certificate: bool = False
+
+    def until(self) -> datetime | None:
+        """When the first of the certificates in the file ends; None where none can be read."""
+        try:
+            return min((one.until for one in validities(self.certificate.read_bytes())), default=None)
+        except OSError:
+            return None
 
 
 class Api(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import psycopg
@@ -19,14 +19,17 @@ from outpost.options import Exit, Language
 # What the host's wrapper knows of the unit, such as "failed (exit code 137), restarted 4 times".
 _UNIT: Final = "OUTPOST_UNIT"
 _SECONDS: Final = 15.0
+_CERTIFICATE_DAYS: Final = timedelta(days=30)
 _WORDS: Final[dict[Language, dict[str, str]]] = {
     "en": {
         "unit": "collector: {unit}; what follows is of the last reading. Why: journalctl -u outpost-fleet -n 50",
         "cannot": "the fleet's database cannot be asked: {fault}",
+        "certificate": "the page's certificate ends on {until}: run the playbook centre.yml, or replace the site's own",
     },
     "ru": {
         "unit": "сборщик: {unit}; данные ниже - на момент последнего чтения. Почему: journalctl -u outpost-fleet -n 50",
         "cannot": "база центра не отвечает: {fault}",
+        "certificate": "сертификат страницы действует до {until}: запустите centre.yml или замените сертификат",
     },
 }
 
@@ -38,6 +41,7 @@ def summary(config: FleetConfig) -> dict[str, Any]:
         "release": os.environ.get("OUTPOST_RELEASE", __version__),
         "at": datetime.now(UTC),
         "unit": os.environ.get(_UNIT, ""),
+        "certificate_until": config.api.tls.until() if config.api.tls is not None else None,
         "fault": "",
         "statement": "",
         "systems": [],
@@ -65,6 +69,8 @@ def text(found: dict[str, Any], language: Language, *, whole: bool = True) -> st
     words, parts = _WORDS[language], []
     if not _runs(found["unit"]):
         parts.append(words["unit"].format(unit=found["unit"]))
+    if _ends_soon(found):
+        parts.append(words["certificate"].format(until=f"{found['certificate_until']:%Y-%m-%d}"))
     if found["fault"]:
         return "\n".join([*parts, words["cannot"].format(fault=found["fault"])])
     regions = [view.Region(**line) for line in found["regions"]]
@@ -79,11 +85,16 @@ def text(found: dict[str, Any], language: Language, *, whole: bool = True) -> st
 
 
 def judged(found: dict[str, Any]) -> int:
-    """0 all regions work and are read, 1 not so, 3 where the database could not be asked."""
+    """0 all regions work and are read, and the page can be, 1 not so, 3 where the database could not be asked."""
     if found["fault"]:
         return Exit.CANNOT_ASK
-    well = _runs(found["unit"]) and all(line["colour"] == "green" for line in found["regions"])
-    return Exit.OK if well else Exit.FOUND
+    well = _runs(found["unit"]) and not _ends_soon(found)
+    return Exit.OK if well and all(line["colour"] == "green" for line in found["regions"]) else Exit.FOUND
+
+
+def _ends_soon(found: dict[str, Any]) -> bool:
+    until: datetime | None = found["certificate_until"]
+    return until is not None and until - found["at"] < _CERTIFICATE_DAYS
 
 
 def _runs(unit: str) -> bool:
