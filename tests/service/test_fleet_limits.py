@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
-from fleet_serving import Page, serving
+from fleet_serving import BEARER, Page, serving
 from postgres_cluster import Cluster, Fleet, the_fleet
 
 from outpost import errand
@@ -113,7 +114,7 @@ def test_reloading_again_and_again_piles_up_no_queries(page: Page, fleet: Fleet)
         for client in waiting:
             client.close()
         within(SOON, lambda: at_work(fleet.centre) == 0, "nor do those that waited for their turn")
-    assert most <= 4
+    assert most <= 8, "those that end are still seen for a moment"
     is_free(page, fleet)
 
 
@@ -161,7 +162,7 @@ def test_a_statement_is_bounded_by_the_server_too(fleet: Fleet, statement: str) 
     began = time.monotonic()
     with pytest.raises(CentreError, match="within 1 s"), asking(fleet.config.centre, "page", 1) as connection:
         connection.execute(statement)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     within(SOON, lambda: at_work(fleet.centre) == 0, "it ended")
 
 
@@ -231,9 +232,28 @@ def test_a_region_that_hangs_holds_up_no_page(page: Page, fleet: Fleet) -> None:
         for path in ROUTES * 4:
             began = time.monotonic()
             assert page.get(path).status_code == 200
-            assert time.monotonic() - began < 2, path
-        assert at_work(fleet.centre) <= 1
+            assert time.monotonic() - began < 5, path
+        within(2, lambda: at_work(fleet.centre) == 0, "no page is left waiting")
         readers = at_work(fleet.centre, "fleet collector chita")
         assert readers <= 2, "this one's and the service's own"
     reading.join(30)
     assert not reading.is_alive()
+
+
+def test_the_page_has_the_limits_of_a_systems_api(page: Page, fleet: Fleet) -> None:
+    assert httpx.post(f"{page.url}/", headers=BEARER, content=b"x" * (2 << 20)).status_code == 413
+    assert page.get("/?" + "x" * 9000).status_code == 414
+    assert page.get("/", headers={f"x-{n}": "1" for n in range(120)}).status_code == 431
+    silent = [socket.create_connection(("127.0.0.1", page.port), timeout=10) for _ in range(300)]
+    for client in silent[::3]:
+        with suppress(OSError):  # there is no room for all of them
+            client.sendall(b"GET / HTTP/1.1\r\nHo")
+    assert page.get("/health").status_code == 200
+    assert page.get("/").status_code in (200, 503), "its own address has used its share"
+    with httpx.Client(
+        transport=httpx.HTTPTransport(local_address="127.0.0.9"), headers=BEARER, timeout=20
+    ) as other:
+        assert other.get(page.url).status_code == 200
+    for client in silent:
+        client.close()
+    within(5, lambda: at_work(fleet.centre) == 0, "who never asked has nothing asked for")
