@@ -115,6 +115,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             times=times,
         ),
         tls,
+        explains=True,
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()
