@@ -113,6 +113,16 @@ FLEET = [
              _SQL.replace("-qd outpost", "-qd fleet").format("DROP FOREIGN TABLE region_chita.health_v3"),
              "test_each_system_says_how_it_is", "SITE"),
 ]  # fmt: skip
+if "page" in os.environ.get("OUTPOST_LAB_TLS", "").split(","):
+    FLEET.append(
+        Mutation(
+            "centre",
+            "a page that speaks plain HTTP",
+            "sed -i.good '/^  tls: .*page/d' /etc/outpost/fleet.yaml && systemctl restart outpost-fleet && sleep 5",
+            "test_the_page_is_spoken_over_tls_alone",
+            "mv /etc/outpost/fleet.yaml.good /etc/outpost/fleet.yaml && systemctl restart outpost-fleet && sleep 5",
+        )
+    )
 
 
 def verify(test: str) -> subprocess.CompletedProcess[str]:

@@ -40,8 +40,9 @@ _HOSPITAL_NET = f"{SUBNET.split('.')[0]}.{int(SUBNET.split('.')[1]) + 1}.0"
 ORTHANC = f"http://{_HOSPITAL_NET}.5:8042"
 HOSPITAL = {name: f"{_HOSPITAL_NET}.{_LAST[name]}" for name in REGIONS}
 ADDRESSES = {name: f"{SUBNET}.0.{_LAST[name]}" for name in LIMIT}
-# What the regions of this scenario speak over TLS alone: dicom, api.
+# What the regions of this scenario, and the centre's page, speak over TLS alone: dicom, api, page.
 TLS = os.environ.get("OUTPOST_LAB_TLS", "").split(",")
+PAGE = f"{'https' if 'page' in TLS else 'http'}://{SUBNET}.0.{_LAST['centre']}:8090"
 API = {name: f"{'https' if 'api' in TLS else 'http'}://{address}:8080" for name, address in ADDRESSES.items()}
 
 
@@ -71,6 +72,11 @@ def http_json(url: str, bearer: str | None = None) -> Any:
     hosts = {address: host for addresses in (ADDRESSES, HOSPITAL) for host, address in addresses.items()}
     if bearer is None:
         bearer = token(hosts[str(urlsplit(url).hostname)])
+    return json.loads(http_text(url, bearer))
+
+
+def http_text(url: str, bearer: str = "") -> str:
+    """The same as text, to this token."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
     context = (
         ssl.create_default_context(cadata=certificates.trusted(root_secret()))
@@ -78,7 +84,7 @@ def http_json(url: str, bearer: str | None = None) -> Any:
         else None
     )
     with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        return json.load(answer)
+        return str(answer.read().decode())
 
 
 def wait_for(what: str, probe: Callable[[], Any], seconds: float) -> Any:

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -509,6 +509,16 @@ class ConfigError(Exception):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+# The key by which a file is known to be of the one kind or the other, and what to do where the other one is needed.
+_OF_ANOTHER: Final = {
+    "centre": "is the centre's, which computes nothing and keeps no images, events or rules: there answer `outpost "
+    "status`, `outpost top` and `outpost fleet table`; ask this on the region's host, or name a system of this host "
+    "with -s",
+    "system": "is an inference system's: `outpost fleet` is for the centre, and takes /etc/outpost/fleet.yaml there; "
+    "how this system is says `outpost status`",
+}
+
+
 def load(path: Path, model: type[Model]) -> Model:
     """Read a YAML file into `model` (for the service: `Config`). Raises `ConfigError`."""
     try:
@@ -521,6 +531,13 @@ def load(path: Path, model: type[Model]) -> Model:
         raise ConfigError(path, [f"is not YAML: {yaml_fault(error)}"]) from None
     if not isinstance(value, dict):
         raise ConfigError(path, [f"holds {type(value).__name__}, not keys and values: see the example"])
+    for key, told in _OF_ANOTHER.items():
+        if (
+            key in value
+            and key not in model.model_fields
+            and value.keys().isdisjoint(_OF_ANOTHER.keys() - {key})
+        ):
+            raise ConfigError(path, [told])
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -74,6 +74,11 @@ def of(errand: Errand) -> Iterator[None]:
         _current.reset(token)
 
 
+def current() -> Errand | None:
+    """The errand that runs here; None where nobody waits."""
+    return _current.get()
+
+
 def go_on() -> None:
     """Between two steps of long work: raises `Abandoned` or `TooCostly`; does nothing where nobody waits."""
     errand = _current.get()

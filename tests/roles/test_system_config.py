@@ -146,6 +146,7 @@ def test_the_centres_page_is_closed_likewise() -> None:
         "fleet_database_page_token_before": "",
         "fleet_database_password": "x",
         "fleet_database_page_hosts": [],
+        "fleet_database_page_tls": {},
     }
     more = [{"name": "duty", "role": "read", "sha256": "0" * 64}]
     closed = FleetConfig.model_validate(
@@ -161,6 +162,28 @@ def test_the_centres_page_is_closed_likewise() -> None:
     assert (opened.open, opened.tokens) == (True, ())
 
 
+def test_the_centres_page_speaks_tls_by_the_fleets_certificate_or_the_sites_own() -> None:
+    values = {
+        "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "",
+        "fleet_database_password": "x", "fleet_database_page_hosts": [],
+    }  # fmt: skip
+    own = {key: TLS[key] for key in ("certificate", "key")}
+    for given, clients in (
+        ({}, None),
+        (own, False),
+        ({**TLS, "require_client_certificate": True}, True),
+    ):
+        page = {**values, "fleet_database_page_tls": given}
+        tls = FleetConfig.model_validate(rendered(FLEET_ROLE, "fleet.yaml.j2", page)).api.tls
+        assert (tls and tls.require_client_certificate) == clients, given
+    assert tls is not None
+    assert tls.ca == Path(TLS["ca"])
+    page = {**values, "fleet_database_page_tls": own}
+    tls = FleetConfig.model_validate(rendered(FLEET_ROLE, "fleet.yaml.j2", page)).api.tls
+    assert tls is not None
+    assert str(tls.ca) == "/etc/outpost/tls/fleet-ca.pem"
+
+
 def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_the_page() -> None:
     before = {"brain": system_tokens(ROOT_SECRET[::-1], "chita", "brain")}
     tokens = written({"inference_api_own_tokens_before": before}).api.tokens
@@ -171,7 +194,7 @@ def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_th
     assert len({token.name for token in tokens}) == 6, "a log says which of the two was shown"
     page = {
         "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "u" * 32,
-        "fleet_database_password": "x", "fleet_database_page_hosts": [],
+        "fleet_database_password": "x", "fleet_database_page_hosts": [], "fleet_database_page_tls": {},
     }  # fmt: skip
     centre = FleetConfig.model_validate(rendered(FLEET_ROLE, "fleet.yaml.j2", page))
     assert [token.sha256 for token in centre.api.tokens] == [digest("t" * 32), digest("u" * 32)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 from conftest import (
     ADDRESSES,
     HOSPITAL,
+    PAGE,
     REGIONS,
+    TLS,
     host_of,
     http_json,
     lab,
@@ -94,7 +97,7 @@ def test_a_study_of_each_region_reaches_the_centre_without_its_uid(centre: Host,
 
 
 def test_the_page_shows_what_the_database_says(centre: Host) -> None:
-    rows = http_json(f"http://{ADDRESSES['centre']}:8090/freshness.json")["regions"]
+    rows = http_json(f"{PAGE}/freshness.json")["regions"]
     assert {row["region"] for row in rows} == set(REGIONS)
 
 
@@ -102,10 +105,36 @@ def test_the_page_is_closed_to_who_has_no_token(centre: Host) -> None:
     for path in ("/", "/freshness.json", "/studies.json", "/metrics", "/docs"):
         for bearer in ("", "guessed", token(REGIONS[0], "admin")):
             with pytest.raises(urllib.error.HTTPError) as refused:
-                http_json(f"http://{ADDRESSES['centre']}:8090{path}", bearer)
+                http_json(f"{PAGE}{path}", bearer)
             assert refused.value.code == 401, path
             refused.value.close()
     assert centre.file("/etc/outpost/fleet.token").mode == 0o600
+
+
+@pytest.mark.skipif("page" not in TLS, reason="this scenario's page is plain")
+def test_the_page_is_spoken_over_tls_alone(centre: Host) -> None:
+    """It proves itself by the fleet's authority, under its address; plain HTTP gets 400 and not a word of a region."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        http_json(f"http://{ADDRESSES['centre']}:8090/freshness.json")
+    said = refused.value.read().decode()
+    assert (refused.value.code, "https://" in said, REGIONS[0] in said) == (400, True, False)
+    assert {row["region"] for row in http_json(f"{PAGE}/freshness.json")["regions"]} == set(REGIONS)
+    key = centre.file("/etc/outpost/tls/page.pem")
+    assert (key.user, key.group, key.mode) == ("root", "outpost", 0o640)
+
+
+def test_the_command_on_the_centre_says_how_the_regions_are(centre: Host) -> None:
+    asked = centre.run("outpost status --json")
+    found = json.loads(asked.stdout)
+    assert {row["region"] for row in found["regions"]} == set(REGIONS)
+    green = all(row["colour"] == "green" for row in found["regions"])
+    assert asked.rc == (0 if green else 1), asked.stderr
+    assert centre.run("outpost top --once").rc in (0, 1)
+    for words in ("studies", "events"):
+        refused = centre.run(f"outpost {words}")
+        assert refused.rc == 2, refused.stdout
+        assert "outpost status" in refused.stderr
+    assert centre.run_expect([0], "outpost config check").stdout.endswith("collector\n")
 
 
 @pytest.fixture

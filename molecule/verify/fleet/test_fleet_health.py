@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ADDRESSES, PATIENCE, REGIONS, host_of, http_json, lab, psql, token, wait_for
+from conftest import PAGE, PATIENCE, REGIONS, host_of, http_json, http_text, lab, psql, token, wait_for
 from testinfra.host import Host
 
 SICK = "tver"
-PAGE = f"http://{ADDRESSES['centre']}:8090"
 SEEN_SECONDS = 120
 UNIT = "outpost@brain.service"
 
@@ -76,9 +74,7 @@ def page(language: str) -> str:
 
 def asked(path: str) -> str:
     """What the centre's page answers to the token that may read it."""
-    request = urllib.request.Request(PAGE + path, headers={"Authorization": f"Bearer {token('centre')}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return str(answer.read().decode())
+    return http_text(PAGE + path, token("centre"))
 
 
 def test_each_system_says_how_it_is_and_the_centre_hears_it(centre: Host) -> None:

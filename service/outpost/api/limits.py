@@ -31,6 +31,7 @@ from fastapi.responses import JSONResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outpost import errand
+from outpost.api import plain
 from outpost.errand import Abandoned, Errand, TooCostly
 from outpost.lobby import BACKLOG, Lobby, Room
 from outpost.web.page import EVERY_ANSWER
@@ -429,12 +430,22 @@ class LimitedProtocol(H11Protocol):
 
 
 class LimitedServer(uvicorn.Server):
-    """uvicorn behind a lobby. Give `run` exactly one bound socket."""
+    """uvicorn behind a lobby. Give `run` exactly one bound socket.
+
+    With `tls` nothing else is spoken; `explains` has plain HTTP told so before the connection is closed.
+    """
 
     def __init__(
-        self, app: App, limits: Limits, turned_away: TurnedAway, tls: ssl.SSLContext | None = None
+        self,
+        app: App,
+        limits: Limits,
+        turned_away: TurnedAway,
+        tls: ssl.SSLContext | None = None,
+        *,
+        explains: bool = False,
     ) -> None:
         self._limits, self._turned_away, self._tls = limits, turned_away, tls
+        self._explains = explains and tls is not None
 
         class Limited(LimitedProtocol):
             gate = Gate(app, limits, turned_away)
@@ -545,6 +556,8 @@ class LimitedServer(uvicorn.Server):
         times = {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 5.0} if self._tls is not None else {}
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._explains and await plain.is_told(connection):
+                return
             await loop.connect_accepted_socket(
                 lambda: self._protocol(
                     config=self.config, server_state=self.server_state, app_state={}, _loop=loop

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ from outpost.options import Exit, Language, add_config, add_json, add_language, 
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.config import Config
+
+# Shows what was found: by this text where it is a system.
+_Words = Callable[[dict[str, Any], Language], str]
+_Show = Callable[[dict[str, Any], Language, _Words], str]
 
 _STATES = ("receiving", "complete", "inferring", "delivering", "delivered", "rejected", "quarantined")
 
@@ -24,7 +29,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         commands,
         "status",
         "how is it: verdict, what fails and what to do, queue, results that wait, disk, last studies",
-        "Exit status 1 when it is not well. When the service is down it says so and reads the files alone.",
+        "Exit status 1 when it is not well. When the service is down it says so and reads the files alone. At the "
+        "centre: all regions.",
         "outpost status",
         "outpost status --language ru",
         "outpost status --json",
@@ -140,48 +146,74 @@ def _interval(text: str) -> float:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    from outpost.config import Config, ConfigError, load
+    from outpost.config import Config, load
 
-    if _is_centre(options.config):
-        told = "is the centre's, which has no studies of its own: `outpost fleet table`, or -s with a system's name"
-        raise ConfigError(options.config, [told])
     return load(options.config, Config)
 
 
-def _is_centre(path: Path) -> bool:
-    """Whether it is the configuration of the centre's collector, which has no studies of its own."""
+def _asks_centre(options: argparse.Namespace) -> bool:
+    """Whether it is the configuration of the centre's collector."""
     from outpost.console.judge import is_centre
 
-    return is_centre(path)
+    return is_centre(options.config)
 
 
 def _status(options: argparse.Namespace) -> int:
-    if _is_centre(options.config):
-        from outpost.fleet.cli import show_table
+    from outpost.console import text
 
-        return show_table(options)
-    from outpost.console import look, text
-
-    found = look.summary(_config(options))
+    look, show, judge = _view(options)
+    if options.drained and _asks_centre(options):
+        return _say_drained("fleet", {}, options.language, as_json=options.json)
+    found = look()
     if options.drained:
         return _drained(found, options.language, as_json=options.json)
-    print(json.dumps(found, ensure_ascii=False) if options.json else text.status(found, options.language))
-    return _judged(found)
+    print(_as_json(found) if options.json else show(found, options.language, text.status))
+    return judge(found)
+
+
+def _view(
+    options: argparse.Namespace,
+) -> tuple[Callable[[], dict[str, Any]], _Show, Callable[[dict[str, Any]], int]]:
+    """How to look, to show it to people and to judge it: at a system, or from the centre at all regions."""
+    if _asks_centre(options):
+        from outpost.config import load
+        from outpost.console import text
+        from outpost.fleet import console
+        from outpost.fleet.config import FleetConfig
+
+        centre = load(options.config, FleetConfig)
+
+        def show(found: dict[str, Any], language: Language, words: _Words) -> str:
+            return console.text(found, language, whole=words is text.status)
+
+        return lambda: console.summary(centre), show, console.judged
+    from outpost.console import look
+
+    config = _config(options)
+    return lambda: look.summary(config), lambda found, language, words: words(found, language), _judged
+
+
+def _as_json(found: dict[str, Any]) -> str:
+    return json.dumps(found, ensure_ascii=False, default=lambda moment: moment.isoformat())
 
 
 def _drained(found: dict[str, Any], language: Language, *, as_json: bool) -> int:
     """Whether a host may be taken out of service: nothing is received, computed or waiting for a destination."""
-    from outpost.console import text
-
     if found["work"] is None or found["outbox"] is None:
         return _cannot(Exception(found["work_fault"] or "the outbox cannot be read: run this as root"))
     waiting = {state: queue["studies"] for state, queue in found["work"]["queue"].items() if queue["studies"]}
     if found["outbox"]["studies"]:
         waiting["outbox"] = found["outbox"]["studies"]
+    return _say_drained(found["system"], waiting, language, as_json=as_json)
+
+
+def _say_drained(system: str, waiting: dict[str, int], language: Language, *, as_json: bool) -> int:
+    from outpost.console import text
+
     if as_json:
         print(json.dumps({"drained": not waiting, "waiting": waiting}))
     else:
-        print(text.drained(found["system"], waiting, language))
+        print(text.drained(system, waiting, language))
     return Exit.FOUND if waiting else Exit.OK
 
 
@@ -195,26 +227,26 @@ def _judged(found: dict[str, Any]) -> int:
 
 
 def _top(options: argparse.Namespace) -> int:
-    from outpost.console import look, text
+    from outpost.console import text
 
-    config = _config(options)
+    look, show, judge = _view(options)
     language: Language = options.language
     terminal = sys.stdout.isatty()
     clears = terminal and os.environ.get("TERM", "dumb") not in ("", "dumb")
     try:
         while True:
-            found = look.summary(config)
+            found = look()
             if options.json:
-                print(json.dumps(found, ensure_ascii=False), flush=True)
+                print(_as_json(found), flush=True)
             else:
                 # Home and erase line by line: a screen that is cleared whole flickers.
-                shown = text.top(found, language)
+                shown = show(found, language, text.top)
                 print(
                     "\033[H" + shown.replace("\n", "\033[K\n") + "\033[K\n\033[J" if clears else shown,
                     flush=True,
                 )
             if options.once or not terminal:
-                return _judged(found)
+                return judge(found)
             if not clears:
                 print(flush=True)
             time.sleep(options.interval)

@@ -62,7 +62,7 @@ def judge(path: Path) -> Judged:
                 placed = faults_of(model, invalid)
                 faults = tuple(Fault(_line(root, place), text) for place, text in placed)
         return Judged(kind, faults)
-    files = _named_files(config, root) if isinstance(config, Config) else ()
+    files = _named_files(config, root) if isinstance(config, Config) else _centre_files(config, root)
     return Judged(kind, tuple(files))
 
 
@@ -131,4 +131,24 @@ def _named_files(config: Config, root: yaml.Node | None) -> list[Fault]:
         except RulesInvalid as invalid:
             told = f"filter.rules: {'; '.join(map(str, invalid.faults))} in {config.filter.rules}"
             faults.append(Fault(_line(root, ("filter", "rules")), told))
+    return faults
+
+
+def _centre_files(config: BaseModel, root: yaml.Node | None) -> list[Fault]:
+    """The same of the centre's configuration; asked where there is a folder of certificates."""
+    from outpost.fleet.config import FleetConfig
+    from outpost.tls import TlsUnusable, server_context
+
+    faults = []
+    if root is None or not isinstance(config, FleetConfig):
+        return []
+    authorities, tls = config.centre.sslrootcert, config.api.tls
+    if authorities is not None and authorities.parent.is_dir() and not authorities.is_file():
+        told = f"centre.sslrootcert: {authorities} is not there: the playbook centre.yml writes it"
+        faults.append(Fault(_line(root, ("centre", "sslrootcert")), told))
+    if tls is not None and tls.certificate.parent.is_dir():
+        try:
+            server_context(tls, "api.tls")
+        except TlsUnusable as unusable:
+            faults.append(Fault(_line(root, ("api", "tls")), str(unusable)))
     return faults

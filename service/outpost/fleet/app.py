@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -13,12 +14,15 @@ import psycopg
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from outpost import __version__
+from outpost import __version__, errand
+from outpost.api.limits import tell_limits
+from outpost.errand import Errand
 from outpost.fleet import page, view
+from outpost.fleet.asking import asking
 from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.metrics import exposition
-from outpost.fleet.sync import CentreError, centre_connection
+from outpost.fleet.sync import CentreError
 from outpost.web.page import Page, static_page
 from outpost.web.shield import shield
 from outpost.web.tokens import Guard
@@ -26,6 +30,7 @@ from outpost.web.tokens import Guard
 log = logging.getLogger(__name__)
 
 TURN_LIMIT_SECONDS = 30.0
+HEALTH_KEPT_SECONDS: Final = 1.0
 PAGE_STUDIES = 20
 # The watchdog's question; without a token the answer has no words of the database.
 OPEN: Final = frozenset({"/health"})
@@ -81,12 +86,11 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
     read = [Depends(guard.needs("read"))]
     shield(app, guard, open_paths=OPEN, hosts=config.api.hosts)
 
-    @contextmanager
-    def reading() -> Iterator[psycopg.Connection]:
-        with centre_connection(config.centre, "page") as connection:
-            connection.execute("SET statement_timeout = '10s'")
-            with connection.transaction():  # one moment for everything on a page
-                yield connection
+    tell_limits(app)
+    database = _Database(config)
+
+    def reading() -> AbstractContextManager[psycopg.Connection]:
+        return asking(config.centre, "page")
 
     @app.exception_handler(CentreError)
     @app.exception_handler(psycopg.Error)
@@ -146,6 +150,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False, dependencies=read)
     def metrics() -> Response:
+        until = config.api.tls.until() if config.api.tls is not None else None
         try:
             with reading() as connection:
                 body = exposition(
@@ -154,16 +159,17 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     collector,
                     view.marked(connection),
                     view.health(connection),
+                    until,
                 )
         except (CentreError, psycopg.Error) as fault:
             log.warning("metrics without the database: %s", " ".join(str(fault).split()))
-            body = exposition(None, [], collector)
+            body = exposition(None, [], collector, certificate_until=until)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/health")
     def health(request: Request) -> JSONResponse:
         """Whether the collector does its work; regions that are off do not make it unhealthy."""
-        checks = _checks(config, collector)
+        checks = _checks(database, collector)
         if request.state.caller is None:
             checks = [
                 replace(check, value="" if check.ok else "see the log, or ask with a token")
@@ -184,11 +190,38 @@ def language(request: Request) -> page.Language:
     return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
-def _checks(config: FleetConfig, collector: Collector) -> list[Check]:
+class _Database:
+    """Whether the centre's database answers. Health is asked without a token: however often, it asks once a second."""
+
+    def __init__(self, config: FleetConfig) -> None:
+        self._centre = config.centre
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._fault: str | None = None
+
+    def fault(self) -> str | None:
+        """What is wrong, in words; None where it answers."""
+        with self._lock:
+            if time.monotonic() - self._asked_at > HEALTH_KEPT_SECONDS:
+                self._fault = self._ask()
+                self._asked_at = time.monotonic()
+            return self._fault
+
+    def _ask(self) -> str | None:
+        try:
+            # An errand of its own: the answer is for all that wait, whoever of them goes.
+            with errand.of(Errand(None)), asking(self._centre, "health", 5) as connection:
+                connection.execute("SELECT 1 FROM fleet.settings")
+        except (CentreError, psycopg.Error) as error:
+            return " ".join(str(error).split())
+        return None
+
+
+def _checks(database: _Database, collector: Collector) -> list[Check]:
     idle = collector.idle_seconds
     stuck = collector.stuck_regions
     return [
-        _database_check(config, collector),
+        _database_check(database, collector),
         Check(
             "FLEET_COLLECTOR_TURNS",
             idle <= TURN_LIMIT_SECONDS,
@@ -206,14 +239,8 @@ def _checks(config: FleetConfig, collector: Collector) -> list[Check]:
     ]
 
 
-def _database_check(config: FleetConfig, collector: Collector) -> Check:
-    fault = collector.fault
-    try:
-        with centre_connection(config.centre, "health") as connection:
-            connection.execute("SET statement_timeout = '5s'")
-            connection.execute("SELECT 1 FROM fleet.settings")
-    except (CentreError, psycopg.Error) as error:
-        fault = " ".join(str(error).split())
+def _database_check(database: _Database, collector: Collector) -> Check:
+    fault = database.fault() or collector.fault
     return Check(
         "FLEET_DATABASE",
         fault is None,

@@ -27,7 +27,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     for verb, text, run in (
         ("sync", "read every region once and say how that went", _sync),
         ("serve", "read the regions for ever and serve the page", _serve),
-        ("table", "print the fleet view", show_table),
+        ("table", "print the fleet view", _table),
     ):
         parser = verbs.add_parser(verb, help=text, description=text, **examples(f"outpost fleet {verb}"))
         add_config(parser, "the fleet's YAML file")
@@ -59,21 +59,13 @@ def _sync(arguments: argparse.Namespace) -> int:
     return int(arguments.strict and whole < len(attempts))
 
 
-def show_table(arguments: argparse.Namespace) -> int:
-    import psycopg
+def _table(arguments: argparse.Namespace) -> int:
+    from outpost.fleet import console
 
-    from outpost.fleet import table, view
-    from outpost.fleet.sync import CentreError, centre_connection
-
-    config = _load(arguments)
-    try:
-        with centre_connection(config.centre, "table") as connection, connection.transaction():
-            connection.execute("SET LOCAL statement_timeout = '30s'")
-            regions, counted = view.freshness(connection), view.summary(connection)
-            marked, health = view.marked(connection), view.health(connection)
-    except (CentreError, psycopg.Error) as error:
-        return _fault(" ".join(str(error).split()))
-    sys.stdout.write(table.render(regions, counted, marked, health) + "\n")
+    found = console.summary(_load(arguments))
+    if found["fault"]:
+        return _fault(found["fault"])
+    sys.stdout.write(console.text(found | {"unit": ""}, "en") + "\n")
     return 0
 
 
@@ -85,9 +77,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     from outpost.fleet.collector import Collector
     from outpost.intake.doors import Doors
     from outpost.notify import Notifier
+    from outpost.tls import TlsUnusable, server_context
 
     config = _load(arguments)
     logs.configure()
+    try:
+        tls = server_context(config.api.tls, "api.tls") if config.api.tls is not None else None
+    except TlsUnusable as error:
+        return _fault(str(error), Exit.USAGE)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -110,8 +107,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         create_app(config, collector),
         Limits.of(shares.http),
         lambda reason, words, address, times=1: doors.turned_away(
-            "connection", reason, words, "", address, times=times
+            "request" if reason == "TOO_MANY_REQUESTS" else "connection",
+            reason,
+            words,
+            "",
+            address,
+            times=times,
         ),
+        tls,
+        explains=True,
     )
     pages = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, name="pages", daemon=True)
     collector.start()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from outpost.config import DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Token
+from outpost.config import AbsolutePath, DatabaseLink, Host, ListenAddress, Port, Seconds, Section, Tls, Token
+from outpost.health.certificate import validities
 
 # The region's server options end a dead link after 10 + 3 x 5 s without an answer (fleet.server_options).
 DEAD_LINK_SECONDS = 25.0
@@ -54,11 +57,29 @@ class Sync(Section):
         return seconds
 
 
+class PageTls(Tls):
+    """The page's certificate. Browsers have none of their own, unless a site says so: then `ca` signs them."""
+
+    ca: AbsolutePath = Path("/etc/outpost/tls/fleet-ca.pem")
+    require_client_certificate: bool = False
+
+    def until(self) -> datetime | None:
+        """When the first of the certificates in the file ends; None where none can be read."""
+        try:
+            return min((one.until for one in validities(self.certificate.read_bytes())), default=None)
+        except OSError:
+            return None
+
+
 class Api(Section):
-    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`)."""
+    """Where the page, JSON and metrics are served, and to whom, as for a system's own API (`outpost.config.Api`).
+
+    With `tls` nothing is spoken but TLS; who speaks plain HTTP there is told so and gets nothing else.
+    """
 
     listen: ListenAddress = "0.0.0.0"  # noqa: S104 - duty engineers look from elsewhere; the firewall limits it
     port: Port = 8090
+    tls: PageTls | None = None
     tokens: tuple[Token, ...] = ()
     open: bool = False
     hosts: tuple[Host, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -19,10 +20,11 @@ def exposition(
     collector: Collector,
     marked: Sequence[Marked] = (),
     health: Sequence[Health] = (),
+    certificate_until: datetime | None = None,
 ) -> bytes:
     """The text format. `regions` None means that the centre's database did not answer."""
     registry = CollectorRegistry()
-    registry.register(_Families(regions, counted, collector, marked, health))
+    registry.register(_Families(regions, counted, collector, marked, health, certificate_until))
     return generate_latest(registry)
 
 
@@ -36,8 +38,9 @@ class _Families:
         collector: Collector,
         marked: Sequence[Marked],
         health: Sequence[Health],
+        certificate_until: datetime | None,
     ) -> None:
-        self._health = health
+        self._health, self._certificate_until = health, certificate_until
         self._regions, self._counted, self._collector, self._marked = regions, counted, collector, marked
 
     def collect(self) -> Iterator[Metric]:
@@ -51,6 +54,12 @@ class _Families:
             "Seconds since the collector's last turn.",
             value=self._collector.idle_seconds,
         )
+        if self._certificate_until is not None:
+            yield GaugeMetricFamily(
+                "outpost_fleet_page_certificate_until_timestamp_seconds",
+                "When the certificate of this page ends.",
+                value=self._certificate_until.timestamp(),
+            )
         if self._regions is not None:
             yield from _of_health(self._health)
             yield from _of_regions(self._regions)

@@ -221,7 +221,7 @@ def render(
         f'<p class="state green">{escape(words["all_well"])}</p>' if well else ""
     )
     return _frame(
-        f"<h1>{escape(_headline(regions, language))}</h1>",
+        f"<h1>{escape(headline_in(regions, language))}</h1>",
         f"<h2>{escape(words['wrong'])}</h2>{problems}{works}" if health else "",
         f"<h2>{escape(words['regions'])}</h2>{_regions(regions, language)}",
         f"<h2>{escape(words['studies'])}</h2>{_counted(counted, language)}",
@@ -245,7 +245,8 @@ def render_fault(fault: str, now: datetime, language: Language = "en") -> str:
     )
 
 
-def _headline(regions: Sequence[Region], language: Language) -> str:
+def headline_in(regions: Sequence[Region], language: Language) -> str:
+    """`view.headline` in this language."""
     if language == "en" or not regions:
         return headline(regions) if language == "en" else _WORDS["ru"]["no_region"]
     colours = Counter(region.colour for region in regions)
@@ -276,7 +277,7 @@ def _card(line: Health, language: Language) -> str:
     words = _WORDS[language]
     reasons = line.why_ru if language == "ru" else line.why
     facts = [
-        words["heartbeat"].format(age=_age(line.beat_age_seconds, language))
+        words["heartbeat"].format(age=age_in(line.beat_age_seconds, language))
         if line.beat_age_seconds is not None
         else words["no_heartbeat"]
     ]
@@ -304,7 +305,7 @@ def _works(lines: Sequence[Health], language: Language) -> str:
             _Cell(escape(h.system or "-")),
             _Cell(escape(words["green"]), "state green"),
             _Cell(moment(h.since)),
-            _Cell(_age(h.beat_age_seconds, language), "number"),
+            _Cell(age_in(h.beat_age_seconds, language), "number"),
             _Cell(_number(h.queue), "number"),
             _Cell(_number(h.outbox), "number"),
             _Cell("-" if h.disk_used_percent is None else f"{h.disk_used_percent:.0f} %", "number"),
@@ -324,8 +325,8 @@ def _regions(regions: Sequence[Region], language: Language) -> str:
             _Cell(f"{escape(r.title)} <code>{escape(r.region)}</code>"),
             _Cell(escape(words.get(r.colour, r.colour)), f"state {escape(r.colour)}"),
             # Data can be fresh of a region that does not work: that is no reason for a colour.
-            _Cell(escape(_word(r.state, language)), "" if r.state == "fresh" else "grave"),
-            _Cell(_age(r.age_seconds, language), "number"),
+            _Cell(escape(word_in(r.state, language)), "" if r.state == "fresh" else "grave"),
+            _Cell(age_in(r.age_seconds, language), "number"),
             _Cell(moment(r.data_through)),
             _Cell(escape(r.release or "-")),
             _Cell(escape(r.health_ru if language == "ru" else r.reason)),
@@ -342,7 +343,7 @@ def _counted(counted: Sequence[Counted], language: Language) -> str:
         [
             _Cell(f"<code>{escape(c.region)}</code>"),
             _Cell(escape(c.system)),
-            _Cell(escape(_word(c.outcome, language))),
+            _Cell(escape(word_in(c.outcome, language))),
             _Cell(escape(model_name(c))),
             _Cell(escape(c.rung or "-")),
             _Cell(str(c.studies), "number"),
@@ -386,10 +387,12 @@ def _studies(studies: Sequence[Study], language: Language) -> str:
             _Cell(f"<code>{escape(s.study_key[:12])}</code> r{s.revision}"),
             _Cell(escape(s.modality or "-")),
             _Cell(str(s.instances), "number"),
-            _Cell(escape(_word(s.outcome, language))),
+            _Cell(escape(word_in(s.outcome, language))),
             _Cell(escape(s.reason or "-")),
             _Cell(
-                escape(", ".join(_word(mark, language) for mark in marks(s.partial, s.doubtful).split(", "))),
+                escape(
+                    ", ".join(word_in(mark, language) for mark in marks(s.partial, s.doubtful).split(", "))
+                ),
                 _grave(s.partial or s.doubtful),
             ),
         ]
@@ -425,11 +428,13 @@ def _table(
     return f'<table><tbody><tr class="head">{head}</tr>{body}</tbody></table>'
 
 
-def _word(text: str, language: Language) -> str:
+def word_in(text: str, language: Language) -> str:
+    """A word of the database, such as a state or an outcome, in this language."""
     return _RUSSIAN.get(text, text) if language == "ru" else text
 
 
-def _age(seconds: float | None, language: Language) -> str:
+def age_in(seconds: float | None, language: Language) -> str:
+    """`view.age` in this language."""
     text = age(seconds)
     if language == "ru":
         for english, russian in _UNITS:

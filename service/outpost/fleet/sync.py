@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
+from psycopg.rows import TupleRow, class_row
 
 from outpost.fleet.config import BATCH_RESERVE_SECONDS, Centre, Sync
 from outpost.fleet.faults import NO_ANSWER, Fault, RegionFault, describe, said_by_region
@@ -43,6 +44,9 @@ _COLUMNS = [column.name for column in CONTRACTS[NEWEST].studies if column.name !
 _KEY = ("system", "study_key", "revision")
 _HEALTH = [column.name for column in CONTRACTS[NEWEST].health if column.name != "region"]
 _AGE = next(column for column in CONTRACTS[NEWEST].health if column.name == "age_seconds")
+
+
+Connected = TypeVar("Connected", bound=psycopg.Connection[TupleRow])
 
 
 class CentreError(Exception):
@@ -109,8 +113,17 @@ class _State:
 @contextmanager
 def centre_connection(centre: Centre, purpose: str) -> Iterator[psycopg.Connection]:
     """A connection to the centre's own database, autocommit. Raises `CentreError` if there is none."""
+    with connected(centre, purpose, psycopg.Connection[TupleRow]) as connection:
+        yield connection
+
+
+def connected(centre: Centre, purpose: str, of: type[Connected]) -> Connected:
+    """The same as an object of this class, whose `with` closes it.
+
+    Once this process has gone, the server ends what it still works on for it within seconds.
+    """
     try:
-        connection = psycopg.connect(
+        connection = of.connect(
             host=centre.host,
             port=centre.port,
             dbname=centre.database,
@@ -125,13 +138,14 @@ def centre_connection(centre: Centre, purpose: str) -> Iterator[psycopg.Connecti
             keepalives_count=3,
             autocommit=True,
         )
+        if connection.info.server_version >= 140000:  # an older one works to the end for nobody
+            connection.execute("SET client_connection_check_interval = '1s'")
     except psycopg.Error as error:
         raise CentreError(
             f"no connection to the centre's database {centre.database} at {centre.host}:{centre.port}: "
             f"{' '.join(str(error).split())}"
         ) from error
-    with connection:
-        yield connection
+    return connection
 
 
 def prepare(centre: Centre, period_seconds: float) -> None:

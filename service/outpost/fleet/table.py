@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from outpost.fleet.page import age_in, headline_in, word_in
 from outpost.fleet.view import (
     Counted,
     Health,
     Marked,
     Region,
-    age,
-    headline,
     marked_day,
     marked_newest,
     model_name,
     moment,
 )
+from outpost.options import Language
+
+# Headings of the four tables, in their order.
+_HEALTH: Final[dict[Language, tuple[str, ...]]] = {
+    "en": ("REGION", "SYSTEM", "HEALTH", "SINCE (UTC)", "HEARTBEAT", "REASON"),
+    "ru": ("РЕГИОН", "СИСТЕМА", "СОСТОЯНИЕ", "С (UTC)", "СИГНАЛ", "ПРИЧИНА"),
+}
+_REGIONS: Final[dict[Language, tuple[str, ...]]] = {
+    "en": ("REGION", "STATE", "AGE", "RELEASE", "DATA THROUGH (UTC)", "REASON"),
+    "ru": ("РЕГИОН", "ДАННЫЕ", "ВОЗРАСТ", "ВЕРСИЯ", "ДАННЫЕ ПО (UTC)", "ПРИЧИНА"),
+}
+_COUNTED: Final[dict[Language, tuple[str, ...]]] = {
+    "en": ("REGION", "SYSTEM", "OUTCOME", "MODEL", "RUNG", "STUDIES", "LAST STUDY (UTC)"),
+    "ru": ("РЕГИОН", "СИСТЕМА", "ИСХОД", "МОДЕЛЬ", "СТУПЕНЬ", "ИССЛЕДОВАНИЙ", "ПОСЛЕДНЕЕ (UTC)"),
+}
+_MARKED: Final[dict[Language, tuple[str, ...]]] = {
+    "en": ("REGION", "PARTIAL, 24 H", "DOUBTFUL, 24 H", "NEWEST SUCH RESULT (UTC)"),
+    "ru": ("РЕГИОН", "НЕПОЛНЫХ, 24 Ч", "СОМНИТЕЛЬНЫХ, 24 Ч", "НОВЕЙШИЙ ТАКОЙ РЕЗУЛЬТАТ (UTC)"),
+}
+_NO_STUDIES: Final[dict[Language, str]] = {"en": "no studies yet", "ru": "исследований пока нет"}
+_COLOURS: Final[dict[str, str]] = {"green": "РАБОТАЕТ", "amber": "ВНИМАНИЕ", "red": "НЕ РАБОТАЕТ"}
 
 
 def render(
@@ -23,27 +44,16 @@ def render(
     counted: Sequence[Counted],
     marked: Sequence[Marked] = (),
     health: Sequence[Health] = (),
+    language: Language = "en",
 ) -> str:
     """The views, with the headline that says how many regions work and how many the numbers speak for."""
-    parts = [headline(regions)]
-    if health:
-        systems = [
-            (h.region, h.system or "-", h.colour.upper(), moment(h.since), age(h.beat_age_seconds), h.reasons)
-            for h in health
-        ]
-        parts.append(columns(("REGION", "SYSTEM", "HEALTH", "SINCE (UTC)", "HEARTBEAT", "REASON"), systems))
-    if regions:
-        rows = [
-            (r.region, r.state, age(r.age_seconds), r.release or "-", moment(r.data_through), r.reason)
-            for r in regions
-        ]
-        parts.append(columns(("REGION", "STATE", "AGE", "RELEASE", "DATA THROUGH (UTC)", "REASON"), rows))
+    parts = [render_health(regions, health, language)]
     if counted:
         lines = [
             (
                 c.region,
                 c.system,
-                c.outcome,
+                word_in(c.outcome, language),
                 model_name(c),
                 c.rung or "-",
                 str(c.studies),
@@ -51,17 +61,52 @@ def render(
             )
             for c in counted
         ]
-        head = ("REGION", "SYSTEM", "OUTCOME", "MODEL", "RUNG", "STUDIES", "LAST STUDY (UTC)")
-        parts.append(columns(head, lines))
+        parts.append(columns(_COUNTED[language], lines))
     else:
-        parts.append("no studies yet")
+        parts.append(_NO_STUDIES[language])
     if marked:
         told = [
-            (m.region, marked_day(m, m.partial_day), marked_day(m, m.doubtful_day), marked_newest(m))
+            (m.region, _day(m, m.partial_day, language), _day(m, m.doubtful_day, language), marked_newest(m))
             for m in marked
         ]
-        parts.append(columns(("REGION", "PARTIAL, 24 H", "DOUBTFUL, 24 H", "NEWEST SUCH RESULT (UTC)"), told))
+        parts.append(columns(_MARKED[language], told))
     return "\n\n".join(parts)
+
+
+def render_health(regions: Sequence[Region], health: Sequence[Health], language: Language = "en") -> str:
+    """The headline, each system, and how old the data of each region is."""
+    parts = [headline_in(regions, language)]
+    if health:
+        systems = [
+            (
+                h.region,
+                h.system or "-",
+                h.colour.upper() if language == "en" else _COLOURS.get(h.colour, h.colour),
+                moment(h.since),
+                age_in(h.beat_age_seconds, language),
+                h.reasons if language == "en" else h.reasons_ru,
+            )
+            for h in health
+        ]
+        parts.append(columns(_HEALTH[language], systems))
+    if regions:
+        rows = [
+            (
+                r.region,
+                word_in(r.state, language),
+                age_in(r.age_seconds, language),
+                r.release or "-",
+                moment(r.data_through),
+                r.reason if language == "en" else r.health_ru or r.reason,
+            )
+            for r in regions
+        ]
+        parts.append(columns(_REGIONS[language], rows))
+    return "\n\n".join(parts)
+
+
+def _day(marked: Marked, count: int | None, language: Language) -> str:
+    return marked_day(marked, count) if language == "en" or marked.told else "не сообщает"
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
