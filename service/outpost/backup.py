@@ -171,8 +171,10 @@ def backup(config: Config, stream: IO[bytes]) -> dict[str, Any]:
 
 def _copy_journal(journal: Path, copy: Path) -> None:
     """By SQLite's backup: one moment of the journal, whoever writes to it meanwhile."""
+    from outpost.records import readonly
+
     with (
-        closing(sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as source,
+        closing(readonly.connect(journal, timeout=30)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)
