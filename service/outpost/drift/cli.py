@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outpost.codes.answers import complain
 from outpost.options import Exit, add_config, add_json, examples
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
@@ -129,10 +130,10 @@ def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namesp
         try:
             return run(options)
         except _NotThere as error:
-            print(f"outpost drift: {error}", file=sys.stderr)
+            complain("outpost drift", error)
             return Exit.CANNOT_ASK
         except (BookUnusable, TableUnusable, OSError, ValueError) as error:
-            print(f"outpost drift: {error}", file=sys.stderr)
+            complain("outpost drift", error)
             return Exit.USAGE
 
     return told

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from outpost import __version__
+from outpost.codes.answers import both
 from outpost.fleet import page, view
 from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
@@ -95,7 +96,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         log.warning("%s not answered: %s", request.url.path, text)
         if request.url.path == "/":
             return Page(page.render_fault(text, datetime.now(UTC), language(request)), status_code=503)
-        return JSONResponse({"detail": text}, status_code=503)
+        return JSONResponse(both(text), status_code=503)
 
     @app.get("/", include_in_schema=False, dependencies=read)
     def show(request: Request) -> Page:

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from outpost.codes.answers import complain
 from outpost.options import Exit, add_config, examples
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
@@ -135,5 +136,5 @@ def _load(arguments: argparse.Namespace) -> FleetConfig:
 
 
 def _fault(text: str, status: Exit = Exit.CANNOT_ASK) -> int:
-    sys.stderr.write(text + "\n")
+    complain("", text)
     return status

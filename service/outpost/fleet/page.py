@@ -11,6 +11,7 @@ from datetime import datetime
 from html import escape
 from typing import Final, Literal, NamedTuple
 
+from outpost.codes import answers
 from outpost.fleet.view import (
     Counted,
     Health,
@@ -239,7 +240,7 @@ def render_fault(fault: str, now: datetime, language: Language = "en") -> str:
     """The page when the centre's own database does not answer."""
     return _frame(
         f"<h1>{escape(_WORDS[language]['cannot'])}</h1>",
-        f'<p class="red">{escape(fault)}</p>',
+        f'<p class="red">{escape(answers.said(fault, language))}</p>',
         now=now,
         language=language,
     )
