@@ -13,9 +13,11 @@ import outpost
 from outpost.cli import main
 from outpost.codes.answers import ANSWERS, both, faults, russian, said
 from outpost.config import Config, ConfigError, load
+from outpost.console import text
 from outpost.filter.rulefile import RulesInvalid, load_rules
 from outpost.intake.guests import WORDS
 from outpost.intake.refusal import Refusal
+from outpost.options import Language
 
 PACKAGE = Path(outpost.__file__).parent
 # What is raised to be said to a person, and what says it.
@@ -212,3 +214,32 @@ def test_a_command_says_in_the_readers_language_why_it_cannot(
     assert "строка 1: system: " in capsys.readouterr().out
     assert main(["backup", "--config", str(tmp_path / "none.yaml")]) == 2
     assert "не читается" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        (
+            "en",
+            ("CALLING_AE_UNKNOWN: The sender's AE title is not one", "add it to `intake.known_ae_titles`"),
+        ),
+        (
+            "ru",
+            (
+                "ассоциация 'CT1' at 10.0.0.9: CALLING_AE_UNKNOWN, его calling AE title нет",
+                "AE title отправителя",
+            ),
+        ),
+    ],
+)
+def test_an_event_says_what_the_code_in_its_detail_means(language: Language, told: tuple[str, ...]) -> None:
+    event = {
+        "at": "2026-11-30T15:04:05+00:00",
+        "code": "SENDER_REFUSED",
+        "detail": "association of 'CT1' at 10.0.0.9: CALLING_AE_UNKNOWN, its calling AE title is not in "
+        "intake.known_ae_titles",
+    }
+    shown = " ".join(text.events([event], language, remedies=True).split())
+    for words in told:
+        assert words in shown
+    assert "CALLING_AE_UNKNOWN: " not in text.events([event], language, remedies=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from outpost.codes import answers
 from outpost.codes.event_texts import EVENTS
 from outpost.health.codes import remedy
 from outpost.options import Language
+from outpost.reasons import explain
 
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "ok": ("well: it takes studies and computes them", "здорова: принимает и считает исследования"),
@@ -190,7 +192,20 @@ def events(found: Sequence[Mapping[str, Any]], language: Language, *, remedies: 
         if remedies and text is not None and text.needs_person:
             told = (text.meaning_ru, text.remedy_ru) if language == "ru" else (text.meaning, text.remedy)
             lines += _folded("    ", " ".join(told))
+            lines += [line for code in _named(event["detail"]) for line in _reason(code, language)]
     return "\n".join(lines)
+
+
+def _named(detail: str) -> list[str]:
+    """Reason codes that the detail of an event names, each once."""
+    return [code for code in dict.fromkeys(re.findall(r"\b[A-Z][A-Z_]{3,}\b", detail)) if explain(code)]
+
+
+def _reason(code: str, language: Language) -> list[str]:
+    reason = explain(code)
+    assert reason is not None
+    told = (reason.meaning_ru, reason.remedy_ru) if language == "ru" else (reason.meaning, reason.remedy)
+    return _folded(f"    {code}: ", " ".join(told))
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
