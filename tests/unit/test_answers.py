@@ -13,7 +13,7 @@ import outpost
 from outpost.cli import main
 from outpost.codes.answers import ANSWERS, both, faults, russian, said
 from outpost.config import Config, ConfigError, load
-from outpost.console import text
+from outpost.console.text import events
 from outpost.filter.rulefile import RulesInvalid, load_rules
 from outpost.intake.guests import WORDS
 from outpost.intake.refusal import Refusal
@@ -239,7 +239,7 @@ def test_an_event_says_what_the_code_in_its_detail_means(language: Language, tol
         "detail": "association of 'CT1' at 10.0.0.9: CALLING_AE_UNKNOWN, its calling AE title is not in "
         "intake.known_ae_titles",
     }
-    shown = " ".join(text.events([event], language, remedies=True).split())
+    shown = " ".join(events([event], language, remedies=True).split())
     for words in told:
         assert words in shown
-    assert "CALLING_AE_UNKNOWN: " not in text.events([event], language, remedies=False)
+    assert "CALLING_AE_UNKNOWN: " not in events([event], language, remedies=False)

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from outpost.codes.answers import complain
-from outpost.options import Exit, add_config, examples
+from outpost.options import Exit, add_config, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.fleet.config import FleetConfig
@@ -74,7 +74,8 @@ def show_table(arguments: argparse.Namespace) -> int:
             marked, health = view.marked(connection), view.health(connection)
     except (CentreError, psycopg.Error) as error:
         return _fault(" ".join(str(error).split()))
-    sys.stdout.write(table.render(regions, counted, marked, health) + "\n")
+    language = getattr(arguments, "language", preferred_language())
+    sys.stdout.write(table.render(regions, counted, marked, health, language) + "\n")
     return 0
 
 

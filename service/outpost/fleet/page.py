@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
+from itertools import zip_longest
 from typing import Final, Literal, NamedTuple
 
 from outpost.codes import answers
@@ -27,6 +28,7 @@ from outpost.fleet.view import (
 )
 
 REFRESH_SECONDS = 10
+RUNBOOK: Final = "docs/runbooks/{language}/region-is-red.md"
 Language = Literal["en", "ru"]
 
 _STYLE = """
@@ -62,6 +64,7 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "as_of": "As of {now} UTC; this page renews itself every {seconds} s.",
         "wrong": "What needs a person",
         "all_well": "Every system works.",
+        "do": "What each code means, how to look and what to do:",
         "works": "Systems that work: {count}",
         "green": "works",
         "amber": "needs attention",
@@ -115,6 +118,7 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "as_of": "На {now} UTC; страница обновляется сама каждые {seconds} с.",
         "wrong": "Где нужен человек",
         "all_well": "Все системы работают.",
+        "do": "Что значит каждый код, как посмотреть и что делать:",
         "works": "Работающие системы: {count}",
         "green": "работает",
         "amber": "требует внимания",
@@ -222,8 +226,10 @@ def render(
         f'<p class="state green">{escape(words["all_well"])}</p>' if well else ""
     )
     return _frame(
-        f"<h1>{escape(_headline(regions, language))}</h1>",
-        f"<h2>{escape(words['wrong'])}</h2>{problems}{works}" if health else "",
+        f"<h1>{escape(headline_in(regions, language))}</h1>",
+        f"<h2>{escape(words['wrong'])}</h2>{problems}{_what_to_do(language) if wrong else ''}{works}"
+        if health
+        else "",
         f"<h2>{escape(words['regions'])}</h2>{_regions(regions, language)}",
         f"<h2>{escape(words['studies'])}</h2>{_counted(counted, language)}",
         f"<h2>{escape(words['marked'])}</h2>{_marked(marked, language)}",
@@ -246,7 +252,8 @@ def render_fault(fault: str, now: datetime, language: Language = "en") -> str:
     )
 
 
-def _headline(regions: Sequence[Region], language: Language) -> str:
+def headline_in(regions: Sequence[Region], language: Language) -> str:
+    """How many of the regions work, and for how many it speaks."""
     if language == "en" or not regions:
         return headline(regions) if language == "en" else _WORDS["ru"]["no_region"]
     colours = Counter(region.colour for region in regions)
@@ -275,9 +282,13 @@ def _frame(first: str, *parts: str, now: datetime, language: Language) -> str:
 
 def _card(line: Health, language: Language) -> str:
     words = _WORDS[language]
-    reasons = line.why_ru if language == "ru" else line.why
+    why = line.why_ru if language == "ru" else line.why
+    reasons = "".join(
+        f"<li>{escape(reason)}{f' <code>{escape(code)}</code>' if code else ''}</li>"
+        for reason, code in zip_longest(why, line.codes[: len(why)], fillvalue="")
+    )
     facts = [
-        words["heartbeat"].format(age=_age(line.beat_age_seconds, language))
+        words["heartbeat"].format(age=age_in(line.beat_age_seconds, language))
         if line.beat_age_seconds is not None
         else words["no_heartbeat"]
     ]
@@ -292,9 +303,14 @@ def _card(line: Health, language: Language) -> str:
         f'{escape(line.system or words["no_system"])}</span><span class="state {escape(line.colour)}">'
         f"{escape(words.get(line.colour, line.colour))}</span>"
         f"<span>{escape(words['since'].format(when=moment(line.since)))}</span></h3>"
-        f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in reasons)}</ul>"
+        f"<ul>{reasons}</ul>"
         f"<p>{escape('; '.join(facts))}</p></div>"
     )
+
+
+def _what_to_do(language: Language) -> str:
+    """Where each code has its row."""
+    return f'<p class="note">{escape(_WORDS[language]["do"])} <code>{RUNBOOK.format(language=language)}</code></p>'
 
 
 def _works(lines: Sequence[Health], language: Language) -> str:
@@ -305,7 +321,7 @@ def _works(lines: Sequence[Health], language: Language) -> str:
             _Cell(escape(h.system or "-")),
             _Cell(escape(words["green"]), "state green"),
             _Cell(moment(h.since)),
-            _Cell(_age(h.beat_age_seconds, language), "number"),
+            _Cell(age_in(h.beat_age_seconds, language), "number"),
             _Cell(_number(h.queue), "number"),
             _Cell(_number(h.outbox), "number"),
             _Cell("-" if h.disk_used_percent is None else f"{h.disk_used_percent:.0f} %", "number"),
@@ -325,11 +341,14 @@ def _regions(regions: Sequence[Region], language: Language) -> str:
             _Cell(f"{escape(r.title)} <code>{escape(r.region)}</code>"),
             _Cell(escape(words.get(r.colour, r.colour)), f"state {escape(r.colour)}"),
             # Data can be fresh of a region that does not work: that is no reason for a colour.
-            _Cell(escape(_word(r.state, language)), "" if r.state == "fresh" else "grave"),
-            _Cell(_age(r.age_seconds, language), "number"),
+            _Cell(escape(word(r.state, language)), "" if r.state == "fresh" else "grave"),
+            _Cell(age_in(r.age_seconds, language), "number"),
             _Cell(moment(r.data_through)),
             _Cell(escape(r.release or "-")),
-            _Cell(escape(r.health_ru if language == "ru" else r.reason)),
+            _Cell(
+                escape(r.health_ru if language == "ru" else r.reason)
+                + (f" <code>{escape(fault_code(r))}</code>" if fault_code(r) else "")
+            ),
         ]
         for r in regions
     ]
@@ -338,12 +357,17 @@ def _regions(regions: Sequence[Region], language: Language) -> str:
     return _table(columns, rows, words["no_region"], language)
 
 
+def fault_code(region: Region) -> str:
+    """The code of why the region is not read, as the runbook has it; empty where it is."""
+    return f"FAULT_{region.error_class.upper()}" if region.error_class else ""
+
+
 def _counted(counted: Sequence[Counted], language: Language) -> str:
     rows = [
         [
             _Cell(f"<code>{escape(c.region)}</code>"),
             _Cell(escape(c.system)),
-            _Cell(escape(_word(c.outcome, language))),
+            _Cell(escape(word(c.outcome, language))),
             _Cell(escape(model_name(c))),
             _Cell(escape(c.rung or "-")),
             _Cell(str(c.studies), "number"),
@@ -366,7 +390,7 @@ def _marked(marked: Sequence[Marked], language: Language) -> str:
             _Cell(f"<code>{escape(m.region)}</code>"),
             day(m, m.partial_day),
             day(m, m.doubtful_day),
-            _Cell(escape(marked_newest(m))),
+            _Cell(escape(_newest(m, language))),
         ]
         for m in marked
     ]
@@ -379,6 +403,14 @@ def _marked(marked: Sequence[Marked], language: Language) -> str:
     return _table(columns, rows, _WORDS[language]["no_region"], language)
 
 
+def _newest(line: Marked, language: Language) -> str:
+    told = marked_newest(line)
+    if language == "ru":
+        for english in ("partial", "doubtful"):
+            told = told.replace(english, _RUSSIAN[english], 1)
+    return told
+
+
 def _studies(studies: Sequence[Study], language: Language) -> str:
     rows = [
         [
@@ -387,10 +419,10 @@ def _studies(studies: Sequence[Study], language: Language) -> str:
             _Cell(f"<code>{escape(s.study_key[:12])}</code> r{s.revision}"),
             _Cell(escape(s.modality or "-")),
             _Cell(str(s.instances), "number"),
-            _Cell(escape(_word(s.outcome, language))),
+            _Cell(escape(word(s.outcome, language))),
             _Cell(escape(s.reason or "-")),
             _Cell(
-                escape(", ".join(_word(mark, language) for mark in marks(s.partial, s.doubtful).split(", "))),
+                escape(", ".join(word(mark, language) for mark in marks(s.partial, s.doubtful).split(", "))),
                 _grave(s.partial or s.doubtful),
             ),
         ]
@@ -426,11 +458,13 @@ def _table(
     return f'<table><tbody><tr class="head">{head}</tr>{body}</tbody></table>'
 
 
-def _word(text: str, language: Language) -> str:
+def word(text: str, language: Language) -> str:
+    """A word of the database in the language."""
     return _RUSSIAN.get(text, text) if language == "ru" else text
 
 
-def _age(seconds: float | None, language: Language) -> str:
+def age_in(seconds: float | None, language: Language) -> str:
+    """An age for people, in the language."""
     text = age(seconds)
     if language == "ru":
         for english, russian in _UNITS:
