@@ -29,7 +29,7 @@ SAYS = {
     "ConfigError", "RulesInvalid", "ArgumentTypeError", "AskedWrong", "UnknownId", "CollectedWrong",
     "BookUnusable", "TableUnusable", "_NotThere", "CentreError", "PeerUnreachable", "NotSent", "BeyondBounds",
     "UnsupportedType", "UnsupportedEncoding", "MalformedBody", "BodyTooLarge",
-    "complain", "_fault", "_cannot", "_turned_away", "turned_away", "refused",
+    "complain", "said", "Damage", "_fault", "_cannot", "_turned_away", "turned_away", "refused",
 }  # fmt: skip
 # Faults of keys of a configuration: whoever writes it reads them by `outpost config check`.
 OF_KEYS = ("config.py", "fleet/config.py", "filter/rules.py")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from outpost.codes.causes import CAUSES
 from outpost.codes.doors import AT_THE_DOORS
+from outpost.delivery.cause import Cause
 from outpost.filter.codes import FilterCode
 from outpost.filter.pixel_codes import PixelCode
 from outpost.inference import Code
@@ -35,11 +37,15 @@ def test_every_reason_of_the_doors_is_explained() -> None:
     assert {str(code) for code in Turned} & set(REASON_TABLE) == {"OUT_OF_SPACE"}
 
 
-@pytest.mark.parametrize("code", sorted({*REASON_TABLE, *AT_THE_DOORS}))
+def test_every_cause_of_a_result_that_does_not_arrive_is_explained() -> None:
+    assert set(CAUSES) == {str(cause) for cause in Cause}
+
+
+@pytest.mark.parametrize("code", sorted({*REASON_TABLE, *AT_THE_DOORS, *CAUSES}))
 def test_a_code_says_in_english_and_russian_what_it_means_and_what_to_do(code: str) -> None:
     reason = explain(code)
     assert reason is not None
-    assert re.fullmatch(r"[A-Z][A-Z_]+", code)
+    assert re.fullmatch(r"[A-Z][A-Z_]+|[a-z]+(-[a-z]+)*", code)
     for english in (reason.meaning, reason.remedy):
         assert english.endswith(".")
         assert not re.search("[а-яё]", english, re.IGNORECASE)

@@ -267,6 +267,32 @@ ANSWERS: Final[dict[str, str]] = {
         "если "
         "нужно, восстанавливает его"
     ),
+    "{}: {}: {} (study {})": "{}: {}: {} (исследование {})",  # event DELIVERY_REFUSED
+    # What is wrong with a journal (heal/damage.py), as `outpost journal check` says it.
+    "its write-ahead log is there, the file is not": "его лог упреждающей записи есть, а самого файла нет",
+    "there are studies, and no journal": "исследования есть, а журнала нет",
+    "something that is no file has its name": "его имя занято не файлом",
+    "something that is no file has the name {}": "имя {} занято не файлом",
+    "the file is empty, and its write-ahead log is not": "файл пуст, а его лог упреждающей записи - нет",
+    "the file is empty, and there are studies": "файл пуст, а исследования есть",
+    "it has no tables, and there are studies": "в нём нет таблиц, а исследования есть",
+    "the disk cannot read its beginning": "диск не читает его начала",
+    "it does not begin as an SQLite file does": "он начинается не как файл SQLite",
+    "it has no table {}": "в нём нет таблицы {}",
+    "a row of {} holds what the journal never writes": "в строке {} записано то, чего журнал никогда не пишет",
+    "the outbox has results of a study that it does not know": "в outbox есть результаты исследования, которого он "
+    "не знает",
+    "quarantine has a study that it does not know": "в карантине есть исследование, которого он не знает",
+    "the spool has a computed study that it does not know": "в spool есть посчитанное исследование, которого он не "
+    "знает",
+    "an administrator asked for it": "так попросил администратор",
+    "said by the last run": "так сказал прошлый запуск",
+    "sound": "цел",
+    "put aside: {}": "отложен: {}",
+    "do what the detail says": "сделайте, что сказано выше",
+    "restart the unit: it rebuilds the journal by itself; or run `outpost journal rebuild`": (
+        "перезапустите службу: она восстановит журнал сама; или выполните `outpost journal rebuild`"
+    ),
     # Starting, and the command line.
     "storage.root {} cannot be written ({}): mount or chown it": (
         "в storage.root {} нельзя писать ({}): смонтируйте или смените владельца"

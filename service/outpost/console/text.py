@@ -198,7 +198,11 @@ def events(found: Sequence[Mapping[str, Any]], language: Language, *, remedies: 
 
 def _named(detail: str) -> list[str]:
     """Reason codes that the detail of an event names, each once."""
-    return [code for code in dict.fromkeys(re.findall(r"\b[A-Z][A-Z_]{3,}\b", detail)) if explain(code)]
+    return [
+        code
+        for code in dict.fromkeys(re.findall(r"\b[A-Z][A-Z_]{3,}\b|\b[a-z]+(?:-[a-z]+)+\b", detail))
+        if explain(code)
+    ]
 
 
 def _reason(code: str, language: Language) -> list[str]:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from outpost.codes.answers import complain
-from outpost.options import add_config, add_json, examples
+from outpost.codes.answers import complain, said
+from outpost.options import add_config, add_json, examples, preferred_language
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,9 +62,15 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
     else:
-        print("sound" if answer["sound"] else f"{answer['reason']}: {answer['detail']}\n{answer['remedy']}")
+        language = preferred_language()
+        if answer["sound"]:
+            print(said("sound", language))
+        else:
+            print(
+                f"{answer['reason']}: {said(answer['detail'], language)}\n{said(answer['remedy'], language)}"
+            )
         for folder in answer["aside"]:
-            print(f"put aside: {folder}")
+            print(said(f"put aside: {folder}", language))
     return 0 if answer["sound"] else 1
 
 
