@@ -338,7 +338,8 @@ def test_signs_of_life_come_from_the_loop_and_health_is_red_when_the_database_is
     failed = {check["code"]: check for check in verdict["checks"] if not check["ok"]}
     assert list(failed) == ["FLEET_DATABASE"]
     assert "refused" in failed["FLEET_DATABASE"]["value"]
-    assert failed["FLEET_DATABASE"]["remedy"]
+    assert failed["FLEET_DATABASE"]["remedy"].startswith("Look at PostgreSQL")
+    assert failed["FLEET_DATABASE"]["remedy_ru"].startswith("Посмотрите PostgreSQL")
     page = served.http.get("/")
     assert page.status_code == 503
     assert "The fleet view cannot be shown" in page.text

@@ -48,8 +48,9 @@ def test_the_check_says_it_in_the_readers_language(
     monkeypatch.setenv("OUTPOST_LANGUAGE", language)
     config = tmp_path / "brain.yaml"
     config.write_text(
-        f"system: brain\nregion: chita\nstorage: {{root: {tmp_path}}}\ninference: {{bundle: /b}}\n"
-        "delivery: {destinations: [{name: P, ae_title: P, host: h, port: 1}]}\nrecords: {enabled: false}\n"
+        f"system: brain\nregion: chita\nstorage: {{root: {tmp_path}}}\n"
+        "delivery: {destinations: [{name: pacs, ae_title: PACS, host: 10.78.0.5, port: 104}]}\n"
+        "records: {password: one, uid_key: two}\n"
     )
     (tmp_path / "journal.sqlite3").write_bytes(b"overwritten by something else")
     assert main(["journal", "check", "--config", str(config)]) == 1

@@ -28,6 +28,15 @@ log = logging.getLogger(__name__)
 
 TURN_LIMIT_SECONDS = 30.0
 PAGE_STUDIES = 20
+# What to do, in English and Russian.
+_STUCK: Final = (
+    "systemd's watchdog restarts the unit; report the log.",
+    "Служба systemd перезапустит сборщик сама; сообщите инженеру вместе с журналом.",
+)
+_NO_DATABASE: Final = (
+    "Look at PostgreSQL on this host; run the playbook centre.yml again.",
+    "Посмотрите PostgreSQL на этом сервере; запустите плейбук centre.yml ещё раз.",
+)
 # The watchdog's question; without a token the answer has no words of the database.
 OPEN: Final = frozenset({"/health"})
 
@@ -41,6 +50,7 @@ class Check:
     value: str | float
     wanted: str
     remedy: str
+    remedy_ru: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +205,14 @@ def _checks(config: FleetConfig, collector: Collector) -> list[Check]:
             idle <= TURN_LIMIT_SECONDS,
             round(idle, 1),
             f"<= {TURN_LIMIT_SECONDS:g} s since the last turn",
-            "" if idle <= TURN_LIMIT_SECONDS else "systemd's watchdog restarts the unit; report the log.",
+            *(("", "") if idle <= TURN_LIMIT_SECONDS else _STUCK),
         ),
         Check(
             "FLEET_REGIONS_END",
             not stuck,
             ", ".join(stuck) or "none",
             "no region long past its deadline",
-            "" if not stuck else "systemd's watchdog restarts the unit; report the log.",
+            *(("", "") if not stuck else _STUCK),
         ),
     ]
 
@@ -220,5 +230,5 @@ def _database_check(config: FleetConfig, collector: Collector) -> Check:
         fault is None,
         fault or "answers",
         "answers",
-        "" if fault is None else "Look at PostgreSQL on this host; run the playbook centre.yml again.",
+        *(("", "") if fault is None else _NO_DATABASE),
     )
