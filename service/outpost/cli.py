@@ -9,9 +9,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from outpost import __version__
-from outpost.codes.answers import complain, faults
+from outpost.codes.answers import complain, faults, said
 from outpost.options import Exit, add_config, add_json, add_language, examples, preferred_language
 
 # Commands import what they need when they run: `outpost send` does not wait for the whole service to load, and a
@@ -51,8 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in the language of whoever wrote it; so do those of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(said(message, preferred_language()))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="outpost",
         description="DICOM in, trained model, DICOM out; and the view over many such places.",
         **examples(

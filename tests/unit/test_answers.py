@@ -173,6 +173,30 @@ def test_a_rule_files_faults_are_said_in_russian_with_their_lines(tmp_path: Path
     assert left == [], told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["studies", "--limit", "many", "--config", "x"], "--limit: 'many' - не целое число"),
+        (["studies", "--state", "lost", "--config", "x"], "--state: 'lost' не подходит, можно: 'receiving'"),
+        (["events", "--since", "yesterday", "--config", "x"], "--since: 'yesterday' - не день и не время"),
+        (["events", "--nothing", "--config", "x"], "неизвестно: --nothing"),
+        (["events"], "не хватает: --config"),
+        (["dig"], "'dig' не подходит, можно: "),
+        (["platform", "verdict", "--json", "--html"], "--html: нельзя вместе с --json"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_in_the_readers_language(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OUTPOST_CONFIG", raising=False)
+    for language in ("ru", "en"):
+        monkeypatch.setenv("OUTPOST_LANGUAGE", language)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert (told in capsys.readouterr().err) is (language == "ru")
+
+
 def test_what_is_not_ours_stays_as_it_is() -> None:
     assert said("FATAL: out of cheese", "ru") == "FATAL: out of cheese"
     assert both("FATAL: out of cheese") == {"detail": "FATAL: out of cheese"}

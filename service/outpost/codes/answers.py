@@ -333,6 +333,22 @@ ANSWERS: Final[dict[str, str]] = {
     "{} is no day or moment: write YYYY-MM-DD or YYYY-MM-DDTHH:MM, in UTC": (
         "{} - не день и не время: пишите ГГГГ-ММ-ДД или ГГГГ-ММ-ДДTЧЧ:ММ, по UTC"
     ),
+    # A command line (argparse).
+    "the following arguments are required: {}": "не хватает: {}",
+    "one of the arguments {} is required": "нужно одно из: {}",
+    "unrecognized arguments: {}": "неизвестно: {}",
+    "ambiguous option: {} could match {}": "{} можно понять по-разному: {}",
+    "argument {}: {}": "{}: {}",
+    "invalid choice: {} (choose from {})": "{} не подходит, можно: {}",
+    "expected one argument": "нужно значение",
+    "expected at least one argument": "нужно хотя бы одно значение",
+    "expected {} arguments": "нужно значений: {}",
+    "ignored explicit argument {}": "лишнее значение {}",
+    "not allowed with argument {}": "нельзя вместе с {}",
+    "invalid int value: {}": "{} - не целое число",
+    "invalid float value: {}": "{} - не число",
+    "invalid Path value: {}": "{} - не путь",
+    "invalid {} value: {}": "{1} не подходит ({0})",
     # Backup and restore.
     "this is no text: write it to a file with -o FILE, or with > FILE": (
         "это не текст: пишите в файл, -o FILE или > FILE"
@@ -797,11 +813,11 @@ ANSWERS: Final[dict[str, str]] = {
 def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
     """(its longest fixed part, the sentence as a pattern, its Russian), what is most exact first."""
     found = []
-    for english, russian in ANSWERS.items():
+    for english, told in sorted(ANSWERS.items(), key=lambda one: -len(one[0].replace("{}", ""))):
         parts = english.split("{}")
-        pattern = "(.*?)".join(map(re.escape, parts))
-        found.append((max(parts, key=len), re.compile(pattern, re.DOTALL), russian))
-    return sorted(found, key=lambda one: -len(one[1].pattern))
+        pattern = re.compile("(.*?)".join(map(re.escape, parts)), re.DOTALL)
+        found.append((max(parts, key=len), pattern, told))
+    return found
 
 
 @functools.lru_cache(maxsize=256)
