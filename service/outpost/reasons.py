@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from outpost.codes.causes import CAUSES
-from outpost.codes.doors import AT_THE_DOORS
+from outpost.codes import causes, doors
 from outpost.filter.codes import FILTER_REASONS, SITE_PREFIX, SITE_REASON
 from outpost.filter.pixel_codes import PIXEL_REASONS
 from outpost.inference.codes import REASONS, Code, Reason
@@ -132,6 +131,8 @@ _REFUSED: Final[dict[str, Reason]] = {
     ),
 }
 
+AT_THE_DOORS: Final = {code: Reason(*texts) for code, texts in doors.AT_THE_DOORS.items()}
+CAUSES: Final = {code: Reason(*texts) for code, texts in causes.CAUSES.items()}
 # Of no image or study: these end up in no quarantine, and are no reason of a quota or a rule.
 _DOORS: Final = (
     "What was turned away at the door: connections, associations, contexts, requests; event SENDER_REFUSED, the log, "

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from outpost.codes.causes import CAUSES
-from outpost.codes.doors import AT_THE_DOORS
 from outpost.delivery.cause import Cause
 from outpost.filter.codes import FilterCode
 from outpost.filter.pixel_codes import PixelCode
 from outpost.inference import Code
 from outpost.intake.doors import Turned
 from outpost.intake.refusal import Refusal
-from outpost.reasons import GROUPS, REASON_TABLE, Language, PipelineCode, explain, page
+from outpost.reasons import AT_THE_DOORS, CAUSES, GROUPS, REASON_TABLE, Language, PipelineCode, explain, page
 
 ROOT = Path(__file__).resolve().parents[2]
 
