@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from outpost.fleet.page import Language
 from outpost.fleet.page import render as fleet_page
 from outpost.fleet.view import Health, Region
 from outpost.fleet.words import all_words
+from outpost.options import Language
 from outpost.platform.page import host_page, index_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -413,6 +413,13 @@ ANSWERS: Final[dict[str, str]] = {
     "the table has no image from {} to {}: choose another --reference": (
         "в таблице нет снимков с {} по {}: выберите другой --reference"
     ),
+    "all senders: {} ({}): {} -> {}, since about {} ({}, effect {})": (
+        "все отправители: {} ({}): {} -> {}, примерно с {} ({}, эффект {})"
+    ),
+    "sender {}: {} ({}): {} -> {}, since about {} ({}, effect {})": (
+        "отправитель {}: {} ({}): {} -> {}, примерно с {} ({}, эффект {})"
+    ),
+    "raised on {}: {}": "поднята {}: {}",
     # The centre.
     "no connection to the centre's database {} at {}:{}: {}": "нет связи с базой центра {} на {}:{}: {}",
     "database {} has fleet schema {}, this release needs {}: apply outpost/fleet/sql (playbook centre.yml)": (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outpost.codes.answers import complain
-from outpost.options import Exit, add_config, add_json, examples
+from outpost.options import Exit, add_config, add_json, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.config import Config
@@ -173,7 +173,9 @@ def _report(options: argparse.Namespace) -> int:
     shelf, register = _of(config)
     today = datetime.now(UTC).date()
     reference = _reference(config, shelf)
-    page = view.page(config.system, shelf, reference, register.all, limits_of(config.drift), today)
+    page = view.page(
+        config.system, shelf, reference, register.all, limits_of(config.drift), today, preferred_language()
+    )
     if options.output is None:
         sys.stdout.write(page)
     else:

@@ -20,7 +20,8 @@ from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.metrics import exposition
 from outpost.fleet.sync import CentreError, centre_connection
-from outpost.web.page import Page, static_page
+from outpost.options import Language
+from outpost.web.page import Page, language_of, static_page
 from outpost.web.shield import shield
 from outpost.web.tokens import Guard
 
@@ -190,9 +191,9 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
     return app
 
 
-def language(request: Request) -> page.Language:
+def language(request: Request) -> Language:
     """The language of the page: `?lang=`, else the browser's."""
-    return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
+    return language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
 def _checks(config: FleetConfig, collector: Collector) -> list[Check]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from itertools import zip_longest
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from outpost.codes import answers
 from outpost.fleet.view import (
@@ -26,10 +26,10 @@ from outpost.fleet.view import (
     model_name,
     moment,
 )
+from outpost.options import Language
 
 REFRESH_SECONDS = 10
 RUNBOOK: Final = "docs/runbooks/{language}/region-is-red.md"
-Language = Literal["en", "ru"]
 
 _STYLE = """
 *{box-sizing:border-box}body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;max-width:78rem;padding:0 1rem;
@@ -195,12 +195,6 @@ class _Column(NamedTuple):
 class _Cell(NamedTuple):
     html: str
     style: str = ""
-
-
-def language_of(asked: str | None, accepted: str) -> Language:
-    """The language of a page: the one asked for, else the browser's (Accept-Language), else English."""
-    wanted = asked or accepted.strip().lower()[:2]
-    return "ru" if wanted == "ru" else "en"
 
 
 def render(

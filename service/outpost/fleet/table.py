@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from outpost.fleet.page import RUNBOOK, Language, age_in, fault_code, headline_in, word
+from outpost.fleet.page import RUNBOOK, age_in, fault_code, headline_in, word
 from outpost.fleet.view import (
     Counted,
     Health,
@@ -16,6 +16,7 @@ from outpost.fleet.view import (
     model_name,
     moment,
 )
+from outpost.options import Language
 
 _HEADS: Final[Mapping[Language, Mapping[str, Sequence[str]]]] = {
     "en": {
