@@ -34,12 +34,13 @@ SAYS = {
 # Faults of keys of a configuration: whoever writes it reads them by `outpost config check`.
 OF_KEYS = ("config.py", "fleet/config.py", "filter/rules.py")
 # Where a sentence is kept under this name before it is said.
-KEPT = {"words": ("web", "api", "intake")}
+KEPT = {"words": ("web", "api", "intake"), "told": ("console/judge.py",)}
 # Of the code's own misuse: no person gets these.
 OF_OURSELVES = {
     "outcome {} is none of {}", "outcome {} without a reason code: name one",
     "study row {} is {}, not {}: it cannot become {}",
     "{}: {}",  # two sentences, each here
+    "filter.rules: {} in {}",  # faults of the rule file
     # Choices, each of which is here whole.
     "{} {} during the negotiation of an association: see its log (many do so to an AE title or address they do not "
     "know), and whether it wants TLS",

@@ -574,6 +574,12 @@ ANSWERS: Final[dict[str, str]] = {
     "the fact {} is known of a {}: scope {} does not have it": "факт {} известен для {}: в scope {} его нет",
     "; did you mean {}?": "; может быть, {}?",
     "; see docs/filter-rules.md": "; смотрите docs/filter-rules.md",
+    "{} cannot be read ({}): put it there, readable for the service's user": (
+        "{} не читается ({}): положите его туда, чтобы его мог читать пользователь службы"
+    ),
+    "{} is no model bundle (no outpost.yaml): name one of the release's": (
+        "{} - не пакет модели (нет outpost.yaml): назовите пакет из выпуска"
+    ),
     # What pydantic says of a value.
     "Input should be a valid integer": "нужно целое число",
     "Input should be a valid integer, {}": "нужно целое число",
