@@ -14,8 +14,11 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from jinja2 import pass_context
+from jinja2.runtime import Context
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
+from outpost.codes.driver import in_russian
 from outpost.platform.collected import collected_json
 from outpost.platform.facts import ReadError
 from outpost.platform.fit import Asked, AskedWrong, Bundle
@@ -99,13 +102,24 @@ def outpost_verdict_text(report: dict[str, Any], show: str = "all") -> list[str]
 def outpost_failed(checks: Sequence[Mapping[str, Any]], language: str = "en") -> list[str]:
     """Renders what stops a host, a line each, for one message.
 
-    The driver's checks have no level: each that is not ok stops the host.
+    The driver's checks have no level: each that is not ok stops the host. They are judged in English; in Russian the
+    table says what to do, and what was judged stays behind it, as it may name a command with this host's versions.
     """
     said = Words(
         "[{code}] is: {value}; wanted: {wanted}. {remedy}",
         "[{code}] есть: {value}; нужно: {wanted}. {remedy}",
     )
-    return [said.by(**check).said(_language(language)) for check in checks if _stops(check)]
+    lines = []
+    for check in filter(_stops, checks):
+        remedy = Words(check["remedy"], check["remedy"] if "level" in check else in_russian(check))
+        lines.append(said.by(**{**check, "remedy": remedy}).said(_language(language)))
+    return lines
+
+
+@pass_context
+def _failed(context: Context, checks: Sequence[Mapping[str, Any]], language: str = "") -> list[str]:
+    """`outpost_failed` in the language of the inventory (outpost_language) where none is named."""
+    return outpost_failed(checks, language or ("ru" if context.get("outpost_language") == "ru" else "en"))
 
 
 def outpost_release_torch(directory: str, release: str) -> str:
@@ -208,7 +222,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "outpost_collected": outpost_collected,
-            "outpost_failed": outpost_failed,
+            "outpost_failed": _failed,
             "outpost_ground_checks": outpost_ground_checks,
             "outpost_inventory_checks": outpost_inventory_checks,
             "outpost_preflight": outpost_preflight,

@@ -28,7 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from outpost.options import Exit, add_config, examples
+from outpost.codes.answers import complain, said
+from outpost.options import Exit, add_config, examples, preferred_language
 
 if TYPE_CHECKING:  # what the commands need is imported as they run
     from outpost.config import Config
@@ -89,12 +90,12 @@ def _backup(options: argparse.Namespace) -> int:
             finally:
                 partial.unlink(missing_ok=True)
     except (CannotDo, OSError, sqlite3.Error) as error:
-        print(f"outpost backup: {error}", file=sys.stderr)
+        complain("outpost backup", error)
         return Exit.CANNOT_ASK if isinstance(error, FileNotFoundError) else Exit.FOUND
-    print(
+    complain(
+        "",
         f"{manifest['files']} files, {manifest['bytes'] / 1e6:.1f} MB, studies: {manifest['studies']}, "
         f"as of {manifest['at']}",
-        file=sys.stderr,
     )
     return Exit.OK
 
@@ -108,12 +109,13 @@ def _restore(options: argparse.Namespace) -> int:
             with options.path.open("rb") as stream:
                 manifest = restore(config, stream)
     except (CannotDo, OSError, sqlite3.Error, tarfile.TarError) as error:
-        print(f"outpost restore: {error}", file=sys.stderr)
+        complain("outpost restore", error)
         return Exit.FOUND
-    print(
+    done = (
         f"restored: {manifest['studies']} studies, {manifest['files']} files, as of {manifest['at']}. Now start the "
         f"service: sudo systemctl start outpost@{config.system}"
     )
+    print(said(done, preferred_language()))
     return Exit.OK
 
 
@@ -171,8 +173,10 @@ def backup(config: Config, stream: IO[bytes]) -> dict[str, Any]:
 
 def _copy_journal(journal: Path, copy: Path) -> None:
     """By SQLite's backup: one moment of the journal, whoever writes to it meanwhile."""
+    from outpost.records import readonly
+
     with (
-        closing(sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as source,
+        closing(readonly.connect(journal, timeout=30)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)

@@ -9,9 +9,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from outpost import __version__
-from outpost.options import Exit, add_config, add_json, add_language, examples
+from outpost.codes.answers import complain, faults, said
+from outpost.options import Exit, add_config, add_json, add_language, examples, preferred_language
 
 # Commands import what they need when they run: `outpost send` does not wait for the whole service to load, and a
 # controller, which has few of the service's libraries, still has the commands that need none.
@@ -28,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "outpost":
             raise
-        print(
-            f"outpost: this command needs {error.name}, which is not installed here: run it on a host that Outpost "
+        complain(
+            "outpost",
+            f"this command needs {error.name}, which is not installed here: run it on a host that Outpost "
             "is installed on, or install the service's libraries (make setup)",
-            file=sys.stderr,
         )
         return Exit.CANNOT_ASK
     except BrokenPipeError:
@@ -45,13 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, ConfigError):
             raise
-        print(error, file=sys.stderr)
+        print(faults(str(error), preferred_language()), file=sys.stderr)
         return Exit.USAGE
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in the language of whoever wrote it; so do those of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(said(message, preferred_language()))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="outpost",
         description="DICOM in, trained model, DICOM out; and the view over many such places.",
         **examples(
@@ -160,7 +169,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         return serve(config, options.config)
     except CannotStart as error:
-        print(f"outpost: {error}", file=sys.stderr)
+        complain("outpost", error)
         return 1
 
 
@@ -190,7 +199,7 @@ def _optimise(options: argparse.Namespace) -> int:
         bundle = load_bundle(settings.bundle)
         evidence = optimise(bundle, config.storage.root, device=device, configured=settings.engine)
     except (InferenceFailed, OSError) as error:
-        print(f"outpost: {error}", file=sys.stderr)
+        complain("outpost", error)
         return 1
     best = evidence["chosen"]
     if options.json:

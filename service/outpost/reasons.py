@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from outpost.codes import causes, doors
 from outpost.filter.codes import FILTER_REASONS, SITE_PREFIX, SITE_REASON
 from outpost.filter.pixel_codes import PIXEL_REASONS
 from outpost.inference.codes import REASONS, Code, Reason
@@ -130,6 +131,19 @@ _REFUSED: Final[dict[str, Reason]] = {
     ),
 }
 
+AT_THE_DOORS: Final = {code: Reason(*texts) for code, texts in doors.AT_THE_DOORS.items()}
+CAUSES: Final = {code: Reason(*texts) for code, texts in causes.CAUSES.items()}
+# Of no image or study: these end up in no quarantine, and are no reason of a quota or a rule.
+_DOORS: Final = (
+    "What was turned away at the door: connections, associations, contexts, requests; event SENDER_REFUSED, the log, "
+    "metric `outpost_refused_total`",
+    "Что не пущено на порог: соединения, ассоциации, контексты, запросы; событие SENDER_REFUSED, журнал, метрика "
+    "`outpost_refused_total`",
+)
+_DESTINATIONS: Final = (
+    "What keeps a result from its destination: event DELIVERY_REFUSED, `/studies`, the log, metrics of deliveries",
+    "Что не даёт результату дойти до получателя: событие DELIVERY_REFUSED, `/studies`, журнал, метрики доставки",
+)
 # The groups of `Code`: what lies in the study, what in computing it, what in the host.
 _OF_THE_STUDY: Final = list(Code)[: list(Code).index(Code.INFERENCE_TIMEOUT)]
 _OF_THE_HOST: Final = list(Code)[list(Code).index(Code.BUNDLE_INVALID) :]
@@ -196,7 +210,9 @@ REASON_TABLE: Final[dict[str, Reason]] = {
 
 def explain(code: str) -> Reason | None:
     """Meaning and remedy of a reason code; None for a code that no longer, or not yet, exists."""
-    return SITE_REASON if code.startswith(SITE_PREFIX) else REASON_TABLE.get(code)
+    if code.startswith(SITE_PREFIX):
+        return SITE_REASON
+    return REASON_TABLE.get(code) or AT_THE_DOORS.get(code) or CAUSES.get(code)
 
 
 _HEAD: Final[dict[Language, str]] = {
@@ -231,7 +247,7 @@ What a *delivered* result says of itself (a part, doubt): [notes](result-notes.m
 def page(language: Language) -> str:
     """All codes as a page of documentation."""
     text = _HEAD[language]
-    for group in GROUPS:
+    for group in (*GROUPS, Group(*_DOORS, AT_THE_DOORS), Group(*_DESTINATIONS, CAUSES)):
         if language == "ru":
             text += f"\n## {group.title_ru}\n\n| код | что значит | что делать |\n|---|---|---|\n"
             rows = [f"| `{code}` | {r.meaning_ru} | {r.remedy_ru} |\n" for code, r in group.reasons.items()]

@@ -6,11 +6,16 @@ import html
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from outpost.fleet.page import render as fleet_page
+from outpost.fleet.view import Health, Region
+from outpost.fleet.words import all_words
+from outpost.options import Language
 from outpost.platform.page import host_page, index_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -38,7 +43,25 @@ def report(host: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def fleet(language: Language) -> str:
+    """The centre's page with every reason there is, in one card."""
+    words = {code: text for code, text in all_words().items() if "FAULT" not in code}
+    why, why_ru = ([getattr(text, tongue) for text in words.values()] for tongue in ("en", "ru"))
+    at = datetime(2026, 11, 30, 1, 2, 3, tzinfo=UTC)
+    health = Health(
+        "chita", LONG, "brain", "red", "", "", list(words), at, at, 4.0, at, "failed", [], False, "full", "", 3, 1.0, 0,
+        None, 1000, 50.0, 500, None, "2026.11.30-a-release-with-a-long-name", "b", "1", 1, 1, 0.0, why, why_ru,
+    )  # fmt: skip
+    region = Region(
+        "chita", LONG, "stale", 400.0, at, 0, 0.1, f"no answer from {LONG}:5432", "unreachable", None, 3, at, at, 10, 0,
+        0.1, "0.1.0", "red", f"no answer from {LONG}", f"нет ответа от {LONG}",
+    )  # fmt: skip
+    return fleet_page([region], [], [], at, health=[health], language=language)
+
+
 PAGES = {
+    "fleet": fleet("en"),
+    "fleet-ru": fleet("ru"),
     "host": host_page(report(LONG), "30.11.2026 15:00 UTC"),
     "index": index_page(
         [report(LONG)], ["tver"], "ru", "30.11.2026 15:00 UTC", [(report("chita"), "29.11.2026")]

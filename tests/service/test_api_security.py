@@ -68,6 +68,45 @@ def test_what_names_studies_wants_a_token_that_reads(service: Service, path: str
         assert service.http.get(path, headers=bearer(token)).status_code in (200, 404)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "token", "status", "told"),
+    [
+        ("GET", "/studies", "", 401, "нужен токен с ролью read"),
+        ("GET", "/studies", "guessed", 401, "этот токен здесь неизвестен"),
+        ("GET", "/health/heavy", READ, 403, "токен viewer позволяет только read, а нужно admin"),
+        ("GET", "/studies/1.2.3", READ, 404, "исследование с таким Study Instance UID сюда не поступало"),
+        ("GET", "/no-such-place", READ, 404, "по этому адресу ничего нет"),
+        ("GET", "/v2/models/none/ready", READ, 404, "модели 'none' здесь нет"),
+        ("GET", "/quarantine/file-99", READ, 404, "file-99 нет в карантине: смотрите список"),
+        ("GET", "/studies?limit=0", READ, 422, "limit: нужно не меньше 1"),
+        ("DELETE", "/studies", READ, 405, "этот метод здесь не поддерживается"),
+        ("POST", "/dicom-web/studies", ADMIN, 415, "отправьте Content-Type: multipart/related"),
+        (
+            "POST",
+            "/studies/1.2.3/resubmit?skip_filter=perhaps",
+            ADMIN,
+            422,
+            "skip_filter: нужно true или false",
+        ),
+    ],
+)
+def test_a_refusal_is_said_in_both_languages_to_programs_and_to_people(
+    service: Service, method: str, path: str, token: str, status: int, told: str
+) -> None:
+    sent = bearer(token) if token else {}
+    program = service.http.request(method, path, headers=sent)
+    assert program.status_code == status
+    assert told in program.json()["detail_ru"]
+    assert not re.search("[а-яё]", str(program.json()["detail"]))
+    person = service.http.request(method, path, headers=sent | {"Accept": "text/html,application/xhtml+xml"})
+    assert person.status_code == status
+    assert person.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert told in person.text
+    assert person.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    if not isinstance(program.json()["detail"], list):
+        assert person.text.startswith(program.json()["detail"])
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", "/dicom-web/studies"), ("GET", "/health/heavy")])
 def test_sending_and_asking_for_work_want_a_token_with_the_role_admin(
     service: Service, method: str, path: str

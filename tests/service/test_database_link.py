@@ -11,7 +11,16 @@ import psycopg
 import pytest
 import yaml
 from jinja2 import Environment
-from postgres_cluster import READER_PASSWORD, RECORDER_PASSWORD, Cluster, Fleet, Region, the_fleet, workspace
+from postgres_cluster import (
+    NET,
+    READER_PASSWORD,
+    RECORDER_PASSWORD,
+    Cluster,
+    Fleet,
+    Region,
+    the_fleet,
+    workspace,
+)
 
 from outpost.config import Records
 from outpost.controller import certificates
@@ -136,7 +145,7 @@ def _expired(host: str) -> certificates.Issued:
 
 
 def _elsewhere(_host: str) -> certificates.Issued:
-    return certificates.server(ROOT, "chita", ["127.78.0.77", "tver"], NOW)
+    return certificates.server(ROOT, "chita", [f"{NET}.77", "tver"], NOW)
 
 
 def _strange(host: str) -> certificates.Issued:

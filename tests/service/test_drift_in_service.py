@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from postgres_cluster import RECORDER_PASSWORD, Region
+from postgres_cluster import NET, RECORDER_PASSWORD, Region
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from running import Service, wait_for
@@ -65,7 +65,7 @@ def test_what_comes_in_is_counted_by_sender_also_when_it_is_rejected_and_survive
 
 @pytest.fixture
 def region() -> Iterator[Region]:
-    region = Region("drift", "127.78.0.41")
+    region = Region("drift", f"{NET}.41")
     yield region
     region.cluster.destroy()
 

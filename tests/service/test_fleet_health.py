@@ -10,6 +10,7 @@ import pytest
 from postgres_cluster import (
     COLLECTOR_PASSWORD,
     FLEET_SQL,
+    NET,
     READER_PASSWORD,
     RECORDER_PASSWORD,
     RECORDS_SQL,
@@ -26,6 +27,7 @@ from outpost.fleet.metrics import exposition
 from outpost.fleet.sync import prepare, sync_region
 from outpost.fleet.words import _OF_CHECKS, all_words
 from outpost.health.codes import CHECKS
+from outpost.options import Language
 
 DAY = timedelta(days=1)
 BOOT = "0b0d0000-0000-4000-8000-0000000000{:02d}"
@@ -334,9 +336,7 @@ def test_a_collector_that_has_stopped_leaves_nothing_green(fleet: Fleet) -> None
 def test_a_region_never_heard_from_is_red_in_words(fleet: Fleet) -> None:
     fleet.attach("ghost")
     sync_region(fleet.config.centre, fleet.config.sync, "ghost")
-    is_said(
-        fleet.health("ghost", None), "red", "NEVER", "never heard from: 127.78.0.99", "ни разу не отвечал"
-    )
+    is_said(fleet.health("ghost", None), "red", "NEVER", f"never heard from: {NET}.99", "ни разу не отвечал")
 
 
 def test_a_region_of_an_earlier_contract_is_amber_and_says_that_it_does_not_tell(fleet: Fleet) -> None:
@@ -456,7 +456,7 @@ def test_what_a_region_makes_up_breaks_no_view_and_makes_no_metric(fleet: Fleet)
         codes = {s.labels["code"] for s in series if s.name == "outpost_fleet_health_reason"}
         assert codes <= {*all_words(), "OTHER"}
         assert len(series) < 2000
-        languages: tuple[page.Language, ...] = ("en", "ru")
+        languages: tuple[Language, ...] = ("en", "ru")
         for language in languages:
             shown = page.render(regions, [], [], datetime.now(UTC), (), health, language)
             assert "<b>%" not in shown

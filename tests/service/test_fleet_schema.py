@@ -9,6 +9,7 @@ import pytest
 from postgres_cluster import (
     COLLECTOR_PASSWORD,
     FLEET_SQL,
+    NET,
     READER_PASSWORD,
     RECORDER_PASSWORD,
     RECORDS_SQL,
@@ -105,7 +106,7 @@ def test_attaching_answers_changed_only_when_something_was_changed(fleet: Fleet)
     assert fleet.attach("chita") == "unchanged"
     for change in (
         {"title": "Chita oblast"},
-        {"host": "127.78.0.200"},
+        {"host": f"{NET}.200"},
         {"port": 5433},
         {"dbname": "other"},
         {"sslmode": "disable"},
@@ -175,7 +176,7 @@ def test_attaching_does_not_wait_for_a_region_that_hangs_nor_stop_readers(fleet:
         with fleet.centre.superuser("fleet") as admin:
             admin.execute("SET statement_timeout = '2s'")
             answer = admin.execute(
-                "SELECT fleet.attach_region('omsk', 'Omsk', '127.78.0.98', 5432, 'outpost', 'r', 'x') AS a"
+                f"SELECT fleet.attach_region('omsk', 'Omsk', '{NET}.98', 5432, 'outpost', 'r', 'x') AS a"
             ).fetchone()
             assert answer == {"a": "changed"}
             admin.execute("SELECT count(*) FROM fleet.studies")

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 from fastapi.routing import APIRoute
-from postgres_cluster import COLLECTOR_PASSWORD, Fleet, the_fleet
+from postgres_cluster import COLLECTOR_PASSWORD, NET, Fleet, the_fleet
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
@@ -338,7 +338,8 @@ def test_signs_of_life_come_from_the_loop_and_health_is_red_when_the_database_is
     failed = {check["code"]: check for check in verdict["checks"] if not check["ok"]}
     assert list(failed) == ["FLEET_DATABASE"]
     assert "refused" in failed["FLEET_DATABASE"]["value"]
-    assert failed["FLEET_DATABASE"]["remedy"]
+    assert failed["FLEET_DATABASE"]["remedy"].startswith("Look at PostgreSQL")
+    assert failed["FLEET_DATABASE"]["remedy_ru"].startswith("Посмотрите PostgreSQL")
     page = served.http.get("/")
     assert page.status_code == 503
     assert "The fleet view cannot be shown" in page.text
@@ -376,7 +377,7 @@ def test_one_pass_says_for_each_region_how_it_went(fleet: Fleet, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "chita: 3 rows, " in done.stdout
     assert "ghost: 0 rows, " in done.stdout
-    assert "127.78.0.99:5432 refuses connections" in done.stdout
+    assert f"{NET}.99:5432 refuses connections" in done.stdout
     assert done.stdout.endswith("3 of 4 regions read\n")
     assert run("sync", "--strict", "--config", config).returncode == 1
 
@@ -385,7 +386,7 @@ def test_a_centre_that_is_not_there_is_one_sentence_and_exit_code_3(fleet: Fleet
     for verb in ("sync", "table"):
         done = run(verb, "--config", write_config(fleet, tmp_path, port=8090, database="absent"))
         assert done.returncode == 3
-        assert done.stderr.startswith("no connection to the centre's database absent at 127.78.0.10:5432")
+        assert done.stderr.startswith(f"no connection to the centre's database absent at {NET}.10:5432")
         assert "Traceback" not in done.stderr
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from postgres_cluster import READER_PASSWORD, Fleet, cut, make_region_database, study, the_fleet
+from postgres_cluster import NET, READER_PASSWORD, Fleet, cut, make_region_database, study, the_fleet
 
 from outpost.fleet.collector import sync_all
 from outpost.fleet.sync import Attempt, CentreError, prepare, sync_region
@@ -132,7 +132,7 @@ def test_a_region_that_is_down_holds_up_no_other_and_its_row_says_why(fleet: Fle
     assert faults["tver"].kind == "refused"
     row = fleet.freshness("tver")
     assert str(row["reason"]).startswith(
-        "127.78.0.12:5432 refuses connections: PostgreSQL is not running there"
+        f"{NET}.12:5432 refuses connections: PostgreSQL is not running there"
     )
     assert "failing since 20" in str(row["reason"])
     assert "(1 attempt)" in str(row["reason"])
@@ -150,14 +150,14 @@ def test_a_region_that_is_down_holds_up_no_other_and_its_row_says_why(fleet: Fle
 
 
 def test_a_host_that_drops_packets_is_given_up_soon_while_others_go_on(fleet: Fleet) -> None:
-    with cut("127.78.0.13"):
+    with cut(f"{NET}.13"):
         began = time.monotonic()
         attempts = {attempt.region: attempt for attempt in sync_all(fleet.config)}
         took = time.monotonic() - began
 
     assert attempts["train"].fault is not None
     assert attempts["train"].fault.kind == "unreachable"
-    assert attempts["train"].fault.sentence.startswith("no answer from 127.78.0.13:5432")
+    assert attempts["train"].fault.sentence.startswith(f"no answer from {NET}.13:5432")
     assert 4 < took < 11.5  # 5 s by connect_timeout up to PostgreSQL 15, 10 s by our own limit from 16 on
     assert attempts["chita"].fault is None
     assert attempts["chita"].took_seconds < 2
@@ -173,7 +173,7 @@ def test_a_region_never_heard_from_has_a_row_before_and_after_the_first_attempt(
 
     row = fleet.freshness("ghost")
     assert row["state"] == "never"
-    assert "127.78.0.99:5432 refuses connections" in str(row["reason"])
+    assert f"{NET}.99:5432 refuses connections" in str(row["reason"])
 
 
 def other_database(fleet: Fleet, code: str, name: str, change: str) -> None:
@@ -223,7 +223,7 @@ def test_another_regions_rows_are_never_filed_under_this_region(fleet: Fleet) ->
 
     assert fault is not None
     assert fault.kind == "wrong_region"
-    assert fault.sentence == "127.78.0.12:5432 says it is region tver, not chita"
+    assert fault.sentence == f"{NET}.12:5432 says it is region tver, not chita"
     assert fleet.held("chita") == []
 
 

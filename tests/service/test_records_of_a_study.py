@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_cluster import RECORDER_PASSWORD, Region
+from postgres_cluster import NET, RECORDER_PASSWORD, Region
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from running import Service, wait_for
@@ -18,7 +18,7 @@ UID_KEY = "a key of the region"
 
 @pytest.fixture
 def region() -> Iterator[Region]:
-    region = Region("records", "127.78.0.31")
+    region = Region("records", f"{NET}.31")
     region.cluster.stop()
     yield region
     region.cluster.destroy()

@@ -66,12 +66,12 @@ def fill(storage: Path) -> None:
                 " (SELECT id FROM studies WHERE study_uid = '1.2.643.3')"
             )
             db.execute(
-                "UPDATE deliveries SET refused_for = 'SOP_CLASS', error = 'status 0122: take SEG in',"
+                "UPDATE deliveries SET refused_for = 'sop-class-not-supported', error = 'status 0122: see its log',"
                 " confirmed_at = NULL WHERE study = (SELECT id FROM studies WHERE study_uid = '1.2.643.4')"
             )
             # Refused at first, and stored since.
             db.execute(
-                "UPDATE deliveries SET refused_for = 'SOP_CLASS' WHERE study ="
+                "UPDATE deliveries SET refused_for = 'sop-class-not-supported' WHERE study ="
                 " (SELECT id FROM studies WHERE study_uid = '1.2.643.5')"
             )
 
@@ -144,22 +144,30 @@ def test_a_study_that_waits_says_for_what_and_until_when(service: Service) -> No
     assert listed(service)["1.2.643.2"]["held"] is None, "it has ended"
 
 
+NO_TEXTS = dict.fromkeys(("meaning", "remedy", "meaning_ru", "remedy_ru"), "")
+
+
 def test_what_a_pacs_said_stands_at_the_study_and_at_the_delivery(service: Service) -> None:
     studies = listed(service)
     assert studies["1.2.643.3"]["delivery_words"] == [
-        {"destination": "pacs0", "remark": "B007: elements discarded", "refused_for": "", "error": ""}
-    ]
-    assert studies["1.2.643.4"]["delivery_words"] == [
         {
             "destination": "pacs0",
-            "remark": "",
-            "refused_for": "SOP_CLASS",
-            "error": "status 0122: take SEG in",
+            "remark": "B007: elements discarded",
+            "refused_for": "",
+            "error": "",
+            "error_ru": "",
         }
+        | NO_TEXTS
     ]
+    [refused] = studies["1.2.643.4"]["delivery_words"]
+    assert refused["refused_for"] == "sop-class-not-supported"
+    assert refused["error"] == "status 0122: see its log"
+    assert refused["error_ru"] == "status 0122: смотрите его журнал"
+    assert refused["remedy"].startswith("Enable the class there")
+    assert refused["remedy_ru"].startswith("Включите там этот класс")
     assert studies["1.2.643.1"]["delivery_words"] == studies["1.2.643.5"]["delivery_words"] == []
     [delivery] = service.studies("1.2.643.4")[0]["deliveries"]
-    assert (delivery["remark"], delivery["refused_for"]) == ("", "SOP_CLASS")
+    assert (delivery["remark"], delivery["refused_for"]) == ("", "sop-class-not-supported")
     [delivery] = service.studies("1.2.643.1")[0]["deliveries"]
     assert (delivery["remark"], delivery["refused_for"]) == ("", "")
 
@@ -188,7 +196,10 @@ def test_the_command_and_the_report_tell_the_same_in_both_languages(service: Ser
     assert f"ждёт до {UNTIL.isoformat()[:16].replace('T', ' ')} UTC" in russian
     assert "Выясните, кто шлёт" in russian
     assert "1.2.643.1" not in russian
-    assert "pacs0 refuses the result: SOP_CLASS. status 0122: take SEG in." in command(service)
+    assert (
+        "pacs0 refuses the result: sop-class-not-supported. status 0122: see its log. Enable the class there"
+        in command(service)
+    )
     report = service.http.get("/quarantine/report", params={"format": "json"}).json()
     assert [(s["name"], s["partial"], s["doubtful"]) for s in report["senders"]] == [("CT2", 1, 1)]
 

@@ -15,6 +15,7 @@ from outpost.drift.judge import Limits
 from outpost.drift.page import render
 from outpost.drift.replay import replay
 from outpost.drift.shelf import Shelf
+from outpost.options import Language
 
 FIRST = date(2026, 1, 1)
 HOSTILE = "<script>alert(1)"
@@ -37,6 +38,10 @@ def day(number: int, changed: bool) -> Book:
 
 @pytest.fixture(scope="module")
 def page() -> str:
+    return made("en")
+
+
+def made(language: Language) -> str:
     days = {FIRST + timedelta(days=number): day(number, number >= 28) for number in range(56)}
     reference = Book()
     for number in range(14):
@@ -45,7 +50,7 @@ def page() -> str:
     windows = list(replay(days, reference, weeks, Limits(min_sample=20)))
     alarms: list[Alarm] = [alarm for window in windows for alarm in window.changed]
     assert {alarm.tag for alarm in alarms} == {"Modality"}
-    return render("Drift of brain", reference, windows, alarms, Limits(min_sample=20))
+    return render("Drift of brain", reference, windows, alarms, Limits(min_sample=20), language=language)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
@@ -70,6 +75,26 @@ def test_the_page_says_how_many_alarms_are_open_and_since_when(page: str) -> Non
     assert "3 open alarms" in page
     assert str(FIRST + timedelta(days=28)) in page
     assert "CR 100 %" in page
+
+
+def test_the_page_speaks_russian_where_it_is_asked_for() -> None:
+    russian = made("ru")
+    assert 'lang="ru"' in russian
+    for words in (
+        "открытых тревог: 3",
+        "Отправитель",
+        "Все отправители",
+        "нет значения в ",
+        "эталон",
+        "эффект",
+    ):
+        assert words in russian
+    ours = re.sub(r"<style>.*?</style>|<[^>]+>|&[a-z]+;", " ", russian, flags=re.DOTALL)
+    for word in ("alarm", "sender", "reference", "missing", "median", "effect", "Since", "Before"):
+        assert not re.search(rf"\b{word}\b", ours), word
+    assert "закрепите их: outpost drift freeze" in " ".join(
+        render("Дрейф", None, [], [], Limits(), language="ru").split()
+    )
 
 
 def test_without_a_reference_the_page_says_how_to_have_one() -> None:

@@ -27,7 +27,7 @@ from outpost.intake.spool import Spool
 from outpost.pipeline import Pipeline
 from outpost.quarantine.desk import Desk
 from outpost.records.journal import Journal
-from outpost.records.questions import Questions
+from outpost.records.readonly import Questions
 from outpost.web.page import Page, static_page
 from outpost.web.shield import shield
 from outpost.web.tokens import Guard

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Response, params
+from fastapi import FastAPI, HTTPException, Query, Request, Response, params
 
 from outpost.config import Config
 from outpost.drift import view
 from outpost.drift.book import BookUnusable
 from outpost.drift.keeper import Keeper, limits_of
-from outpost.web.page import Page
+from outpost.web.page import Page, language_of
 
 # Longer is what a reference is made of by nobody; a period is read day by day.
 _MOST_DAYS = 1100
@@ -42,13 +42,19 @@ def add_drift(
         return view.status(kept().reference(), register.judged, register.all)
 
     @app.get("/drift/page", tags=["drift"], dependencies=read, response_class=Response)
-    def page() -> Page:
+    def page(request: Request) -> Page:
         """Each tag of each sender over time beside the reference, with plots."""
         today = datetime.now(UTC).date()
         held = kept()
         return Page(
             view.page(
-                config.system, held.shelf, held.reference(), held.register.all, limits_of(config.drift), today
+                config.system,
+                held.shelf,
+                held.reference(),
+                held.register.all,
+                limits_of(config.drift),
+                today,
+                language_of(request.query_params.get("lang"), request.headers.get("accept-language", "")),
             )
         )
 

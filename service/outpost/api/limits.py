@@ -32,6 +32,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outpost import errand
 from outpost.api import plain
+from outpost.codes.answers import both
 from outpost.errand import Abandoned, Errand, TooCostly
 from outpost.lobby import BACKLOG, Lobby, Room
 from outpost.web.page import EVERY_ANSWER
@@ -607,7 +608,7 @@ def tell_limits(app: FastAPI) -> None:
 
     @app.exception_handler(TooCostly)
     def too_costly(_request: Request, fault: Exception) -> Response:
-        return JSONResponse({"detail": str(fault)}, 422)
+        return JSONResponse(both(str(fault)), 422)
 
     @app.exception_handler(Abandoned)
     def abandoned(_request: Request, _fault: Exception) -> Response:
@@ -615,7 +616,7 @@ def tell_limits(app: FastAPI) -> None:
 
 
 async def _answer(send: Send, status: int, words: str, headers: dict[str, str]) -> None:
-    body = json.dumps({"detail": words}).encode()
+    body = json.dumps(both(words)).encode()
     named = {"Content-Type": "application/json", "Content-Length": str(len(body))} | EVERY_ANSWER | headers
     raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})

@@ -23,7 +23,7 @@ from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
 from outpost.records.counts import refused_by_sender, studies_by_sender
 from outpost.records.journal import Journal, utc_now
-from outpost.records.questions import Questions
+from outpost.records.readonly import Questions
 
 # Seconds; one study takes a few on CPU, and the configured limit is minutes.
 _BUCKETS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600)

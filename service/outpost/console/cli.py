@@ -9,9 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from outpost.options import Exit, Language, add_config, add_json, add_language, examples, moment
+from outpost.codes.answers import complain, faults
+from outpost.options import (
+    Exit,
+    Language,
+    add_config,
+    add_json,
+    add_language,
+    examples,
+    moment,
+    preferred_language,
+)
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.config import Config
@@ -307,8 +317,20 @@ def _studies(options: argparse.Namespace) -> int:
 
 
 def _cannot(fault: Exception) -> int:
-    print(f"outpost: {fault}", file=sys.stderr)
+    complain("outpost", fault)
     return Exit.CANNOT_ASK
+
+
+_FITS: Final[dict[Language, dict[str, str]]] = {
+    "en": {
+        "system": "ok, the configuration of an inference system",
+        "fleet": "ok, the configuration of the centre's collector",
+    },
+    "ru": {
+        "system": "в порядке, конфигурация ИИ-системы",
+        "fleet": "в порядке, конфигурация сборщика центра",
+    },
+}
 
 
 def _config_check(options: argparse.Namespace) -> int:
@@ -316,17 +338,18 @@ def _config_check(options: argparse.Namespace) -> int:
 
     configured = options.path or options.config or os.environ.get("OUTPOST_CONFIG")
     if not configured:
-        print("outpost config check: name a file, or set OUTPOST_CONFIG", file=sys.stderr)
+        complain("outpost config check", "name a file, or set OUTPOST_CONFIG")
         return Exit.USAGE
     path = Path(configured)
     judged = judge(path)
     if options.json:
         print(judged.as_json(path))
     elif not judged.faults:
-        what = "an inference system" if judged.kind == "system" else "the centre's collector"
-        print(f"{path}: ok, the configuration of {what}")
+        print(f"{path}: {_FITS[preferred_language()][judged.kind]}")
     else:
-        print(f"{path}: {len(judged.faults)} fault{'s' if len(judged.faults) > 1 else ''}")
+        what = "1 fault" if len(judged.faults) == 1 else f"{len(judged.faults)} faults"
+        language = preferred_language()
+        print(faults(f"{path}: {what}", language))
         for fault in judged.faults:
-            print(f"  {fault}")
+            print(f"  {faults(str(fault), language)}")
     return Exit.FOUND if judged.faults else Exit.OK

@@ -11,9 +11,9 @@ import argparse
 import fcntl
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Literal
 
+from outpost.codes.answers import complain
 from outpost.options import add_json, examples
 from outpost.quarantine.cli import common_options
 
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         found = _ask(load(options.config, Config), options.what)
     except (Refused, _Refusal) as refusal:
-        print(f"outpost: {refusal}", file=sys.stderr)
+        complain("outpost", refusal, options.language)
         return 1
     if options.json:
         print(json.dumps(found))

@@ -25,7 +25,7 @@ from outpost.intake.room import MIB, disk_of
 from outpost.quarantine.client import Refused, RemoteDesk
 from outpost.records.counts import stored
 from outpost.records.journal import JournalError, StudyRecord, utc_now
-from outpost.records.reading import JournalReading
+from outpost.records.readonly import JournalReading
 
 _ANSWER_SECONDS: Final = 5.0
 _LAST: Final = 5

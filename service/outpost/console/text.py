@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from outpost.codes import answers
 from outpost.codes.event_texts import EVENTS
 from outpost.health.codes import remedy
 from outpost.options import Language
+from outpost.reasons import explain
 
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "ok": ("well: it takes studies and computes them", "здорова: принимает и считает исследования"),
@@ -87,7 +90,7 @@ def _status(found: Mapping[str, Any], language: Language) -> Iterator[str]:
     if service["unit"]:
         yield f"  {said('unit', language)}: {service['unit']}"
     if service["fault"] and service["state"] != "stopped":
-        yield from _folded("  ", service["fault"])
+        yield from _folded("  ", answers.said(service["fault"], language))
     if word in ("stopped", "silent"):
         action = said("start" if word == "stopped" else "restart", language, system=found["system"])
         yield from _folded(f"  {said('do', language)}: ", action)
@@ -107,7 +110,7 @@ def _status(found: Mapping[str, Any], language: Language) -> Iterator[str]:
             f"{disk['used_percent']} %; {said('reserve', language)} {disk['reserve_mib']} MiB"
         )
     if found["work"] is None:
-        yield from _folded("  ", found["work_fault"])
+        yield from _folded("  ", answers.said(found["work_fault"], language))
         return
     yield from _work(found, language)
 
@@ -124,7 +127,8 @@ def _work(found: Mapping[str, Any], language: Language) -> Iterator[str]:
     if outbox and outbox["studies"]:
         yield f"  {said('outbox', language)}: {outbox['studies']}, {outbox['mib']} MiB"
     for late in work["waiting_for"]:
-        text = f"{late['destination']} {late['results']}: {late['error'] or '-'}"
+        error = answers.said(late["error"] or "-", language)
+        text = f"{late['destination']} {late['results']}: {error}"
         yield from _folded("    ", text)
     ended = ", ".join(
         f"{' '.join(filter(None, (e['state'], e['reason'])))} {e['studies']}" for e in work["ended_last_day"]
@@ -183,11 +187,29 @@ def events(found: Sequence[Mapping[str, Any]], language: Language, *, remedies: 
     for event in found:
         text = EVENTS.get(event["code"])
         mark = "!" if text is not None and text.needs_person else " "
-        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", event["detail"])
+        detail = answers.said(event["detail"], language)
+        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", detail)
         if remedies and text is not None and text.needs_person:
             told = (text.meaning_ru, text.remedy_ru) if language == "ru" else (text.meaning, text.remedy)
             lines += _folded("    ", " ".join(told))
+            lines += [line for code in _named(event["detail"]) for line in _reason(code, language)]
     return "\n".join(lines)
+
+
+def _named(detail: str) -> list[str]:
+    """Reason codes that the detail of an event names, each once."""
+    return [
+        code
+        for code in dict.fromkeys(re.findall(r"\b[A-Z][A-Z_]{3,}\b|\b[a-z]+(?:-[a-z]+)+\b", detail))
+        if explain(code)
+    ]
+
+
+def _reason(code: str, language: Language) -> list[str]:
+    reason = explain(code)
+    assert reason is not None
+    told = (reason.meaning_ru, reason.remedy_ru) if language == "ru" else (reason.meaning, reason.remedy)
+    return _folded(f"    {code}: ", " ".join(told))
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from pydicom.misc import is_dicom
 from pydicom.uid import UID
 
 from outpost import logs
+from outpost.codes.answers import complain
 from outpost.delivery.scu import NotSent, Peer, PeerUnreachable, association, sent_as, store
 
 # Files an association, which carries 128 presentation contexts: each file may need one of its own, and up to two
@@ -50,7 +51,7 @@ def send(peer: Peer, paths: Iterable[Path]) -> int:
             break
     _show(sent, len(files), end=True)
     for fault in faults:
-        print(f"outpost send: {fault}", file=sys.stderr)
+        complain("outpost send", fault)
     seconds = time.monotonic() - started
     print(f"{sent} of {len(files)} files confirmed, {size / 1e6:.1f} MB in {seconds:.1f} s")
     for what, count in told.items():

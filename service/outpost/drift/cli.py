@@ -15,7 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outpost.options import Exit, add_config, add_json, examples
+from outpost.codes.answers import complain
+from outpost.options import Exit, add_config, add_json, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.config import Config
@@ -129,10 +130,10 @@ def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namesp
         try:
             return run(options)
         except _NotThere as error:
-            print(f"outpost drift: {error}", file=sys.stderr)
+            complain("outpost drift", error)
             return Exit.CANNOT_ASK
         except (BookUnusable, TableUnusable, OSError, ValueError) as error:
-            print(f"outpost drift: {error}", file=sys.stderr)
+            complain("outpost drift", error)
             return Exit.USAGE
 
     return told
@@ -172,7 +173,9 @@ def _report(options: argparse.Namespace) -> int:
     shelf, register = _of(config)
     today = datetime.now(UTC).date()
     reference = _reference(config, shelf)
-    page = view.page(config.system, shelf, reference, register.all, limits_of(config.drift), today)
+    page = view.page(
+        config.system, shelf, reference, register.all, limits_of(config.drift), today, preferred_language()
+    )
     if options.output is None:
         sys.stdout.write(page)
     else:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from html import escape
+from typing import Final
 
+from outpost.codes.answers import said
 from outpost.drift.alarms import Alarm
 from outpost.drift.book import ALL, Book, Sketch
 from outpost.drift.categorical import Categories
 from outpost.drift.judge import SENDER_TAG, Limits, sketches_of
-from outpost.drift.plots import band, shares, strip
+from outpost.drift.plots import Say, band, shares, strip
 from outpost.drift.replay import Window
 from outpost.drift.tags import tag_of
 from outpost.errand import go_on
+from outpost.options import Language
 
 _STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--line:#dde2e8;--paper:#fff;--card:#f7f9fb;--bad:#b3261e;--good:#17692f;
@@ -42,6 +46,65 @@ details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft)}
 """
 
 
+_NO_REFERENCE: Final = (
+    "There is no reference yet: nothing is judged. When a few weeks of usual work are counted, freeze them: "
+    "outpost drift "
+    "freeze --from DAY --to DAY."
+)
+_LEGEND: Final = (
+    "Shares, or the median with the range of the middle 80 %, over time; below, the effect: how far each window is "
+    "from "
+    "the reference, 0 to 1. An alarm begins at the dashed line ({} for categories and missing values, {} for "
+    "numbers) where "
+    "chance does not explain it."
+)
+_RUSSIAN: Final = {
+    _NO_REFERENCE: "Эталонного периода ещё нет: судить не с чем. Когда наберётся несколько недель обычной работы, "
+    "закрепите их: outpost drift freeze --from ДЕНЬ --to ДЕНЬ.",
+    _LEGEND: "Доли или медиана с размахом средних 80 % во времени; ниже эффект: насколько окно далеко от эталона, от 0 "
+    "до 1. Тревога начинается от пунктира ({} для категорий и пропусков, {} для чисел), если это не объяснить случаем.",
+    "Drift of {}": "Дрейф: {}",
+    "As of {}.": "На {}.",
+    "Nothing is counted yet.": "Ещё ничего не посчитано.",
+    "no open alarm": "открытых тревог нет",
+    "Reference: {} to {}, {} observations. ": "Эталон: с {} по {}, наблюдений {}. ",
+    "Open alarms": "Открытые тревоги",
+    "{} alarms that are over": "Прошедшие тревоги: {}",
+    "Sender": "Отправитель",
+    "What": "Что",
+    "Before": "Было",
+    "Now": "Стало",
+    "Since about": "Примерно с",
+    "Seen": "Замечено",
+    "Over": "Кончилась",
+    "Test": "Критерий",
+    " missing": ": нет значения",
+    "effect": "эффект",
+    "all senders": "все отправители",
+    "All senders": "Все отправители",
+    "too few to judge": "слишком мало, чтобы судить",
+    "alarm, ": "тревога, ",
+    "reference": "эталон",
+    "missing in {} %": "нет значения в {} %",
+    "median {}, 80 % in {} to {}": "медиана {}, 80 % от {} до {}",
+    "median and middle 80 %": "медиана и средние 80 %",
+    "share missing, from above": "доля без значения, сверху",
+    "missing": "нет значения",
+    "other": "прочие",
+}
+
+
+def _in_english(text: str) -> str:
+    return text
+
+
+def _in_russian(text: str) -> str:
+    return _RUSSIAN.get(text) or said(text, "ru")
+
+
+_SAY: Final[Mapping[Language, Say]] = {"en": _in_english, "ru": _in_russian}
+
+
 def render(
     title: str,
     reference: Book | None,
@@ -49,6 +112,7 @@ def render(
     alarms: Sequence[Alarm],
     limits: Limits,
     note: str = "",
+    language: Language = "en",
 ) -> str:
     """The whole page.
 
@@ -59,83 +123,97 @@ def render(
         alarms: open and ended ones, the newest last.
         limits: by which they were judged.
         note: where the data are from.
+        language: of the page; names of tags and of tests are the same in both.
     """
+    say = _SAY[language]
     if reference is None or not windows:
-        what = (
-            "There is no reference yet: nothing is judged. When a few weeks of usual work are counted, freeze "
-            "them: outpost drift freeze --from DAY --to DAY."
-            if reference is None
-            else "Nothing is counted yet."
-        )
-        return _frame(title, f"<h1>{escape(title)}</h1><p class='note'>{escape(note)}</p><p>{what}</p>")
+        what = say(_NO_REFERENCE) if reference is None else say("Nothing is counted yet.")
+        body = f"<h1>{escape(title)}</h1><p class='note'>{escape(note)}</p><p>{what}</p>"
+        return _frame(title, body, language)
     open_ = [alarm for alarm in alarms if alarm.ended_on is None]
     state = (
-        f'<span class="bad">{len(open_)} open alarm{"s" if len(open_) > 1 else ""}</span>'
+        f'<span class="bad">{_open_alarms(len(open_), language)}</span>'
         if open_
-        else '<span class="good">no open alarm</span>'
+        else f'<span class="good">{say("no open alarm")}</span>'
     )
     frozen = reference.days
-    told = f"Reference: {frozen[0]} to {frozen[1]}, {reference.observations} observations. " if frozen else ""
+    told = (
+        say("Reference: {} to {}, {} observations. ").format(*frozen, reference.observations)
+        if frozen
+        else ""
+    )
     parts = [
         f"<h1>{escape(title)}: {state}</h1>",
         f'<p class="note">{told}{escape(note)}</p>',
-        _alarms("Open alarms", list(reversed(open_))),
-        _ended([alarm for alarm in reversed(alarms) if alarm.ended_on is not None]),
+        _alarms(say("Open alarms"), list(reversed(open_)), say),
+        _ended([alarm for alarm in reversed(alarms) if alarm.ended_on is not None], say),
     ]
     newest = windows[-1].book
     senders = sorted(newest.senders, key=lambda sender: -_size(newest.senders[sender]))
     if len(senders) > 1:
         senders.insert(0, ALL)
-    parts += [_sender(sender, reference, windows, alarms, limits) for sender in senders]
-    parts.append(
-        '<p class="note">Shares, or the median with the range of the middle 80 %, over time; below, the effect: how '
-        f"far each window is from the reference, 0 to 1. An alarm begins at the dashed line ({limits.effect:g} for "
-        f"categories and missing values, {limits.effect_numbers:g} for numbers) where chance does not explain it.</p>"
-    )
-    return _frame(title, "".join(parts))
+    parts += [_sender(sender, reference, windows, alarms, limits, say) for sender in senders]
+    legend = say(_LEGEND).format(f"{limits.effect:g}", f"{limits.effect_numbers:g}")
+    parts.append(f'<p class="note">{legend}</p>')
+    return _frame(title, "".join(parts), language)
 
 
-def _frame(title: str, body: str) -> str:
+def title_of(system: str, last: date, language: Language) -> tuple[str, str]:
+    """(title, note) of the page of a system."""
+    say = _SAY[language]
+    return say("Drift of {}").format(system), say("As of {}.").format(last)
+
+
+def _open_alarms(count: int, language: Language) -> str:
+    if language == "ru":
+        return f"открытых тревог: {count}"
+    return f"{count} open alarm{'s' if count > 1 else ''}"
+
+
+def _frame(title: str, body: str, language: Language) -> str:
+    other, named = ("en", "in English") if language == "ru" else ("ru", "по-русски")
+    switch = f'<p class="note"><a href="?lang={other}" lang="{other}">{named}</a></p>'
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}{switch}</body></html>"
     )
 
 
 # --- alarms ---
 
 
-def _alarms(head: str, alarms: Sequence[Alarm]) -> str:
+def _alarms(head: str, alarms: Sequence[Alarm], say: Say) -> str:
     if not alarms:
         return ""
-    over = "<th>Over" if any(alarm.ended_on is not None for alarm in alarms) else ""
+    over = f"<th>{say('Over')}" if any(alarm.ended_on is not None for alarm in alarms) else ""
 
     def ended(alarm: Alarm) -> str:
         return f"<td class='n'>{alarm.ended_on or ''}</td>" if over else ""
 
     rows = "".join(
-        f"<tr><td>{escape(_whose(alarm.sender))}</td><td>{escape(_called(alarm.tag))}"
-        f"{' missing' if alarm.aspect == 'missing' else ''}</td>"
+        f"<tr><td>{escape(_whose(alarm.sender, say))}</td><td>{escape(_called(alarm.tag))}"
+        f"{say(' missing') if alarm.aspect == 'missing' else ''}</td>"
         f"<td>{escape(alarm.before)}</td><td>{escape(alarm.now)}</td><td class='n'>{alarm.since}</td>"
         f"<td class='n'>{alarm.raised_on}</td>{ended(alarm)}"
-        f"<td>{alarm.test} {alarm.statistic:.4g}, effect {alarm.effect:.2f}</td></tr>"
+        f"<td>{alarm.test} {alarm.statistic:.4g}, {say('effect')} {alarm.effect:.2f}</td></tr>"
         for alarm in alarms
     )
-    return (
-        f'<h2>{head}</h2><div class="wide"><table><tr><th>Sender<th>What<th>Before<th>Now<th>Since about'
-        f"<th>Seen{over}<th>Test</tr>{rows}</table></div>"
+    columns = "".join(
+        f"<th>{say(name)}" for name in ("Sender", "What", "Before", "Now", "Since about", "Seen")
     )
+    return f'<h2>{head}</h2><div class="wide"><table><tr>{columns}{over}<th>{say("Test")}</tr>{rows}</table></div>'
 
 
-def _ended(alarms: Sequence[Alarm]) -> str:
+def _ended(alarms: Sequence[Alarm], say: Say) -> str:
     if not alarms:
         return ""
-    return f"<details><summary>{len(alarms)} alarms that are over</summary>{_alarms('', alarms)}</details>"
+    head = say("{} alarms that are over").format(len(alarms))
+    return f"<details><summary>{head}</summary>{_alarms('', alarms, say)}</details>"
 
 
-def _whose(sender: str) -> str:
-    return "all senders" if sender == ALL else sender
+def _whose(sender: str, say: Say) -> str:
+    return say("all senders") if sender == ALL else sender
 
 
 def _called(name: str) -> str:
@@ -147,15 +225,20 @@ def _called(name: str) -> str:
 
 
 def _sender(
-    sender: str, reference: Book, windows: Sequence[Window], alarms: Sequence[Alarm], limits: Limits
+    sender: str,
+    reference: Book,
+    windows: Sequence[Window],
+    alarms: Sequence[Alarm],
+    limits: Limits,
+    say: Say,
 ) -> str:
     before = sketches_of(reference, sender)
     names = sorted(
         {name for window in windows for name in sketches_of(window.book, sender)} & before.keys(),
         key=lambda name: (name != SENDER_TAG, -_worst(sender, name, windows), name),
     )
-    cards = [_card(sender, name, before[name], windows, alarms, limits) for name in names]
-    whose = "All senders" if sender == ALL else sender
+    cards = [_card(sender, name, before[name], windows, alarms, limits, say) for name in names]
+    whose = say("All senders") if sender == ALL else sender
     return f'<h2>{escape(whose)}</h2><div class="cards">{"".join(cards)}</div>'
 
 
@@ -176,6 +259,7 @@ def _card(
     windows: Sequence[Window],
     alarms: Sequence[Alarm],
     limits: Limits,
+    say: Say,
 ) -> str:
     go_on()
     sketches = [sketches_of(window.book, sender).get(name) for window in windows]
@@ -186,16 +270,16 @@ def _card(
     own = [alarm for alarm in alarms if (alarm.sender, alarm.tag) == (sender, name)]
     open_ = any(alarm.ended_on is None for alarm in own)
     last = max((finding.comparison.effect for finding in findings[-1]), default=None)
-    told = "too few to judge" if last is None else f"effect {last:.2f}"
+    told = say("too few to judge") if last is None else f"{say('effect')} {last:.2f}"
     days = [window.days for window in windows]
     if isinstance(before, Categories):
-        drawn, key = shares(before, sketches, days)
+        drawn, key = shares(before, sketches, days, say)
     else:
-        drawn, key = band(before, sketches, days)
+        drawn, key = band(before, sketches, days, say)
     return (
         f'<div class="card{" alarm" if open_ else ""}"><div class="top"><h3>{escape(_called(name))}</h3>'
-        f'<span class="{"bad" if open_ else ""}">{"alarm, " if open_ else ""}{told}</span></div>'
-        f"{drawn}{strip(findings, own, days, limits)}{key}</div>"
+        f'<span class="{"bad" if open_ else ""}">{say("alarm, ") if open_ else ""}{told}</span></div>'
+        f"{drawn}{strip(findings, own, days, limits, say)}{key}</div>"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from html import escape
 
@@ -18,6 +18,8 @@ _WIDTH, _HEIGHT, _STRIP = 460, 96, 34
 _REFERENCE_WIDE, _LEFT = 38.0, 46
 _SHOWN = 5  # categories with a colour of their own
 
+# Says a word of ours in the language of the page.
+Say = Callable[[str], str]
 Column = tuple[float, float, Sketch]  # left edge, width, what it shows
 
 
@@ -27,7 +29,7 @@ def _x(index: float, count: int) -> float:
 
 
 def shares(
-    before: Categories, sketches: Sequence[Sketch | None], days: Sequence[tuple[date, date]]
+    before: Categories, sketches: Sequence[Sketch | None], days: Sequence[tuple[date, date]], say: Say
 ) -> tuple[str, str]:
     """Shares of the most frequent values in each window; the plot and its key."""
     total = Categories()
@@ -55,14 +57,19 @@ def shares(
             if tall > 0:
                 seen.setdefault(label)
                 top -= tall
-                told = f"{label}: {100 * counts[label] / size:.3g} %"
+                told = f"{_named(label, say)}: {100 * counts[label] / size:.3g} %"
                 drawn.append(_rect(left, top, wide, tall, colours[label], told))
     key = "".join(
-        f'<span><i class="{_swatch(colours[label])}"></i>{escape(label)}</span>'
+        f'<span><i class="{_swatch(colours[label])}"></i>{escape(_named(label, say))}</span>'
         for label in order
         if label in seen
     )
-    return _plot("".join(drawn), days), f'<p class="key">{key}</p>'
+    return _plot("".join(drawn), days, say), f'<p class="key">{key}</p>'
+
+
+def _named(label: str, say: Say) -> str:
+    """A value as the sender wrote it; what is none of a sender's in the language of the page."""
+    return say(label) if label in ("other", "missing") else label
 
 
 def _swatch(colour: str) -> str:
@@ -81,7 +88,7 @@ def _columns(sketches: Sequence[Sketch | None]) -> list[Column]:
 
 
 def band(
-    before: Quantiles, sketches: Sequence[Sketch | None], days: Sequence[tuple[date, date]]
+    before: Quantiles, sketches: Sequence[Sketch | None], days: Sequence[tuple[date, date]], say: Say
 ) -> tuple[str, str]:
     """Median and middle 80 % in each window, and how many had no value; the plot and its key."""
     columns: list[Column] = [(0.0, _REFERENCE_WIDE, before), *_columns(sketches)]
@@ -103,29 +110,31 @@ def band(
     for place, (left, wide, spread, missing) in enumerate(spreads):
         colour = "var(--then)" if place == 0 else "var(--now)"
         if missing:
-            told = f"missing in {100 * missing:.3g} %"
+            told = say("missing in {} %").format(f"{100 * missing:.3g}")
             drawn.append(_rect(left, 0, wide, _HEIGHT * missing, "var(--missing)", told, 0.55))
         if spread:
             ten, half, ninety = spread
-            told = f"median {half:.4g}, 80 % in {ten:.4g} to {ninety:.4g}"
+            told = say("median {}, 80 % in {} to {}").format(
+                *(f"{value:.4g}" for value in (half, ten, ninety))
+            )
             drawn.append(
                 _rect(left, y(ninety), wide, max(1.0, y(ten) - y(ninety)), colour, told, 0.38)
                 + _rect(left, y(half) - 1, wide, 2, colour, told)
             )
     drawn.append(f'<text x="{_WIDTH}" y="10" text-anchor="end">{high:.4g}</text>')
     drawn.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 3}" text-anchor="end">{low:.4g}</text>')
-    key = '<p class="key"><span><i class="in-now"></i>median and middle 80 %</span>'
+    key = f'<p class="key"><span><i class="in-now"></i>{say("median and middle 80 %")}</span>'
     if any(missing for *_, missing in spreads):
-        key += '<span><i class="in-missing"></i>share missing, from above</span>'
-    return _plot("".join(drawn), days), f"{key}</p>"
+        key += f'<span><i class="in-missing"></i>{say("share missing, from above")}</span>'
+    return _plot("".join(drawn), days, say), f"{key}</p>"
 
 
-def _plot(drawn: str, days: Sequence[tuple[date, date]]) -> str:
+def _plot(drawn: str, days: Sequence[tuple[date, date]], say: Say) -> str:
     count = len(days)
     marks = [0, *(index for index in range(1, count) if days[index][0].year != days[index - 1][0].year)]
     if len(marks) == 1 and count > 1:
         marks.append(count - 1)
-    told = [f'<text x="0" y="{_HEIGHT + 13}">reference</text>']
+    told = [f'<text x="0" y="{_HEIGHT + 13}">{say("reference")}</text>']
     free = 58.0
     for mark in marks:
         x = _x(mark, count)
@@ -142,6 +151,7 @@ def strip(
     alarms: Sequence[Alarm],
     days: Sequence[tuple[date, date]],
     limits: Limits,
+    say: Say,
 ) -> str:
     """The effect over time, each aspect a line, with the time of alarms behind it."""
     count = len(days)
@@ -154,7 +164,7 @@ def strip(
         ]
         if inside:
             left, right = _x(inside[0], count), _x(inside[-1] + 1, count)
-            drawn.append(_rect(left, 0, right - left, _STRIP, "var(--bad)", str(alarm), 0.16))
+            drawn.append(_rect(left, 0, right - left, _STRIP, "var(--bad)", say(str(alarm)), 0.16))
     lines: dict[str, list[str]] = {}
     least: dict[float, None] = {}
     for index, found in enumerate(findings):
@@ -170,7 +180,7 @@ def strip(
         drawn.append(
             f'<polyline points="{" ".join(points)}" fill="none" stroke="var(--bad)" stroke-width="1.6"{dash}/>'
         )
-    drawn.append(f'<text x="0" y="{_STRIP - 3}">effect</text>')
+    drawn.append(f'<text x="0" y="{_STRIP - 3}">{say("effect")}</text>')
     drawn.append(_line(_STRIP, 'stroke="var(--line)"'))
     return f'<svg viewBox="0 0 {_WIDTH} {_STRIP + 1}" role="img">{"".join(drawn)}</svg>'
 

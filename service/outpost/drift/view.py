@@ -10,9 +10,10 @@ from typing import Any
 from outpost.drift.alarms import Alarm
 from outpost.drift.book import Book, merge
 from outpost.drift.judge import Limits, judge
-from outpost.drift.page import render
+from outpost.drift.page import render, title_of
 from outpost.drift.replay import Window
 from outpost.drift.shelf import Shelf
+from outpost.options import Language
 
 # Up to this many weeks are drawn as weeks, more as months.
 _WEEKS = 26
@@ -51,15 +52,12 @@ def page(
     alarms: Sequence[Alarm],
     limits: Limits,
     last: date,
+    language: Language = "en",
 ) -> str:
     """The HTML page of a system."""
+    title, note = title_of(system, last, language)
     return render(
-        f"Drift of {system}",
-        reference,
-        windows(shelf, reference, limits, last),
-        alarms,
-        limits,
-        f"As of {last}.",
+        title, reference, windows(shelf, reference, limits, last), alarms, limits, note, language=language
     )
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from outpost.options import Exit, add_json, examples
+from outpost.codes.answers import complain, faults
+from outpost.options import Exit, add_json, examples, preferred_language
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,12 +72,12 @@ def _explain(options: argparse.Namespace) -> int:
     from outpost.filter.rulefile import RulesInvalid, rules_of
 
     if not options.path.exists():
-        sys.stderr.write(f"{options.path} does not exist: name a DICOM file or a folder\n")
+        complain("", f"{options.path} does not exist: name a DICOM file or a folder")
         return 2
     try:
         rules = rules_of(_source(options))
     except RulesInvalid as invalid:
-        sys.stderr.write(f"{invalid}\n")
+        print(faults(str(invalid), preferred_language()), file=sys.stderr)
         return 2
     studies = explain(options.path, rules)
     if options.json:
@@ -92,12 +93,12 @@ def _pixels(options: argparse.Namespace) -> int:
     from outpost.filter.rulefile import RulesInvalid, rules_of
 
     if not options.path.exists():
-        sys.stderr.write(f"{options.path} does not exist: name a DICOM image or a folder\n")
+        complain("", f"{options.path} does not exist: name a DICOM image or a folder")
         return 2
     try:
         policy = rules_of(_source(options)).rules.pixels
     except RulesInvalid as invalid:
-        sys.stderr.write(f"{invalid}\n")
+        print(faults(str(invalid), preferred_language()), file=sys.stderr)
         return 2
     path: Path = options.path
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -135,7 +136,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"ok": False, "faults": list(invalid.faults)}))
         else:
-            sys.stderr.write(f"{invalid}\n")
+            print(faults(str(invalid), preferred_language()), file=sys.stderr)
         return Exit.FOUND
     if options.json:
         print(json.dumps({"ok": True, "faults": [], "digest": file.digest, "rules": len(file.rules.rules)}))

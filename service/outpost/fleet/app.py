@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 
 from outpost import __version__, errand
 from outpost.api.limits import tell_limits
+from outpost.codes.answers import both
 from outpost.errand import Errand
 from outpost.fleet import page, view
 from outpost.fleet.asking import asking
@@ -23,7 +24,8 @@ from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
 from outpost.fleet.metrics import exposition
 from outpost.fleet.sync import CentreError
-from outpost.web.page import Page, static_page
+from outpost.options import Language
+from outpost.web.page import Page, language_of, static_page
 from outpost.web.shield import shield
 from outpost.web.tokens import Guard
 
@@ -32,6 +34,15 @@ log = logging.getLogger(__name__)
 TURN_LIMIT_SECONDS = 30.0
 HEALTH_KEPT_SECONDS: Final = 1.0
 PAGE_STUDIES = 20
+# What to do, in English and Russian.
+_STUCK: Final = (
+    "systemd's watchdog restarts the unit; report the log.",
+    "Служба systemd перезапустит сборщик сама; сообщите инженеру вместе с журналом.",
+)
+_NO_DATABASE: Final = (
+    "Look at PostgreSQL on this host; run the playbook centre.yml again.",
+    "Посмотрите PostgreSQL на этом сервере; запустите плейбук centre.yml ещё раз.",
+)
 # The watchdog's question; without a token the answer has no words of the database.
 OPEN: Final = frozenset({"/health"})
 
@@ -45,6 +56,7 @@ class Check:
     value: str | float
     wanted: str
     remedy: str
+    remedy_ru: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
         log.warning("%s not answered: %s", request.url.path, text)
         if request.url.path == "/":
             return Page(page.render_fault(text, datetime.now(UTC), language(request)), status_code=503)
-        return JSONResponse({"detail": text}, status_code=503)
+        return JSONResponse(both(text), status_code=503)
 
     @app.get("/", include_in_schema=False, dependencies=read)
     def show(request: Request) -> Page:
@@ -185,9 +197,9 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
     return app
 
 
-def language(request: Request) -> page.Language:
+def language(request: Request) -> Language:
     """The language of the page: `?lang=`, else the browser's."""
-    return page.language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
+    return language_of(request.query_params.get("lang"), request.headers.get("accept-language", ""))
 
 
 class _Database:
@@ -227,14 +239,14 @@ def _checks(database: _Database, collector: Collector) -> list[Check]:
             idle <= TURN_LIMIT_SECONDS,
             round(idle, 1),
             f"<= {TURN_LIMIT_SECONDS:g} s since the last turn",
-            "" if idle <= TURN_LIMIT_SECONDS else "systemd's watchdog restarts the unit; report the log.",
+            *(("", "") if idle <= TURN_LIMIT_SECONDS else _STUCK),
         ),
         Check(
             "FLEET_REGIONS_END",
             not stuck,
             ", ".join(stuck) or "none",
             "no region long past its deadline",
-            "" if not stuck else "systemd's watchdog restarts the unit; report the log.",
+            *(("", "") if not stuck else _STUCK),
         ),
     ]
 
@@ -246,5 +258,5 @@ def _database_check(database: _Database, collector: Collector) -> Check:
         fault is None,
         fault or "answers",
         "answers",
-        "" if fault is None else "Look at PostgreSQL on this host; run the playbook centre.yml again.",
+        *(("", "") if fault is None else _NO_DATABASE),
     )

@@ -10,7 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from outpost.options import Exit, add_config, examples
+from outpost.codes.answers import complain
+from outpost.options import Exit, add_config, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
     from outpost.fleet.config import FleetConfig
@@ -65,7 +66,8 @@ def _table(arguments: argparse.Namespace) -> int:
     found = console.summary(_load(arguments))
     if found["fault"]:
         return _fault(found["fault"])
-    sys.stdout.write(console.text(found | {"unit": ""}, "en") + "\n")
+    language = getattr(arguments, "language", preferred_language())
+    sys.stdout.write(console.text(found | {"unit": ""}, language) + "\n")
     return 0
 
 
@@ -139,5 +141,5 @@ def _load(arguments: argparse.Namespace) -> FleetConfig:
 
 
 def _fault(text: str, status: Exit = Exit.CANNOT_ASK) -> int:
-    sys.stderr.write(text + "\n")
+    complain("", text)
     return status

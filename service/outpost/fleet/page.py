@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
-from typing import Final, Literal, NamedTuple
+from itertools import zip_longest
+from typing import Final, NamedTuple
 
+from outpost.codes import answers
 from outpost.fleet.view import (
     Counted,
     Health,
@@ -24,9 +26,10 @@ from outpost.fleet.view import (
     model_name,
     moment,
 )
+from outpost.options import Language
 
 REFRESH_SECONDS = 10
-Language = Literal["en", "ru"]
+RUNBOOK: Final = "docs/runbooks/{language}/region-is-red.md"
 
 _STYLE = """
 *{box-sizing:border-box}body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;max-width:78rem;padding:0 1rem;
@@ -61,6 +64,7 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "as_of": "As of {now} UTC; this page renews itself every {seconds} s.",
         "wrong": "What needs a person",
         "all_well": "Every system works.",
+        "do": "What each code means, how to look and what to do:",
         "works": "Systems that work: {count}",
         "green": "works",
         "amber": "needs attention",
@@ -114,6 +118,7 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "as_of": "На {now} UTC; страница обновляется сама каждые {seconds} с.",
         "wrong": "Где нужен человек",
         "all_well": "Все системы работают.",
+        "do": "Что значит каждый код, как посмотреть и что делать:",
         "works": "Работающие системы: {count}",
         "green": "работает",
         "amber": "требует внимания",
@@ -192,12 +197,6 @@ class _Cell(NamedTuple):
     style: str = ""
 
 
-def language_of(asked: str | None, accepted: str) -> Language:
-    """The language of a page: the one asked for, else the browser's (Accept-Language), else English."""
-    wanted = asked or accepted.strip().lower()[:2]
-    return "ru" if wanted == "ru" else "en"
-
-
 def render(
     regions: Sequence[Region],
     counted: Sequence[Counted],
@@ -222,7 +221,9 @@ def render(
     )
     return _frame(
         f"<h1>{escape(headline_in(regions, language))}</h1>",
-        f"<h2>{escape(words['wrong'])}</h2>{problems}{works}" if health else "",
+        f"<h2>{escape(words['wrong'])}</h2>{problems}{_what_to_do(language) if wrong else ''}{works}"
+        if health
+        else "",
         f"<h2>{escape(words['regions'])}</h2>{_regions(regions, language)}",
         f"<h2>{escape(words['studies'])}</h2>{_counted(counted, language)}",
         f"<h2>{escape(words['marked'])}</h2>{_marked(marked, language)}",
@@ -239,7 +240,7 @@ def render_fault(fault: str, now: datetime, language: Language = "en") -> str:
     """The page when the centre's own database does not answer."""
     return _frame(
         f"<h1>{escape(_WORDS[language]['cannot'])}</h1>",
-        f'<p class="red">{escape(fault)}</p>',
+        f'<p class="red">{escape(answers.said(fault, language))}</p>',
         now=now,
         language=language,
     )
@@ -275,7 +276,11 @@ def _frame(first: str, *parts: str, now: datetime, language: Language) -> str:
 
 def _card(line: Health, language: Language) -> str:
     words = _WORDS[language]
-    reasons = line.why_ru if language == "ru" else line.why
+    why = line.why_ru if language == "ru" else line.why
+    reasons = "".join(
+        f"<li>{escape(reason)}{f' <code>{escape(code)}</code>' if code else ''}</li>"
+        for reason, code in zip_longest(why, line.codes[: len(why)], fillvalue="")
+    )
     facts = [
         words["heartbeat"].format(age=age_in(line.beat_age_seconds, language))
         if line.beat_age_seconds is not None
@@ -292,9 +297,14 @@ def _card(line: Health, language: Language) -> str:
         f'{escape(line.system or words["no_system"])}</span><span class="state {escape(line.colour)}">'
         f"{escape(words.get(line.colour, line.colour))}</span>"
         f"<span>{escape(words['since'].format(when=moment(line.since)))}</span></h3>"
-        f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in reasons)}</ul>"
+        f"<ul>{reasons}</ul>"
         f"<p>{escape('; '.join(facts))}</p></div>"
     )
+
+
+def _what_to_do(language: Language) -> str:
+    """Where each code has its row."""
+    return f'<p class="note">{escape(_WORDS[language]["do"])} <code>{RUNBOOK.format(language=language)}</code></p>'
 
 
 def _works(lines: Sequence[Health], language: Language) -> str:
@@ -329,13 +339,21 @@ def _regions(regions: Sequence[Region], language: Language) -> str:
             _Cell(age_in(r.age_seconds, language), "number"),
             _Cell(moment(r.data_through)),
             _Cell(escape(r.release or "-")),
-            _Cell(escape(r.health_ru if language == "ru" else r.reason)),
+            _Cell(
+                escape(r.health_ru if language == "ru" else r.reason)
+                + (f" <code>{escape(fault_code(r))}</code>" if fault_code(r) else "")
+            ),
         ]
         for r in regions
     ]
     columns = [_Column("h_region"), _Column("h_health"), _Column("h_data"), _Column("h_age", "number")]
     columns += [_Column("h_through"), _Column("h_release"), _Column("h_reason")]
     return _table(columns, rows, words["no_region"], language)
+
+
+def fault_code(region: Region) -> str:
+    """The code of why the region is not read, as the runbook has it; empty where it is."""
+    return f"FAULT_{region.error_class.upper()}" if region.error_class else ""
 
 
 def _counted(counted: Sequence[Counted], language: Language) -> str:
@@ -366,7 +384,7 @@ def _marked(marked: Sequence[Marked], language: Language) -> str:
             _Cell(f"<code>{escape(m.region)}</code>"),
             day(m, m.partial_day),
             day(m, m.doubtful_day),
-            _Cell(escape(marked_newest(m))),
+            _Cell(escape(_newest(m, language))),
         ]
         for m in marked
     ]
@@ -377,6 +395,14 @@ def _marked(marked: Sequence[Marked], language: Language) -> str:
         _Column("h_newest"),
     ]
     return _table(columns, rows, _WORDS[language]["no_region"], language)
+
+
+def _newest(line: Marked, language: Language) -> str:
+    told = marked_newest(line)
+    if language == "ru":
+        for english in ("partial", "doubtful"):
+            told = told.replace(english, _RUSSIAN[english], 1)
+    return told
 
 
 def _studies(studies: Sequence[Study], language: Language) -> str:

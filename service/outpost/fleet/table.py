@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from outpost.fleet.page import age_in, headline_in, word_in
+from outpost.fleet.page import RUNBOOK, age_in, fault_code, headline_in, word_in
 from outpost.fleet.view import (
     Counted,
     Health,
@@ -34,6 +34,10 @@ _COUNTED: Final[dict[Language, tuple[str, ...]]] = {
 _MARKED: Final[dict[Language, tuple[str, ...]]] = {
     "en": ("REGION", "PARTIAL, 24 H", "DOUBTFUL, 24 H", "NEWEST SUCH RESULT (UTC)"),
     "ru": ("РЕГИОН", "НЕПОЛНЫХ, 24 Ч", "СОМНИТЕЛЬНЫХ, 24 Ч", "НОВЕЙШИЙ ТАКОЙ РЕЗУЛЬТАТ (UTC)"),
+}
+_DO: Final[dict[Language, str]] = {
+    "en": "what each [CODE] means and what to do:",
+    "ru": "что значит каждый [КОД] и что делать:",
 }
 _NO_STUDIES: Final[dict[Language, str]] = {"en": "no studies yet", "ru": "исследований пока нет"}
 _COLOURS: Final[dict[str, str]] = {"green": "РАБОТАЕТ", "amber": "ВНИМАНИЕ", "red": "НЕ РАБОТАЕТ"}
@@ -84,11 +88,13 @@ def render_health(regions: Sequence[Region], health: Sequence[Health], language:
                 h.colour.upper() if language == "en" else _COLOURS.get(h.colour, h.colour),
                 moment(h.since),
                 age_in(h.beat_age_seconds, language),
-                h.reasons if language == "en" else h.reasons_ru,
+                _why(h, language),
             )
             for h in health
         ]
         parts.append(columns(_HEALTH[language], systems))
+        if any(h.colour != "green" for h in health):
+            parts.append(f"{_DO[language]} {RUNBOOK.format(language=language)}")
     if regions:
         rows = [
             (
@@ -97,12 +103,23 @@ def render_health(regions: Sequence[Region], health: Sequence[Health], language:
                 age_in(r.age_seconds, language),
                 r.release or "-",
                 moment(r.data_through),
-                r.reason if language == "en" else r.health_ru or r.reason,
+                _how(r, language),
             )
             for r in regions
         ]
         parts.append(columns(_REGIONS[language], rows))
     return "\n\n".join(parts)
+
+
+def _why(line: Health, language: Language) -> str:
+    """In words, and the codes by which the runbook has its rows."""
+    told = line.reasons if language == "en" else line.reasons_ru
+    return f"{told} [{' '.join(line.codes)}]" if line.codes else told
+
+
+def _how(region: Region, language: Language) -> str:
+    told = region.reason if language == "en" else region.health_ru or region.reason
+    return f"{told} [{code}]" if (code := fault_code(region)) else told
 
 
 def _day(marked: Marked, count: int | None, language: Language) -> str:

@@ -6,13 +6,13 @@ import argparse
 import fcntl
 import json
 import sqlite3
-import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from outpost.options import add_config, add_json, examples
+from outpost.codes.answers import complain, said
+from outpost.options import add_config, add_json, examples, preferred_language
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,9 +62,15 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
     else:
-        print("sound" if answer["sound"] else f"{answer['reason']}: {answer['detail']}\n{answer['remedy']}")
+        language = preferred_language()
+        if answer["sound"]:
+            print(said("sound", language))
+        else:
+            print(
+                f"{answer['reason']}: {said(answer['detail'], language)}\n{said(answer['remedy'], language)}"
+            )
         for folder in answer["aside"]:
-            print(f"put aside: {folder}")
+            print(said(f"put aside: {folder}", language))
     return 0 if answer["sound"] else 1
 
 
@@ -90,17 +96,17 @@ def _rebuild(options: argparse.Namespace) -> int:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(
-                    f"outpost: {root} is in use by the running service: stop its unit first, or restart it: it checks"
+                complain(
+                    "outpost",
+                    f"{root} is in use by the running service: stop its unit first, or restart it: it checks"
                     " the journal as it starts and rebuilds it where that is needed",
-                    file=sys.stderr,
                 )
                 return 1
             make_folders(root)
             wanted = judge(root) or Damage("ASKED_FOR", "an administrator asked for it")
             told = heal(root, config.system, model_reads, lambda _: None, damage=wanted)
     except (JournalUnusable, JournalTooNew, OSError, sqlite3.Error) as error:
-        print(f"outpost: {error}", file=sys.stderr)
+        complain("outpost", error)
         return 1
     print(json.dumps({"rebuilt": told}) if options.json else told)
     return 0

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from outpost.heal.marks import mark_in
+from outpost.records import readonly
 from outpost.records.journal import SCHEMA_VERSION, STATES
 
 JOURNAL: Final = "journal.sqlite3"
@@ -143,7 +144,7 @@ def check(file: Path, seconds: float | None = None, *, alone: bool = False) -> s
     ended = threading.Event()
     with usable(file):
         try:
-            with closing(reading(file, alone=alone)) as db:
+            with closing(readonly.connect(file, alone=alone)) as db:
 
                 def end() -> None:
                     ended.set()
@@ -169,14 +170,6 @@ def check(file: Path, seconds: float | None = None, *, alone: bool = False) -> s
     return "" if found == "ok" or ended.is_set() else found.strip().replace("\n", "; ")
 
 
-def reading(file: Path, *, alone: bool = False) -> sqlite3.Connection:
-    """A connection that changes nothing: read-only, so it neither checkpoints nor removes the write-ahead log."""
-    mode = "mode=ro&immutable=1" if alone else "mode=ro"
-    db = sqlite3.connect(f"{file.absolute().as_uri()}?{mode}", uri=True, timeout=5, check_same_thread=False)
-    db.row_factory = sqlite3.Row
-    return db
-
-
 def holds_studies(root: Path) -> bool:
     """Whether there is anything under `root` that only a journal can explain."""
     return any(
@@ -191,7 +184,7 @@ def holds_studies(root: Path) -> bool:
 
 
 def _said_by_tables(file: Path, until: float) -> Damage | None:
-    with usable(file), closing(reading(file)) as db:
+    with usable(file), closing(readonly.connect(file)) as db:
         tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if not tables and not version:  # made, and ended before its tables were
@@ -261,7 +254,7 @@ def behind(root: Path) -> Damage | None:
     file = root / JOURNAL
     if not file.exists() or not file.stat().st_size:
         return None
-    with usable(file), closing(reading(file)) as db:
+    with usable(file), closing(readonly.connect(file)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone():
             return None
 

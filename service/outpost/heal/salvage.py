@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from outpost.heal.carve import carve
-from outpost.heal.damage import JOURNAL, check, is_damage, reading
+from outpost.heal.damage import JOURNAL, check, is_damage
+from outpost.records import readonly
 from outpost.records.journal import OUTCOMES, STATES
 
 # What a journal that was lost from under a running service was written to before that ended.
@@ -104,7 +105,7 @@ def _from_tables(
 ) -> bool:
     """Read each table in the order of its rows; False where there is no reading at all."""
     try:
-        with closing(reading(path, alone=alone)) as source:
+        with closing(readonly.connect(path, alone=alone)) as source:
             source.text_factory = lambda raw: raw.decode("utf-8", "replace")
             try:
                 there = {

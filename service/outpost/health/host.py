@@ -32,6 +32,7 @@ from outpost.health.certificate import Validity, validities
 from outpost.health.codes import CheckCode
 from outpost.health.verdict import Check, check
 from outpost.inference import memory
+from outpost.records import readonly
 from outpost.records.journal import utc_now
 from outpost.shares import PARENT_MIB, needed_mib
 
@@ -147,7 +148,7 @@ def newest_in_journal(journal: Path) -> datetime | None:
                 (SELECT * FROM studies ORDER BY change DESC LIMIT :rows)
         )"""
     try:
-        with closing(_reading(journal)) as db:
+        with closing(readonly.connect(journal)) as db:
             (found,) = db.execute(newest, {"rows": _NEWEST_ROWS}).fetchone()
     except sqlite3.Error:
         return None  # JOURNAL_SOUND says more
@@ -256,7 +257,7 @@ def journal_sound(journal: Path) -> Check:
     if not journal.exists():
         return check(CheckCode.JOURNAL_SOUND, True, "none yet", wanted)
     try:
-        with closing(_reading(journal)) as db:
+        with closing(readonly.connect(journal)) as db:
             found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.Error as error:
         found = str(error)
@@ -284,10 +285,6 @@ def secret_files(config: Config) -> Iterator[tuple[str, Path]]:
     for key, tls in tls_sections(config):
         for name in ("certificate", "key", "ca"):
             yield f"{key}.{name}", getattr(tls, name)
-
-
-def _reading(journal: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True, timeout=5)
 
 
 def _free(address: str, port: int) -> bool:

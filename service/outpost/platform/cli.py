@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from outpost.codes.answers import complain
 from outpost.options import add_language, examples
 from outpost.platform import codes
 from outpost.platform.collected import CollectedWrong, load
@@ -104,7 +105,7 @@ def _verdict(options: argparse.Namespace) -> int:
         asked = Asked(options.driver, options.modules, options.cuda, options.torch, (bundle,))
         verdict = judge(host, facts, asked, options.date or date.today())
     except (AskedWrong, UnknownId, CollectedWrong) as error:
-        sys.stderr.write(f"{error}\n")
+        complain("", error, options.language)
         return 2
     report = verdict.as_json(options.language)
     if options.json:
@@ -143,7 +144,7 @@ def _facts(options: argparse.Namespace) -> int:
     try:
         collected = load(options.file)
     except CollectedWrong as error:
-        sys.stderr.write(f"{error}\n")
+        complain("", error)
         return 2
     sys.stdout.write(json.dumps(facts_of_sections(collected.sections), ensure_ascii=False, indent=2) + "\n")
     return 0

@@ -20,6 +20,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outpost.codes.answers import complain
 from outpost.options import Exit, add_config, add_json, add_language, examples, moment
 
 if TYPE_CHECKING:  # what the commands need is imported as they run
@@ -190,7 +191,7 @@ def in_one_line(command: Callable[[argparse.Namespace], int]) -> Callable[[argpa
         try:
             return command(options)
         except _Refusal as refusal:
-            print(f"outpost: {refusal}", file=sys.stderr)
+            complain("outpost", refusal, getattr(options, "language", None))
             return refusal.status
 
     return run
@@ -287,7 +288,7 @@ def _resubmit(options: argparse.Namespace) -> int:
                 done = desk.resubmit(name, skip_filter=options.skip_filter)
             print(f"{name}: waits as {done['item']}, revision {done['revision']}")
         except _Refusal as refusal:
-            print(f"outpost: {name}: {refusal}", file=sys.stderr)
+            complain(f"outpost: {name}", refusal, getattr(options, "language", None))
             status = max(status, refusal.status)
     return status
 

@@ -17,7 +17,7 @@ from outpost.quarantine.report import make_report, text
 from outpost.reasons import Language, explain
 from outpost.records.explained import explained
 from outpost.records.journal import Journal
-from outpost.records.questions import Questions
+from outpost.records.readonly import Questions
 from outpost.records.said import newest
 
 Format = Literal["text", "html", "json"]

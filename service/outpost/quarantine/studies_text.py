@@ -54,7 +54,8 @@ def _says(language: Language, study: dict[str, Any]) -> list[str]:
     for word in study["delivery_words"]:
         if word["refused_for"]:
             how = "не принимает результат" if russian else "refuses the result"
-            lines.append(f"{word['destination']} {how}: {_prose((word['refused_for'], word['error']))}")
+            told = [word["refused_for"], *(_in_words(language, word, key) for key in ("error", "remedy"))]
+            lines.append(f"{word['destination']} {how}: {_prose(told)}")
         elif word["remark"]:
             how = "сохранил с замечанием" if russian else "stored it with a remark"
             lines.append(f"{word['destination']} {how}: {word['remark']}")

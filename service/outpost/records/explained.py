@@ -6,42 +6,42 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from outpost.codes.answers import said
 from outpost.codes.held import HELD
 from outpost.codes.notes import NOTES, Note, NoteText, is_doubtful, is_partial
 from outpost.reasons import explain
 from outpost.records.journal import Journal, StudyRecord
-from outpost.records.said import delivery_words, notes_of
+from outpost.records.said import DeliveryWords, delivery_words, notes_of
 
 _TEXTS = ("meaning", "remedy", "meaning_ru", "remedy_ru")
 
 
 def explained(journal: Journal, records: Sequence[StudyRecord]) -> list[dict[str, Any]]:
     """Each study with its outcome, its notes, why it waits and what destinations said of its results."""
-    said = delivery_words(journal, [record.row for record in records])
+    words = delivery_words(journal, [record.row for record in records])
     return [
-        _study(record)
-        | {
-            "delivery_words": [
-                {
-                    "destination": w.destination,
-                    "remark": w.remark,
-                    "refused_for": w.refused_for,
-                    "error": w.error if w.refused_for else "",
-                }
-                for w in said
-                if w.study == record.row
-            ]
-        }
+        _study(record) | {"delivery_words": [_words(word) for word in words if word.study == record.row]}
         for record in records
     ]
 
 
+def _words(word: DeliveryWords) -> dict[str, str]:
+    error = word.error if word.refused_for else ""
+    return {
+        "destination": word.destination,
+        "remark": word.remark,
+        "refused_for": word.refused_for,
+        "error": error,
+        "error_ru": said(error, "ru"),
+    } | _texts(explain(word.refused_for))
+
+
 def deliveries(journal: Journal, row: int) -> list[dict[str, Any]]:
     """How far each result of a study has come at each destination, with what was said of it."""
-    said = {(w.file, w.destination): w for w in delivery_words(journal, [row])}
+    words = {(w.file, w.destination): w for w in delivery_words(journal, [row])}
     found = []
     for delivery in journal.deliveries(row):
-        word = said.get((delivery.file, delivery.destination))
+        word = words.get((delivery.file, delivery.destination))
         found.append(
             asdict(delivery)
             | {"remark": word.remark if word else "", "refused_for": word.refused_for if word else ""}

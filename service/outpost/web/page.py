@@ -10,6 +10,8 @@ from importlib.resources import files
 
 from fastapi.responses import HTMLResponse
 
+from outpost.options import Language
+
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 # What an answer that is no page may do in a browser.
@@ -24,6 +26,12 @@ EVERY_ANSWER = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+def language_of(asked: str | None, accepted: str) -> Language:
+    """The language of a page: the one asked for, else the browser's (Accept-Language), else English."""
+    wanted = asked or accepted.strip().lower()[:2]
+    return "ru" if wanted == "ru" else "en"
 
 
 class Page(HTMLResponse):

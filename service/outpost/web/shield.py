@@ -14,14 +14,18 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from outpost.codes.answers import both, russian
 from outpost.web.page import EVERY_ANSWER, NOTHING
 from outpost.web.tokens import Caller, Denied, Guard
 
@@ -47,6 +51,8 @@ def shield(app: FastAPI, guard: Guard, *, open_paths: Collection[str], hosts: It
         open_paths: paths of routes, as they are declared, that are open to all.
         hosts: further names and addresses under which this server is called.
     """
+    app.add_exception_handler(HTTPException, _not_done)
+    app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_middleware(_Shield, routes_of=app, guard=guard, open_paths=frozenset(open_paths), hosts=hosts)
 
 
@@ -106,7 +112,7 @@ class _Shield:
                 raise  # the connection ends in the middle: whoever reads knows that something is missing
             log.exception("an HTTP request could not be answered")
             words = "this went wrong inside the service; its log says more"
-            await JSONResponse({"detail": words}, 500)(scope, receive, armed)
+            await _said(words, 500, Headers(scope=scope))(scope, receive, armed)
 
     def _judge(self, scope: Scope) -> None:
         """Raise `Denied`, or put the caller into the request's state."""
@@ -202,20 +208,46 @@ def _is_own(url: str, headers: Headers) -> bool:
 
 
 def _answer(denied: Denied, scope: Scope) -> Response:
-    accept = Headers(scope=scope).get("accept", "")
-    response: Response
-    if "text/html" in accept:  # a person's browser, going to a page: it asks for a name and a password
-        response = PlainTextResponse(
-            denied.words + (_FOR_PEOPLE if denied.status == 401 else ""), denied.status
-        )
-        challenge = 'Basic realm="Outpost", charset="UTF-8"'
-    else:
-        response = JSONResponse({"detail": denied.words}, denied.status)
-        challenge = "Bearer"
-    if denied.status == 401:
-        response.headers["WWW-Authenticate"] = challenge
+    headers = Headers(scope=scope)
+    response = _said(denied.words, denied.status, headers, _FOR_PEOPLE if denied.status == 401 else "")
+    if denied.status == 401:  # a browser asks for a name and a password
+        basic = 'Basic realm="Outpost", charset="UTF-8"'
+        response.headers["WWW-Authenticate"] = basic if _is_person(headers) else "Bearer"
     response.headers.update(denied.headers)
     return response
+
+
+def _said(words: str, status: int, headers: Headers, more: str = "") -> Response:
+    """An answer that says why not: to a person in both languages, to a program as JSON (`detail`, `detail_ru`)."""
+    if not _is_person(headers):
+        return JSONResponse(both(words), status)
+    told = russian(words)
+    return PlainTextResponse(words + (f"\n{told}" if told else "") + more, status)
+
+
+def _is_person(headers: Headers) -> bool:
+    """Whether a person's browser asks, going to a page."""
+    return "text/html" in headers.get("accept", "")
+
+
+async def _not_done(request: Request, fault: Exception) -> Response:
+    """What a route says that it cannot do, and addresses that there are not."""
+    assert isinstance(fault, HTTPException)
+    response = _said(str(fault.detail), fault.status_code, request.headers)
+    response.headers.update(fault.headers or {})
+    return response
+
+
+async def _not_understood(request: Request, fault: Exception) -> Response:
+    """A request whose parameters are wrong: each with its name and the reason."""
+    assert isinstance(fault, RequestValidationError)
+    found = fault.errors()
+    named = [(".".join(map(str, one["loc"][1:])) or str(one["loc"][0]), str(one["msg"])) for one in found]
+    told = "; ".join(f"{name}: {russian(why) or why}" for name, why in named)
+    if _is_person(request.headers):
+        said = "; ".join(f"{name}: {why}" for name, why in named)
+        return PlainTextResponse(f"{said}\n{told}", 422)
+    return JSONResponse({"detail": jsonable_encoder(found), "detail_ru": told}, 422)
 
 
 def _only(headers: Headers, name: str) -> str | None:
