@@ -243,6 +243,9 @@ ANSWERS: Final[dict[str, str]] = {
         "в журнал {} нельзя писать: отдайте файл пользователю службы или смонтируйте файловую систему на запись; "
         "ничего не изменено"
     ),
+    "centre.sslrootcert: {} is not there: the playbook centre.yml writes it": (
+        "centre.sslrootcert: нет файла {}: его пишет плейбук centre.yml"
+    ),
     "journal {} is a link to what is not there: mount it; nothing was changed": (
         "журнал {} - ссылка на то, чего нет: смонтируйте; ничего не изменено"
     ),
