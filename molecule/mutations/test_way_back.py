@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import ssl
@@ -9,6 +10,7 @@ import subprocess
 import tarfile
 import time
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,9 @@ def releases(tmp_path: Path) -> Path:
         image = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
     finally:
         subprocess.run(["docker", "image", "rm", reference], check=True, capture_output=True)
-    size = archive.stat().st_size
-    manifest = {"version": BROKEN, "image": {"id": image, "archive": archive.name, "archive_bytes": size}}
+    digest, size = hashlib.sha256(archive.read_bytes()).hexdigest(), archive.stat().st_size
+    told = {"id": image, "archive": archive.name, "archive_bytes": size, "archive_sha256": digest}
+    manifest = {"version": BROKEN, "made_at": datetime.now(UTC).isoformat(), "image": told}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -74,7 +77,7 @@ def test_a_release_that_does_not_become_ready_is_taken_back(releases: Path) -> N
                   "-e", "outpost_release_url=", "-e", "inference_ready_seconds=30")  # fmt: skip
     said = " ".join(failed.stdout.split())
     assert failed.returncode == 2, said[-3000:]
-    assert f"release {BROKEN} did not become ready" in said
+    assert f"release {BROKEN} did not become ready" in said, said[-3000:]
     assert f"runs {Path(before).name} again" in said
 
     assert on(LIMIT[0], "readlink", "/opt/outpost/current") == before
