@@ -3,6 +3,7 @@
 Oldest first, of the sender that holds most: masses of junk from one push out no other's. The newest item of a reason
 stays even where it alone is beyond the reason's share: an admin shall be able to see what comes. A study that is on its
 way again is left alone, and results are not in quarantine at all.
+Beside it the keeper holds the journal's own tables to their bounds (`outpost.records.bounds`).
 The QuotaKeeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
 """
 
@@ -25,6 +26,7 @@ from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.shelf import Held, Item, ReasonCount
 from outpost.reasons import REASON_TABLE
+from outpost.records.bounds import Pruner
 from outpost.records.counts import clean_sender
 from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 
@@ -131,6 +133,7 @@ class QuotaKeeper(threading.Thread):
         self._journal = journal
         self._spool = spool
         self._stopping = threading.Event()
+        self._pruner = Pruner(journal)
         self._began = time.time()
         for quota in settings.reasons:
             if quota.reason not in REASON_TABLE and not quota.reason.startswith("SITE_"):
@@ -147,10 +150,14 @@ class QuotaKeeper(threading.Thread):
 
     def run(self) -> None:
         swept = False
-        while not self._stopping.is_set():
-            swept = swept or _went_well(self.sweep)
-            _went_well(self.turn)  # whatever became of the sweep: a quota that is not held fills the disk
-            self._stopping.wait(_PERIOD_SECONDS)
+        try:
+            while not self._stopping.is_set():
+                swept = swept or _went_well(self.sweep)
+                _went_well(self.turn)  # whatever became of the sweep: a quota that is not held fills the disk
+                _went_well(lambda: self._pruner.turn(self._stopping))
+                self._stopping.wait(_PERIOD_SECONDS)
+        finally:
+            self._pruner.close()
 
     def turn(self) -> int:
         """Finish what was begun, then hold the quota; returns the number of items that left."""

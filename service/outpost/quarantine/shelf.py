@@ -156,6 +156,10 @@ def by_reason(journal: Journal) -> list[ReasonCount]:
             " GROUP BY reason"
         ):
             evicted[r["reason"]] += r["n"]
+    for r in journal.rows(
+        "SELECT reason, sum(evicted) AS n FROM refused_gone WHERE evicted > 0 GROUP BY reason"
+    ):
+        evicted[r["reason"]] += r["n"]
     none = {"items": 0, "size": 0, "oldest": None}
     counts = {reason: kept.get(reason, none) for reason in sorted({*kept, *evicted})}
     return [
