@@ -306,8 +306,8 @@ def is_sane(table: str, row: dict[str, Any]) -> bool:
         case "refused":
             return moment("at") and number("bytes") and isinstance(row.get("file"), str)
         case "refused_gone":
-            counts = ("instances", "bytes", "evicted", "first", "last")
-            return isinstance(row.get("sender"), str) and all(map(number, counts))
+            whole = all(map(number, ("instances", "bytes", "evicted", "first", "last")))
+            return isinstance(row.get("sender"), str) and whole
         case "deliveries":
             return number("study", 1) and all(
                 moment(n, empty=True) for n in ("confirmed_at", "last_attempt_at")
