@@ -139,8 +139,8 @@ class Sender(Section):
 class Intake(Section):
     """The C-STORE listener, and when it stops taking.
 
-    `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
-    which nothing more is taken. `tls`: only TLS is spoken where it is given.
+    `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, of its bytes or of its
+    inodes, in %, above which nothing more is taken. `tls`: only TLS is spoken where it is given.
     `known_ae_titles`: who may call; empty is anybody. `check_called_ae_title`: whether callers must call us by
     `ae_title`, or by one of `called_ae_titles`. `senders`: what single senders write wrong, and where they send from.
 

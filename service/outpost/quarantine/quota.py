@@ -21,6 +21,7 @@ from pathlib import Path
 
 from outpost.config import Quarantine
 from outpost.durable import sync_folder
+from outpost.events import EventCode
 from outpost.intake.refusal import Refusal
 from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
@@ -33,6 +34,8 @@ from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 30.0
+# Items of which an event each says that they left; of a mass of them one says how many, or nobody would see the rest.
+_EVENTS_OF_A_TURN = 50
 # Of a study in quarantine: <Study Instance UID>.r<revision>.
 _REVISION = re.compile(r"([0-9.]{1,64})\.r([0-9]{1,9})")
 
@@ -168,13 +171,21 @@ class QuotaKeeper(threading.Thread):
         if fits(shelf.by_reason(self._journal), self._settings, disk):
             return 0  # nearly always; what there is need not be read
         left = 0
+        of_senders: Counter[str] = Counter()  # of what no event of its own says
         for item in too_much(shelf.held(self._journal), self._settings, disk):
             if self._stopping.is_set():
                 break
             with shelf.MOVING:
-                if shelf.evict(self._journal, item, "quota"):
+                alone = left < _EVENTS_OF_A_TURN
+                if shelf.evict(self._journal, item, "quota", event=alone):
                     left += 1
+                    if not alone:
+                        of_senders[(clean_sender(item.senders[0]) if item.senders else "") or "?"] += 1
                     self._remove(item)
+        if of_senders:
+            names = ", ".join(f"{count} from {sender}" for sender, count in of_senders.most_common(5))
+            told = f"{of_senders.total()} more at once: {names}"
+            self._journal.note_event(EventCode.QUARANTINE_EVICTED, told)
         if left:
             log.warning("quarantine: %d items left for the quota, oldest first; see /events", left)
         return left
