@@ -100,7 +100,7 @@ def refused_after(journal: Journal, number: int) -> tuple[int, list[RefusedDay]]
         r["day"]
         for r in journal.rows(
             "SELECT DISTINCT substr(at, 1, 10) AS day FROM refused WHERE id > ?"
-            " UNION SELECT DISTINCT day FROM refused_gone WHERE last > ?",
+            " UNION SELECT day FROM refused_gone WHERE last > ?",
             (number, number),
         )
     ]
