@@ -197,3 +197,22 @@ def test_after_a_kill_the_same_studies_wait_and_what_was_refused_long_ago_keeps_
     assert f'outpost_quarantine_evicted_total{{reason="NOT_DICOM"}} {float(many)}' in metrics
     assert 0 < count(service, "SELECT count(DISTINCT sender) FROM refused_gone") <= 101
     assert service.http.get("/quarantine/report?days=1").status_code == 200
+
+
+def test_what_many_others_have_waiting_puts_a_study_off_by_little(service: Service) -> None:
+    """With what the tests before have opened, once it is complete."""
+    service.stop()
+    text = service.config_file.read_text()
+    assert "quiet_seconds: 600" in text
+    text = text.replace("quiet_seconds: 600", "quiet_seconds: 0.5").replace("studies: 60", "studies: 600")
+    service.config_file.write_text(text)
+    service.start()
+    waiting = "SELECT count(*) FROM studies WHERE state = 'complete' AND opened_from <> '127.0.0.77'"
+    wait_for(lambda: count(service, waiting) > 40, 20, "what was sent before is complete")
+    assert sent(service, "CT9", [image()], "127.0.0.77") == [(0, "")]
+    begun = (
+        "SELECT count(*) FROM studies WHERE opened_from = '127.0.0.77'"
+        " AND (state NOT IN ('receiving', 'complete') OR held_for <> '')"
+    )
+    wait_for(lambda: count(service, begun), 90, "it is in work")
+    assert count(service, waiting) >= 16

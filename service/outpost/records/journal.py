@@ -18,7 +18,7 @@ import enum
 import json
 import sqlite3
 import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -1368,6 +1368,22 @@ class Journal:
             " AND o.state IN ('receiving', 'complete', 'inferring')) ORDER BY id LIMIT ?"
         )
         return [self._record(r) for r in self._rows(sql, (limit,))]
+
+    def queued_of_each(self, claimed: Collection[int] = ()) -> list[tuple[str, str, int]]:
+        """Of each sender the oldest study that is `queued`, and not claimed: address, AE title, journal row."""
+        rows = self._rows(
+            "SELECT opened_from, opened_by, min(id) AS id FROM studies s WHERE state = 'complete'"
+            " AND id NOT IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1"
+            " FROM studies o WHERE o.study_uid = s.study_uid AND o.revision < s.revision"
+            " AND o.state IN ('receiving', 'complete', 'inferring')) GROUP BY opened_from, opened_by",
+            (json.dumps(sorted(claimed)),),
+        )
+        return [(r["opened_from"], r["opened_by"], r["id"]) for r in rows]
+
+    def opener(self, row: int) -> tuple[str, str]:
+        """Address and AE title of who opened this revision; empty where nobody sent it."""
+        [found] = self._rows("SELECT opened_from, opened_by FROM studies WHERE id = ?", (row,))
+        return found["opened_from"], found["opened_by"]
 
     def newest(self, state: str | None = None, limit: int = 100) -> list[StudyRecord]:
         """Studies for a person to look at, newest first."""
