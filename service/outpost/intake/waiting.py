@@ -54,6 +54,8 @@ class Waiting:
         self._journal = journal
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()  # by address and AE title
+        self._of_address: Counter[str] = Counter()
+        self._total = 0
         self._counted: float | None = None
 
     def admit(self, instances: Sequence[Instance]) -> list[InstanceRefused | None]:
@@ -97,24 +99,32 @@ class Waiting:
                 if words := self._words(key, 1):
                     refused[study] = words
                 else:
-                    self._counts[key] += 1
+                    self._add(key, 1)
         return refused
 
     def _count(self) -> None:
         """As the journal has it; not more often than a flood may ask."""
         now = time.monotonic()
         if self._counted is None or now - self._counted >= _COUNTED_AGAIN_SECONDS:
-            self._counts = Counter(self._journal.uncomputed())
+            self._counts.clear()
+            self._of_address.clear()
+            self._total = 0
+            for key, studies in self._journal.uncomputed().items():
+                self._add(key, studies)
             self._counted = now
+
+    def _add(self, key: tuple[str, str], studies: int) -> None:
+        self._counts[key] += studies
+        self._of_address[key[0]] += studies
+        self._total += studies
 
     def _words(self, key: tuple[str, str], more: int) -> str:
         """Why this sender may not open so many more studies, in at most 64 characters; empty where it may."""
         if self._counts[key] + more > self.most.per_sender:
             return f"{self._counts[key]} studies of this sender wait, send it later"
-        if key[0]:
-            of_address = sum(n for (address, _), n in self._counts.items() if address == key[0])
-            if of_address + more > self.most.per_address:
-                return f"{of_address} studies of this address wait, send it later"
-        if self._counts.total() + more > self.most.studies:
-            return f"{self._counts.total()} studies wait, send it later"
+        of_address = self._of_address[key[0]]
+        if key[0] and of_address + more > self.most.per_address:
+            return f"{of_address} studies of this address wait, send it later"
+        if self._total + more > self.most.studies:
+            return f"{self._total} studies wait, send it later"
         return ""
