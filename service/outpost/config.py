@@ -139,14 +139,18 @@ class Sender(Section):
 class Intake(Section):
     """The C-STORE listener, and when it stops taking.
 
-    `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, in %, above
-    which nothing more is taken. `tls`: only TLS is spoken where it is given.
+    `disk_reserve_mib`: free MiB that stay free. `disk_used_percent`: share of the file system, of its bytes or of its
+    inodes, in %, above which nothing more is taken. `tls`: only TLS is spoken where it is given.
     `known_ae_titles`: who may call; empty is anybody. `check_called_ae_title`: whether callers must call us by
     `ae_title`, or by one of `called_ae_titles`. `senders`: what single senders write wrong, and where they send from.
 
     `max_associations` in all; `max_associations_per_peer` of one AE title at one address (0: half of them).
     `stall_seconds`: so long a line may stall in the middle of a message. `unused_seconds`: so long a sender that never
     stored anything may keep an association open without asking for anything.
+
+    `max_waiting_studies`: studies that may wait to be computed, in all; `max_waiting_studies_per_peer` of one AE title
+    at one address (0: half of them). Beyond, images of other studies are refused until some are computed: senders send
+    them again. `max_instances_per_study`: what one study may have.
     """
 
     ae_title: AeTitle = "OUTPOST"
@@ -160,6 +164,9 @@ class Intake(Section):
     max_associations_per_peer: Annotated[int, Field(ge=0, le=1000)] = 0
     stall_seconds: Seconds = 60
     unused_seconds: Seconds = 60
+    max_waiting_studies: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    max_waiting_studies_per_peer: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    max_instances_per_study: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     disk_reserve_mib: Annotated[int, Field(ge=0)] = 1024
     disk_used_percent: Annotated[float, Field(gt=0, le=100)] = 95
     senders: tuple[Sender, ...] = ()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 import traceback
 import warnings
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 _QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "openjpeg", "libjpeg", "rle", "gdcm")
 # Whose texts are written: ours, and what the HTTP server says of itself.
 _SPEAKING = ("outpost", "uvicorn", "__main__")
+
+# Lines of one message in a minute, and messages that are counted one by one.
+_MOST_LINES = 600
+_MOST_MESSAGES = 2000
+_MINUTE_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +67,39 @@ class _OursAlone(logging.Filter):
         return True
 
 
+class _NotTooMany(logging.Filter):
+    """Of one message, whatever it is about, so many lines a minute; the next line says how many were not written.
+
+    Who makes us say something by sending something would otherwise fill the disk with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._lines: Counter[tuple[str, str]] = Counter()
+        self._unsaid: Counter[tuple[str, str]] = Counter()
+        self._minute = time.monotonic()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = record.name, str(record.msg)[:200]
+        with self._lock:
+            now = time.monotonic()
+            if now - self._minute >= _MINUTE_SECONDS:
+                self._minute = now
+                self._lines.clear()
+            if len(self._lines) >= _MOST_MESSAGES and key not in self._lines:
+                key = "", ""  # texts that are made, each another
+            if self._lines[key] >= _MOST_LINES:
+                self._unsaid[key] += 1
+                return False
+            self._lines[key] += 1
+            unsaid = self._unsaid.pop(key, 0)
+        if unsaid:
+            record.msg = f"{record.getMessage()} ({unsaid} more like it since the last line)"
+            record.args = None
+        return True
+
+
 def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send everything worth knowing to standard error; journald adds the time.
 
@@ -70,6 +110,7 @@ def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_OursAlone())
+    handler.addFilter(_NotTooMany())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUOTING_LIBRARIES:
         library = logging.getLogger(name)

@@ -40,6 +40,7 @@ from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.reasons import PipelineCode
 from outpost.records.journal import Journal, StudyRecord, utc_now
+from outpost.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Pipeline:
         self.golden_fastest: float | None = None
         self._lent = 0  # lanes that rest while the engines are measured
         self._alone: int | None = None  # the lane beside which no other may work
+        self._turns = Turns(journal)
         self._suspects: dict[int, float] = {}  # rows that wait for others, since when
         self._usual = UsualTimes(journal, plan.name)
         self._lanes = [
@@ -272,7 +274,7 @@ class Pipeline:
         return lane == 0 or any(golden.ok for golden in self._goldens())
 
     def next_study(self, wait_seconds: float) -> StudyRecord | None:
-        """The oldest complete study nobody has, claimed for the caller."""
+        """The oldest complete study nobody has (of many, the oldest of whose turn it is), claimed for the caller."""
         with self._condition:
             study = self._unclaimed()
             if study is None:
@@ -280,6 +282,7 @@ class Pipeline:
                 study = self._unclaimed()
             if study is not None:
                 self._claimed[study.row] = float("inf")
+                self._turns.took(study)
             return study
 
     def _unclaimed(self) -> StudyRecord | None:
@@ -292,6 +295,8 @@ class Pipeline:
             del self._claimed[row]
         waiting = self._journal.queued(limit=len(self._claimed) + _LOOKED_AHEAD)
         free = [study for study in waiting if study.row not in self._claimed]
+        if len(free) >= _LOOKED_AHEAD:
+            free = self._turns.oldest_of_each(self._claimed.keys(), _LOOKED_AHEAD) or free
         for study in free:
             if self._turn_has_come(study, now):
                 return study

@@ -123,6 +123,24 @@ _REFUSED: Final[dict[str, Reason]] = {
         "На диске остался только резерв: ничего не принято, отправителя попросили повторить позже.",
         "Освободите место в файловой системе storage.root; отправитель повторит сам.",
     ),
+    Refusal.TOO_MANY_STUDIES.name: Reason(
+        "So many studies of this sender wait to be computed (intake.max_waiting_studies) that no other is opened for "
+        "now; studies that are open go on, and nothing that was taken is dropped. The event names the sender.",
+        "See `outpost top` whether the queue moves. A sender of junk: stop it at the sender. A lawful load: raise "
+        "inference_intake.max_waiting_studies; senders repeat by themselves.",
+        "От этого отправителя счёта ждёт столько исследований (intake.max_waiting_studies), что новые пока не "
+        "открываются; начатые продолжаются, из принятого ничего не пропадает. Отправитель назван в событии.",
+        "Посмотрите в `outpost top`, движется ли очередь. Поток мусора остановите у отправителя; если нагрузка "
+        "законна, увеличьте inference_intake.max_waiting_studies. Отправители повторят сами.",
+    ),
+    Refusal.TOO_MANY_INSTANCES.name: Reason(
+        "The study has as many instances as one may have (intake.max_instances_per_study): this one was not taken.",
+        "Look at what the sender sends under one Study Instance UID; if such studies are lawful here, raise "
+        "inference_intake.max_instances_per_study and have it sent again.",
+        "В исследовании уже столько объектов, сколько допускается (intake.max_instances_per_study): этот не принят.",
+        "Посмотрите, что отправитель шлёт под одним Study Instance UID; если такие исследования законны, увеличьте "
+        "inference_intake.max_instances_per_study и отправьте ещё раз.",
+    ),
     Refusal.INTERNAL.name: Reason(
         "The image could not be stored for a fault of the service's own.",
         "Read the log around the time and report it; then submit the file again.",

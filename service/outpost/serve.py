@@ -50,6 +50,7 @@ from outpost.intake.assembly import Assembly, RequiredSeries
 from outpost.intake.doors import Doors, What
 from outpost.intake.scp import StorageScp
 from outpost.intake.spool import Spool
+from outpost.intake.waiting import Most as MostStudies
 from outpost.lobby import Room
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
@@ -124,6 +125,11 @@ def _serve(config: Config, config_file: Path) -> int:
             config.intake.disk_reserve_mib,
             config.intake.disk_used_percent,
             plan.bundle.sop_class_uids if plan.bundle is not None else None,
+            MostStudies.of(
+                config.intake.max_waiting_studies,
+                config.intake.max_waiting_studies_per_peer,
+                config.intake.max_instances_per_study,
+            ),
         )
         outbox = Outbox(config.storage.root)
         adopted, lost, cut = spool.reconcile(), outbox.reconcile(journal), journal.transfers_cut()
@@ -222,6 +228,7 @@ def _serve(config: Config, config_file: Path) -> int:
         heartbeat = _heartbeat(config, health, pipeline, plan)
         metrics.follow(journal, health, pipeline, config.intake.known_ae_titles)
         metrics.follow_deliveries(journal, couriers)
+        metrics.follow_waiting(spool.waiting)
         if keeper is not None:
             metrics.follow_drift(keeper)
         app = create_app(

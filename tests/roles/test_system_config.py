@@ -34,7 +34,8 @@ GIVEN = {
     "inference_quarantine": {"max_items": 7, "reasons": [{"reason": "NO_PIXELS", "max_mib": 1, "max_items": 2}],
                              "senders": [{"ae_title": "NOISY", "max_mib": 1, "max_items": 3}]},
     "inference_intake": {"max_associations": 12, "max_associations_per_peer": 4, "stall_seconds": 90,
-                         "unused_seconds": 9},
+                         "unused_seconds": 9, "max_waiting_studies": 300, "max_waiting_studies_per_peer": 200,
+                         "max_instances_per_study": 4000},
     "inference_drift": {"enabled": True, "window_days": 14, "min_sample": 50, "effect": 0.3},
     "inference_study": {"forced_seconds": 1800, "open_quiet_seconds": 40, "revisions": 3, "revisions_hours": 0.5},
     "inference_senders": [{"ae_title": "*", "character_set": "cp1251", "addresses": ["10.1.0.0/16"]}],
@@ -91,6 +92,8 @@ def test_every_option_arrives() -> None:
     intake = config.intake
     assert (intake.max_associations, intake.max_associations_per_peer) == (12, 4)
     assert (intake.stall_seconds, intake.unused_seconds) == (90, 9)
+    assert (intake.max_waiting_studies, intake.max_waiting_studies_per_peer) == (300, 200)
+    assert intake.max_instances_per_study == 4000
     assert (config.delivery.retry_max_seconds, config.delivery.refused_retry_seconds) == (60, 3600)
     assert config.filter.rules == Path("/etc/outpost/filter/brain.yaml")
     assert config.intake.tls is not None

@@ -130,7 +130,10 @@ def test_the_page_shows_the_code_of_each_reason_and_where_its_row_is(language: L
     ("language", "words"),
     [
         ("en", ("0 of 1 regions work", "RED", "HEALTH", "[SILENT DISK_NEAR]", "[FAULT_REFUSED]")),
-        ("ru", ("Работают 0 из 1 регионов", "НЕ РАБОТАЕТ", "СОСТОЯНИЕ", "[SILENT DISK_NEAR]", "[FAULT_REFUSED]")),
+        (
+            "ru",
+            ("Работают 0 из 1 регионов", "НЕ РАБОТАЕТ", "СОСТОЯНИЕ", "[SILENT DISK_NEAR]", "[FAULT_REFUSED]"),
+        ),
     ],
 )
 def test_the_table_of_a_terminal_speaks_the_readers_language(

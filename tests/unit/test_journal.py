@@ -196,7 +196,7 @@ def test_a_journal_of_a_newer_release_is_left_alone(journal: Journal) -> None:
     with sqlite3.connect(journal.path) as other:
         other.execute("PRAGMA user_version = 99")
     with pytest.raises(
-        JournalError, match="has schema 99, this release knows 4: install the release that wrote it"
+        JournalError, match="has schema 99, this release knows 5: install the release that wrote it"
     ):
         Journal(journal.path, "brain")
 
@@ -219,7 +219,7 @@ def test_the_release_before_finds_its_journal_when_a_new_one_is_taken_back(journ
     again = Journal(journal.path, "brain")
     [record] = again.revisions("9.9")
     assert record.senders == ("CT7",)
-    assert again.fact("schema") == "4"
+    assert again.fact("schema") == "5"
     again.close()
 
 

@@ -451,7 +451,7 @@ def test_an_object_that_is_no_image_is_not_wanted_again(intake: Intake) -> None:
 
 
 def test_journals_of_every_earlier_schema_open_and_take_objects_of_each_role(tmp_path: Path) -> None:
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         root = tmp_path / str(version)
         root.mkdir()
         with sqlite3.connect(root / "journal.sqlite3") as old:

@@ -20,12 +20,13 @@ from outpost.intake.body import BodyTooLarge, UnsupportedEncoding, plain
 from outpost.intake.doors import Doors, Turned
 from outpost.intake.header import is_uid
 from outpost.intake.multipart import MalformedBody
-from outpost.intake.refusal import InstanceRefused
+from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.spool import Spool
 from outpost.intake.stow import StowRequest, UnsupportedType, boundary_of
 
 _DICOM_JSON = "application/dicom+json"
 _DICOM_XML = "application/dicom+xml"
+_LATER = {"Retry-After": "60"}  # seconds; some studies are computed by then
 # Status and reason of what makes a whole request fail; what is wrong with one instance stands in the reply.
 _FAULTS: dict[type[Exception], tuple[int, Turned]] = {
     UnsupportedType: (415, Turned.TYPE_NOT_TAKEN),
@@ -74,11 +75,14 @@ def add_dicomweb(
             doors.turned_away("request", Turned.BODY_MALFORMED, words, "", address)
             return Response(status_code=400)
         except InstanceRefused as full:
+            if full.refusal is Refusal.TOO_MANY_STUDIES:
+                raise refused(503, Turned.TOO_MANY_STUDIES, full.comment, _LATER) from None
             raise refused(507, Turned.OUT_OF_SPACE, f"{full.comment}: send again later") from None
         status, reply = stow.reply()
+        headers = _LATER if stow.is_to_be_repeated() else None
         if _prefers_xml(request.headers.get("accept", "")):
-            return Response(_as_xml(reply), status, media_type=_DICOM_XML)
-        return JSONResponse(reply, status, media_type=_DICOM_JSON)
+            return Response(_as_xml(reply), status, headers, media_type=_DICOM_XML)
+        return JSONResponse(reply, status, headers, media_type=_DICOM_JSON)
 
     @app.post("/dicom-web/studies", tags=["dicom-web"], dependencies=send)
     async def store(request: Request) -> Response:

@@ -19,6 +19,7 @@ from outpost.health.verdict import Health
 from outpost.inference.codes import Code
 from outpost.inference.result import InferenceResult
 from outpost.intake.doors import Doors
+from outpost.intake.waiting import Waiting
 from outpost.pipeline import Pipeline
 from outpost.quarantine import shelf
 from outpost.records.counts import refused_by_sender, studies_by_sender
@@ -221,6 +222,22 @@ class _Guests(Collector):
         yield open_
 
 
+class _Waiting(Collector):
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "outpost_waiting_studies_share",
+            "How much of intake.max_waiting_studies is taken, of the share of whoever has most waiting; at 1 that one's"
+            " images of other studies are refused for now",
+            value=self._waiting.fullest(),
+        )
+
+
 class _Drifting(Collector):
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -347,6 +364,10 @@ class Metrics:
     def follow_deliveries(self, journal: Journal, couriers: Sequence[Courier]) -> None:
         """Report how results fare at their destinations, too."""
         self.registry.register(_Delivering(Questions(journal), couriers))
+
+    def follow_waiting(self, waiting: Waiting) -> None:
+        """Report how full the queue is for whoever has most in it, too."""
+        self.registry.register(_Waiting(waiting))
 
     def follow_drift(self, keeper: Keeper) -> None:
         """Report what has changed, too."""

@@ -170,7 +170,10 @@ def _work(journal: JournalReading) -> dict[str, Any]:
         (stored(now - timedelta(hours=1)),),
     )[0]
     refused = journal.rows(
-        "SELECT reason, count(*) AS n FROM refused WHERE at >= ? GROUP BY reason ORDER BY n DESC", (day,)
+        "SELECT reason, sum(n) AS n FROM (SELECT reason, count(*) AS n FROM refused WHERE at >= ?1 GROUP BY reason"
+        " UNION ALL SELECT reason, sum(instances) FROM refused_gone WHERE day > substr(?1, 1, 10) GROUP BY reason)"
+        " GROUP BY reason ORDER BY n DESC",
+        (day,),
     )
     late = journal.rows(
         "SELECT destination, count(*) AS n, min(coalesce(last_attempt_at, '')) AS since, max(error) AS error,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -87,6 +87,32 @@ def transitions(
                 )
             )
     return changed
+
+
+def bounded(
+    held: Mapping[Key, Alarm], changed: Sequence[Alarm], senders: Collection[str], last_day: date, most: int
+) -> list[Alarm]:
+    """The same changes, so that no more alarms go on than `most`.
+
+    First the oldest end of senders that the window does not have (one that names itself anew each time is never back);
+    then those that would begin, and differ least, do not.
+    """
+    ended = {alarm.key for alarm in changed if alarm.ended_on is not None}
+    begun = [alarm for alarm in changed if alarm.ended_on is None]
+    beyond = len(held) - len(ended) + len(begun) - most
+    if beyond <= 0:
+        return list(changed)
+    silent = sorted(
+        (alarm for key, alarm in held.items() if key not in ended and alarm.sender not in senders),
+        key=lambda alarm: alarm.raised_on,
+    )[:beyond]
+    room = max(0, len(begun) - (beyond - len(silent)))
+    kept = sorted(begun, key=lambda alarm: -alarm.effect)[:room]
+    return [
+        *(alarm for alarm in changed if alarm.ended_on is not None),
+        *(replace(alarm, ended_on=last_day) for alarm in silent),
+        *kept,
+    ]
 
 
 def turning_day(days: Sequence[tuple[date, Book]], finding: Finding) -> date:

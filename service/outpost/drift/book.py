@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import reduce
@@ -25,6 +25,8 @@ FORMAT_VERSION = 1
 # What stands in the place of senders beyond the number a system keeps apart.
 OTHERS = "(others)"
 ALL = "*"
+# What stands in the place of values beyond the number that a day keeps apart.
+MORE = "(more)"
 _LONGEST = 64 << 20  # unpacked; a year of a busy region is some hundred kilobytes
 
 Sketch = Categories | Quantiles
@@ -63,6 +65,27 @@ class Book:
             else:
                 sketch.add(float(value) if isinstance(value, int | float) else None)
 
+    def known(self, sender: str, values: Mapping[str, Value]) -> dict[str, Value]:
+        """These values, so that the book grows no more: those that it does not have of this sender yet stand under
+        one name, and numbers that would need another cell are left out.
+        """
+        sketches = self.senders.get(sender, {})
+        found: dict[str, Value] = {}
+        for name, value in values.items():
+            sketch = sketches.get(name)
+            if isinstance(sketch, Categories) and value is not None and not sketch.has(str(value)):
+                found[name] = MORE
+            elif not (
+                isinstance(sketch, Quantiles) and isinstance(value, int | float) and not sketch.has(value)
+            ):
+                found[name] = value
+        return found
+
+    @property
+    def cells(self) -> int:
+        """What it takes to keep: counts of values and numbers."""
+        return sum(len(sketch.cells) for tags in self.senders.values() for sketch in tags.values())
+
     @property
     def days(self) -> tuple[date, date] | None:
         """First and last day; None for an empty book."""
@@ -80,6 +103,22 @@ class Book:
             for name, sketch in sketches.items():
                 tags[name] = _sum(tags[name], sketch) if name in tags else sketch
         return tags
+
+    def with_senders(self, most: int, first: Collection[str] = ()) -> Book:
+        """The same with so many senders apart: those of `first`, then those most was counted of; the rest as one."""
+        if len(self.senders) <= most:
+            return self
+
+        def counted(sender: str) -> int:
+            return max((one.present + one.missing for one in self.senders[sender].values()), default=0)
+
+        ranked = sorted(
+            self.senders.keys() - {OTHERS}, key=lambda sender: (sender not in first, -counted(sender), sender)
+        )
+        kept = Book(dict(self.parts), {sender: self.senders[sender] for sender in ranked[:most]})
+        rest = {sender: self.senders[sender] for sender in self.senders if sender not in kept.senders}
+        kept.senders[OTHERS] = Book(senders=rest).pooled()
+        return kept
 
     def merged(self, other: Book) -> Book:
         """Both together. A day that both hold alone is taken once, from whichever has counted more of it.

@@ -46,6 +46,11 @@ class Categories:
             self._cells[cell] = (times, label)
             self._bound()
 
+    def has(self, value: str) -> bool:
+        """Whether counting this value makes it no larger."""
+        label = value[:LABEL_LENGTH]
+        return (label if self._bits is None else _cell(label, self._bits)) in self._cells
+
     @property
     def present(self) -> int:
         """Observations that had a value."""

@@ -19,6 +19,8 @@ from outpost.drift.quantiles import Quantiles
 from outpost.errand import go_on
 
 SENDER_TAG = "Sender"
+# Kept apart in a window; an AE title is free text for whoever sends.
+_MOST_SENDERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,11 @@ class Finding:
 def judge(reference: Book, window: Book, limits: Limits) -> list[Finding]:
     """Compare each sender with itself, or with all of the reference where the reference does not know it.
 
-    With more than one sender, all together are compared as well, and how the images share among them.
+    More than so many senders, as where one names itself anew each time, are compared as one: what is found has a label
+    of a metric each. With more than one sender, all together are compared as well, and how the images share among them.
     A tag without enough observations on either side has no finding.
     """
+    window = window.with_senders(_MOST_SENDERS, reference.senders)
     known = reference.pooled()
     found: list[tuple[str, str, str, Comparison, int, int]] = []
     senders = sorted(window.senders)

@@ -17,8 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from outpost.config import Drift
-from outpost.drift.alarms import Alarm, transitions, turning_day
-from outpost.drift.book import OTHERS, Book, Value, merge
+from outpost.drift.alarms import Alarm, bounded, transitions, turning_day
+from outpost.drift.book import ALL, OTHERS, Book, Value, merge
 from outpost.drift.judge import Finding, Limits, judge
 from outpost.drift.register import Register
 from outpost.drift.shelf import Shelf
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _QUEUE_LENGTH = 1000
 # An AE title is free text for whoever sends: so many are kept apart a day, the rest counts together.
 _MOST_SENDERS = 32
+# Different values and numbers that a day keeps apart, of all tags and senders; a busy one has some thousand.
+_MOST_CELLS = 50_000
+_MOST_ALARMS = 500  # that go on at a time
 _POLL_SECONDS = 1.0
 Observed = Mapping[str, Sequence[Mapping[str, Value]]]
 
@@ -185,10 +188,12 @@ class Keeper(threading.Thread):
         if sender not in self._book.senders and len(self._book.senders) >= _MOST_SENDERS:
             sender = OTHERS
         part = f"{self._where}/{self._day}"
-        for group in ended.observed.values():
-            for values in group:
-                self._book.add(part, sender, values)
-        self._book.add(part, sender, ended.values)
+        # Headers may say anything, in every image something else: a day is read again with fifty others.
+        full = self._book.cells >= _MOST_CELLS
+        if full and sender not in self._book.senders:
+            sender = OTHERS
+        for values in (*(values for group in ended.observed.values() for values in group), ended.values):
+            self._book.add(part, sender, self._book.known(sender, values) if full else values)
         if not self._unsaved:
             self._unsaved, self._next_save = True, time.monotonic() + self._settings.save_minutes * 60
 
@@ -217,7 +222,8 @@ class Keeper(threading.Thread):
             [replace(alarm, ended_on=last) for alarm in self.register.open.values()] if not known else []
         )
         held = self.register.open if known else {}
-        changed += transitions(held, self._findings, last, limits, lambda finding: turning_day(near, finding))
+        found = transitions(held, self._findings, last, limits, lambda finding: turning_day(near, finding))
+        changed += bounded(held, found, {*window.senders, ALL}, last, _MOST_ALARMS)
         for alarm in changed:
             self._tell(alarm)
         self.register.change(changed, last, digest)

@@ -24,6 +24,7 @@ MALFORMED = "(malformed)"
 # Beyond this the shape of a distribution no longer changes, and the time does.
 _PIXELS_LOOKED_AT = 65_536
 _IMAGES_READ = 16  # of one series, evenly
+_MOST_SEEN = 256  # of one study; a usual one has some ten
 # A code string (PS3.5 6.2, VR CS), and the name of a maker or a device: words, not a sentence and not a person's
 # name with its carets.
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
@@ -47,6 +48,8 @@ def of_headers(images: Iterable[tuple[str, Dataset]]) -> list[dict[str, Value]]:
         some = datasets[:: -(-len(datasets) // _IMAGES_READ)]
         rows = [{tag: _read(tag, dataset) for tag in HEADER} for dataset in some]
         seen += {tuple(row.values()): row for row in rows}.values()
+        if len(seen) >= _MOST_SEEN:
+            break
     return seen
 
 

@@ -63,6 +63,10 @@ class Quantiles:
         cell = cell_of(value)
         self._cells[cell] = self._cells.get(cell, 0) + times
 
+    def has(self, value: float) -> bool:
+        """Whether counting this number makes it no larger."""
+        return not math.isfinite(value) or cell_of(value) in self._cells
+
     @property
     def present(self) -> int:
         """Observations that had a value."""

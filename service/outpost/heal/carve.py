@@ -17,6 +17,7 @@ from outpost.records.journal import STATES
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}\+00:00")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,79}")
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _LEAF: Final = 0x0D
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _LONGEST: Final = 1 << 24  # no record of the journal is near it
@@ -68,6 +69,8 @@ def table_of(values: list[Any]) -> str | None:
         return "instances"
     if count >= 6 and values[0] is None and _TIME.fullmatch(text[1]) and text[3].startswith("quarantine/"):
         return "refused"
+    if count == 8 and _DAY.fullmatch(text[0]) and _CODE.fullmatch(text[2]) and isinstance(values[7], int):
+        return "refused_gone"
     if count >= 7 and isinstance(values[0], int) and text[1].endswith(".dcm") and text[2]:
         return "deliveries"
     if count == 5 and isinstance(values[1], int) and all(_UID.fullmatch(text[n]) for n in (0, 2, 3)):

@@ -25,6 +25,7 @@ TABLES: Final = (
     "studies",
     "instances",
     "refused",
+    "refused_gone",
     "deliveries",
     "results",
     "failures",
@@ -305,6 +306,9 @@ def is_sane(table: str, row: dict[str, Any]) -> bool:
             )
         case "refused":
             return moment("at") and number("bytes") and isinstance(row.get("file"), str)
+        case "refused_gone":
+            whole = all(map(number, ("instances", "bytes", "evicted", "first", "last")))
+            return isinstance(row.get("sender"), str) and whole
         case "deliveries":
             return number("study", 1) and all(
                 moment(n, empty=True) for n in ("confirmed_at", "last_attempt_at")

@@ -33,10 +33,14 @@ _MOST_LINES: Final = 300
 # Callers that are counted one by one; those beyond, as who names itself anew each time, are counted together.
 _MOST_CALLERS: Final = 200
 OTHERS: Final = "others"
-_OF_LIMITS: Final = frozenset({"TOO_MANY_CONNECTIONS", "TOO_MANY_REQUESTS", "TOO_SLOW", "REQUEST_LATE"})
+_OF_LIMITS: Final = frozenset(
+    {"TOO_MANY_CONNECTIONS", "TOO_MANY_REQUESTS", "TOO_SLOW", "REQUEST_LATE", "TOO_MANY_STUDIES"}
+)
 
 # Of instances, what a person has to stop at the sender.
-_ALSO_EVENTS: Final = frozenset({Refusal.TOO_COMPLEX.name})
+_ALSO_EVENTS: Final = frozenset(
+    {Refusal.TOO_COMPLEX.name, Refusal.TOO_MANY_STUDIES.name, Refusal.TOO_MANY_INSTANCES.name}
+)
 
 
 class Turned(StrEnum):
@@ -55,6 +59,7 @@ class Turned(StrEnum):
     GAVE_WAY = "GAVE_WAY"
     TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
     OUT_OF_SPACE = "OUT_OF_SPACE"
+    TOO_MANY_STUDIES = "TOO_MANY_STUDIES"
     BEYOND_BOUNDS = "BEYOND_BOUNDS"
     NOT_NEGOTIATED = "NOT_NEGOTIATED"
     COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"

@@ -18,6 +18,8 @@ class Refusal(enum.Enum):
     UID_MISMATCH = (0xA900, "the UID announced is not the one in the data set")
     CONTENT_CONFLICT = (0xC001, "this instance UID is held with other content")
     OUT_OF_SPACE = (0xA700, "the disk has reached its reserve")
+    TOO_MANY_STUDIES = (0xA700, "too many studies of this sender wait, send it later")
+    TOO_MANY_INSTANCES = (0xA700, "the study has as many instances as one may have")
     INTERNAL = (0xC002, "the instance could not be stored; see the log")
     OTHER_STUDY = (0xA901, "the instance is of another study than the request names")
 
@@ -29,7 +31,8 @@ class Refusal(enum.Enum):
 class InstanceRefused(Exception):
     """One instance was not taken. The text is the refusal's own: it never holds values from the data set.
 
-    `sop_class` and `sop_uid` are what is known of it, for the sender alone; empty where it is not known or no UID.
+    `sop_class`, `sop_uid` and `study_uid` are what is known of it, for the sender alone; empty where it is not known,
+    or no UID.
     `kept`: its bytes are in quarantine. `repeated`: they are there since the same sender sent them before. `wait`: so
     many seconds its sender should wait for the answer (`outpost.intake.poison`).
     """
@@ -39,6 +42,6 @@ class InstanceRefused(Exception):
         self.comment = comment or refusal.comment
         super().__init__(f"{refusal.name}: {self.comment}")
         self.refusal = refusal
-        self.sop_class, self.sop_uid = sop_class, sop_uid
+        self.sop_class, self.sop_uid, self.study_uid = sop_class, sop_uid, ""
         self.kept = self.repeated = False
         self.wait = 0.0

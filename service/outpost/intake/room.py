@@ -20,7 +20,10 @@ _REOPEN_PERCENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file system as its unprivileged users see it, in bytes; `used_percent` is what df shows."""
+    """A file system as its unprivileged users see it, in bytes; `used_percent` is what df shows.
+
+    Or what `df -i` shows, where that is more: thousands of small files use up inodes long before they use up bytes.
+    """
 
     free: int
     used_percent: float
@@ -30,7 +33,10 @@ def disk_of(root: Path) -> Disk:
     status = os.statvfs(root)
     used = status.f_blocks - status.f_bfree
     usable = used + status.f_bavail
-    return Disk(status.f_bavail * status.f_frsize, 100 * used / usable if usable else 100.0)
+    files = status.f_files - status.f_ffree  # both 0 where a file system makes inodes as it needs them
+    may_be = files + status.f_favail
+    used_percent = max(100 * used / usable if usable else 100.0, 100 * files / may_be if may_be > 0 else 0.0)
+    return Disk(status.f_bavail * status.f_frsize, used_percent)
 
 
 class Room:

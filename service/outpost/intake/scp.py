@@ -481,7 +481,8 @@ class StorageScp:
         except InstanceRefused as refused:
             sop_class = refused.sop_class or str(request.AffectedSOPClassUID)
             if self._spool.may_be_image(sop_class):
-                sender.transfer.refused(str(request.AffectedSOPInstanceUID), refused.refusal)
+                announced = str(request.AffectedSOPInstanceUID)
+                sender.transfer.refused(announced, refused.refusal, refused.study_uid)
             self._turn_away("instance", refused.refusal.name, refused.comment, event.assoc, refused.__cause__)
             if refused.wait:
                 title = str(event.assoc.requestor.ae_title)

@@ -36,6 +36,7 @@ from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.intake.role import reads, role_of
 from outpost.intake.room import MIB, Room, disk_of
 from outpost.intake.same import Answer, compare
+from outpost.intake.waiting import Most, Waiting
 from outpost.records.journal import OUTCOMES, Added, Instance, Journal, StudyRecord
 
 __all__ = ["MIB", "FilesMissing", "Spool"]
@@ -65,7 +66,8 @@ class Spool:
     """Takes instances in, hands out the files of a revision, and puts aside what ended without a result.
 
     `reserve_mib` and `used_percent`: the two marks of `Room` beyond which nothing is taken. `model_reads`: the SOP
-    classes of images that the model here reads; None where no model says (`outpost.intake.role`).
+    classes of images that the model here reads; None where no model says (`outpost.intake.role`). `most`: how many
+    studies may wait, and how large one may be.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Spool:
         reserve_mib: int,
         used_percent: float = 100,
         model_reads: Collection[str] | None = None,
+        most: Most | None = None,
     ) -> None:
         self.root = root
         self._model_reads = frozenset(model_reads) if model_reads is not None else None
@@ -83,6 +86,7 @@ class Spool:
         self.quarantine = root / "quarantine"
         self._journal = journal
         self.poison = Poison()
+        self.waiting = Waiting(journal, most)
         self.room = Room(root, reserve_mib, used_percent)
         self._lock = threading.Lock()  # between looking an instance up and having it journalled
         for folder in (self.incoming, self.quarantine):
@@ -234,6 +238,9 @@ class Spool:
         found: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused] = {}
         try:
             with self._lock:
+                ready = self._with_room(ready, found)
+                if not ready:
+                    return found
                 unknown = [one for one in ready if self._journal.lookup(one.instance.sop_uid) is None]
                 for one in unknown:
                     # What lies there without a row was never acknowledged: its own journalling had failed.
@@ -264,16 +271,32 @@ class Spool:
                     self._keep_with_ended(study)
         except Exception as error:
             if len(ready) > 1:  # what one of them does not bear shall not be refused to the others
-                return {
+                return found | {
                     number: one for each in ready for number, one in self._admit([each], transfer).items()
                 }
             refused = self._refusal(error, ready[0].path, ready[0].instance.source, ready[0].instance.address)
             refused.sop_class, refused.sop_uid = ready[0].header.sop_class, ready[0].header.sop_uid
-            return {ready[0].number: refused}
+            return found | {ready[0].number: refused}
         for one in ready:
             if one.number not in found:
                 found |= self._contradicting(one, transfer)
         return found
+
+    def _with_room(
+        self,
+        ready: Sequence[_Ready],
+        found: dict[int, tuple[Header, StudyRecord | None] | InstanceRefused],
+    ) -> list[_Ready]:
+        """Those that may be taken, whatever else waits; the refusals of the others go into `found`."""
+        taken: list[_Ready] = []
+        for one, refused in zip(ready, self.waiting.admit([one.instance for one in ready]), strict=True):
+            if refused is None:
+                taken.append(one)
+                continue
+            refused.sop_class, refused.sop_uid = one.header.sop_class, one.header.sop_uid
+            refused.study_uid = one.header.study_uid
+            found[one.number] = refused
+        return taken
 
     def _keep_with_ended(self, study: StudyRecord) -> None:
         """What came late to a study that lies in quarantine joins its files there, and the spool is free again.

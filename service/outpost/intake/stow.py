@@ -109,8 +109,9 @@ class StowRequest:
     async def read(self, boundary: bytes, body: AsyncIterable[bytes]) -> None:
         """Store part after part as the body arrives.
 
-        Raises `MalformedBody`, and `InstanceRefused` (OUT_OF_SPACE) when the disk has or reaches its reserve:
-        the sender then repeats the whole request, what was taken already being known.
+        Raises `MalformedBody`, and `InstanceRefused` when the disk has or reaches its reserve (OUT_OF_SPACE), or when
+        no other study may be opened (TOO_MANY_STUDIES): the sender then repeats the whole request, what was taken
+        already being known.
         """
         reader = MultipartReader(boundary)
         unseen = _LOOK_AT_DISK_EVERY
@@ -167,6 +168,10 @@ class StowRequest:
     def _part_is_untaken(self) -> bool:
         """Whether a part is arriving, or here and not yet in the journal."""
         return self._file is not None or bool(self._batch) or self._taking
+
+    def is_to_be_repeated(self) -> bool:
+        """Whether images were refused for now, so that the same request may do better later."""
+        return any(one.refusal is Refusal.TOO_MANY_STUDIES for one in self._failed)
 
     def reply(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and DICOM JSON body (PS3.18 10.5.3): 200 all stored, 202 some, 409 none."""
@@ -228,7 +233,7 @@ class StowRequest:
             self._wait = max(self._wait, refused.wait)
             self._doors.slowed(refused.refusal.name, _SOURCE, self._address, refused.wait)
         if self._spool.may_be_image(refused.sop_class):
-            self._transfer.refused(refused.sop_uid, refused.refusal)
+            self._transfer.refused(refused.sop_uid, refused.refusal, refused.study_uid)
         self._doors.turned_away(
             "instance", refused.refusal.name, refused.comment, _SOURCE, self._address, refused.__cause__
         )
@@ -257,7 +262,10 @@ class StowRequest:
             )
             for path, taken in zip(paths, answers, strict=True):
                 if isinstance(taken, InstanceRefused):
-                    if taken.refusal is Refusal.OUT_OF_SPACE:
+                    # Of studies that are open the rest is taken; a request that only opens others ends here.
+                    if taken.refusal is Refusal.OUT_OF_SPACE or (
+                        taken.refusal is Refusal.TOO_MANY_STUDIES and not self._stored
+                    ):
                         self._full = taken
                         continue
                     self._fail(self._better_said(path, taken))

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 # In the middle of an image: longer than any association may be idle.
 SILENT_SECONDS: Final = 120.0
 _MOST_CODES: Final = 3
+# Studies, and refused images, of one association: it may be open for weeks.
+_MOST_REMEMBERED: Final = 10_000
 
 
 class Transfer:
@@ -67,6 +69,9 @@ class Transfer:
         self._lock = threading.Lock()
         self._sent: Counter[str] = Counter()  # instances by study UID, known ones too
         self._refused: dict[str, Refusal] = {}  # by announced instance UID
+        self._forgotten: Counter[str] = (
+            Counter()
+        )  # of earlier ones, by code: nobody makes up for those any more
         self._over = False
         self.last_sign = time.monotonic()  # of anything that came
 
@@ -79,6 +84,8 @@ class Transfer:
         with self._lock:
             first = not self._sent
             self._sent[header.study_uid] += 1
+            while len(self._sent) > _MOST_REMEMBERED:
+                del self._sent[next(iter(self._sent))]
             self._refused.pop(header.sop_uid, None)
             if study is not None:
                 self.row, self.series_uid = study.row, header.series_uid
@@ -86,11 +93,19 @@ class Transfer:
         if first:
             self._assembly.transfer_began(self)
 
-    def refused(self, sop_uid: str, refusal: Refusal) -> None:
-        """An instance that may be an image was not taken. What is held with other content is no missing image."""
-        if refusal is not Refusal.CONTENT_CONFLICT:
-            with self._lock:
-                self._refused[sop_uid] = refusal
+    def refused(self, sop_uid: str, refusal: Refusal, study_uid: str = "") -> None:
+        """An instance that may be an image was not taken. What is held with other content is no missing image.
+
+        Nor is what did not open a study of its own, to those that this transfer brought something of.
+        """
+        if refusal is Refusal.CONTENT_CONFLICT:
+            return
+        with self._lock:
+            if refusal is Refusal.TOO_MANY_STUDIES and study_uid not in self._sent:
+                return
+            self._refused[sop_uid] = refusal
+            while len(self._refused) > _MOST_REMEMBERED:
+                self._forgotten[self._refused.pop(next(iter(self._refused))).name] += 1
 
     def in_instance(self) -> bool:
         """Whether an image of it is half here: nobody may call its study complete."""
@@ -116,7 +131,7 @@ class Transfer:
         if contexts_refused:
             named = ", ".join(contexts_refused[:_MOST_CODES])
             lacks.append(("contexts", f"{self._who} offered objects that are not taken here ({named})"))
-        if refused := Counter(refusal.name for refusal in self._refused.values()):
+        if refused := self._forgotten + Counter(one.name for one in self._refused.values()):
             codes = ", ".join(f"{code} {count}" for code, count in refused.most_common(_MOST_CODES))
             lacks.append(("", f"of {self._who} images were refused ({codes})"))
         self._write(lambda: self._journal.transfer_released(self.name, lacks))

@@ -3,6 +3,7 @@
 Oldest first, of the sender that holds most: masses of junk from one push out no other's. The newest item of a reason
 stays even where it alone is beyond the reason's share: an admin shall be able to see what comes. A study that is on its
 way again is left alone, and results are not in quarantine at all.
+Beside it the keeper holds the journal's own tables to their bounds (`outpost.records.bounds`).
 The QuotaKeeper is a thread of its own, as removing a large study takes longer than the pipeline may be silent.
 """
 
@@ -20,17 +21,21 @@ from pathlib import Path
 
 from outpost.config import Quarantine
 from outpost.durable import sync_folder
+from outpost.events import EventCode
 from outpost.intake.refusal import Refusal
 from outpost.intake.spool import MIB, Spool
 from outpost.quarantine import shelf
 from outpost.quarantine.shelf import Held, Item, ReasonCount
 from outpost.reasons import REASON_TABLE
+from outpost.records.bounds import Pruner
 from outpost.records.counts import clean_sender
 from outpost.records.journal import OUTCOMES, Journal, StudyRecord
 
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 30.0
+# Items of which an event each says that they left; of a mass of them one says how many, or nobody would see the rest.
+_EVENTS_OF_A_TURN = 50
 # Of a study in quarantine: <Study Instance UID>.r<revision>.
 _REVISION = re.compile(r"([0-9.]{1,64})\.r([0-9]{1,9})")
 
@@ -131,6 +136,7 @@ class QuotaKeeper(threading.Thread):
         self._journal = journal
         self._spool = spool
         self._stopping = threading.Event()
+        self._pruner = Pruner(journal)
         self._began = time.time()
         for quota in settings.reasons:
             if quota.reason not in REASON_TABLE and not quota.reason.startswith("SITE_"):
@@ -147,10 +153,14 @@ class QuotaKeeper(threading.Thread):
 
     def run(self) -> None:
         swept = False
-        while not self._stopping.is_set():
-            swept = swept or _went_well(self.sweep)
-            _went_well(self.turn)  # whatever became of the sweep: a quota that is not held fills the disk
-            self._stopping.wait(_PERIOD_SECONDS)
+        try:
+            while not self._stopping.is_set():
+                swept = swept or _went_well(self.sweep)
+                _went_well(self.turn)  # whatever became of the sweep: a quota that is not held fills the disk
+                _went_well(lambda: self._pruner.turn(self._stopping))
+                self._stopping.wait(_PERIOD_SECONDS)
+        finally:
+            self._pruner.close()
 
     def turn(self) -> int:
         """Finish what was begun, then hold the quota; returns the number of items that left."""
@@ -161,13 +171,21 @@ class QuotaKeeper(threading.Thread):
         if fits(shelf.by_reason(self._journal), self._settings, disk):
             return 0  # nearly always; what there is need not be read
         left = 0
+        of_senders: Counter[str] = Counter()  # of what no event of its own says
         for item in too_much(shelf.held(self._journal), self._settings, disk):
             if self._stopping.is_set():
                 break
             with shelf.MOVING:
-                if shelf.evict(self._journal, item, "quota"):
+                alone = left < _EVENTS_OF_A_TURN
+                if shelf.evict(self._journal, item, "quota", event=alone):
                     left += 1
+                    if not alone:
+                        of_senders[(clean_sender(item.senders[0]) if item.senders else "") or "?"] += 1
                     self._remove(item)
+        if of_senders:
+            names = ", ".join(f"{count} from {sender}" for sender, count in of_senders.most_common(5))
+            told = f"{of_senders.total()} more at once: {names}"
+            self._journal.note_event(EventCode.QUARANTINE_EVICTED, told)
         if left:
             log.warning("quarantine: %d items left for the quota, oldest first; see /events", left)
         return left

@@ -156,6 +156,10 @@ def by_reason(journal: Journal) -> list[ReasonCount]:
             " GROUP BY reason"
         ):
             evicted[r["reason"]] += r["n"]
+    for r in journal.rows(
+        "SELECT reason, sum(evicted) AS n FROM refused_gone WHERE evicted > 0 GROUP BY reason"
+    ):
+        evicted[r["reason"]] += r["n"]
     none = {"items": 0, "size": 0, "oldest": None}
     counts = {reason: kept.get(reason, none) for reason in sorted({*kept, *evicted})}
     return [
@@ -196,8 +200,11 @@ def study_of(journal: Journal, name: str) -> StudyRecord:
 # --- leaving ---
 
 
-def evict(journal: Journal, item: Item, why: Leaving) -> bool:
-    """The first step: say that the item goes. False, doing nothing, when its study is on its way again."""
+def evict(journal: Journal, item: Item, why: Leaving, *, event: bool = True) -> bool:
+    """The first step: say that the item goes. False, doing nothing, when its study is on its way again.
+
+    `event`: where a quota is why, an event says what went.
+    """
     table = "studies" if item.is_study else "refused"
     busy = f" AND NOT {_PENDING.format('studies')}" if item.is_study else ""
     now = stored(utc_now())
@@ -206,7 +213,7 @@ def evict(journal: Journal, item: Item, why: Leaving) -> bool:
             f"UPDATE {table} SET evicted_at = ?, evicted_for = ? WHERE id = ? AND evicted_at IS NULL{busy}",
             (now, why, item.number),
         ).rowcount
-        if changed and why == "quota":
+        if changed and why == "quota" and event:
             sender = (clean_sender(item.senders[0]) if item.senders else "") or "?"
             told = f"{item.item}: {item.reason}, {item.bytes / MIB:.1f} MiB, of {item.at:%Y-%m-%d}, from {sender}"
             db.execute(

@@ -7,16 +7,18 @@ checked before it leaves the journal, and metrics name only so many.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from outpost.records.journal import OUTCOMES, Journal
 
 OTHER = "other"
 # Label values that one metric may have; a series is kept for each by whoever scrapes.
 MOST_SENDERS = 50
+# Senders of refused images that are counted by name on one day; what comes from others that day is counted together.
+MOST_SENDERS_OF_A_DAY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,12 @@ def ended(journal: Journal, since: datetime, until: datetime) -> list[Ended]:
 
 
 def refused(journal: Journal, since: datetime, until: datetime) -> list[RefusedDay]:
-    """Images refused between the two moments."""
+    """Images refused between the two moments; what has left quarantine long ago is counted by whole days."""
+    first, last = stored(since)[:10], stored(until - timedelta(microseconds=1))[:10]
     return _refused(
         journal,
-        "at >= ? AND at < ?",
-        (stored(since), stored(until)),
+        ("at >= ? AND at < ?", (stored(since), stored(until))),
+        ("day >= ? AND day <= ?", (first, last)),
     )
 
 
@@ -86,30 +89,73 @@ def refused_after(journal: Journal, number: int) -> tuple[int, list[RefusedDay]]
 
     Counts as they stand, not differences: whoever writes them twice has written them once.
     """
-    last = int(journal.rows("SELECT coalesce(max(id), 0) AS n FROM refused")[0]["n"])
+    [newest] = journal.rows(
+        "SELECT max((SELECT coalesce(max(id), 0) FROM refused), (SELECT coalesce(max(last), 0) FROM refused_gone))"
+        " AS n"
+    )
+    last = int(newest["n"])
     if last <= number:
         return last, []
     days = [
         r["day"]
-        for r in journal.rows("SELECT DISTINCT substr(at, 1, 10) AS day FROM refused WHERE id > ?", (number,))
+        for r in journal.rows(
+            "SELECT DISTINCT substr(at, 1, 10) AS day FROM refused WHERE id > ?"
+            " UNION SELECT day FROM refused_gone WHERE last > ?",
+            (number, number),
+        )
     ]
     marks = ", ".join("?" * len(days))
-    return last, _refused(journal, f"substr(at, 1, 10) IN ({marks}) AND id <= ?", (*days, last))
-
-
-def _refused(journal: Journal, condition: str, values: Sequence[object]) -> list[RefusedDay]:
-    rows = journal.rows(
-        "SELECT substr(at, 1, 10) AS day, source, reason, count(*) AS n, sum(bytes) AS size FROM refused"
-        f" WHERE {condition} GROUP BY 1, 2, 3",
-        values,
+    return last, _refused(
+        journal,
+        (f"substr(at, 1, 10) IN ({marks}) AND id <= ?", (*days, last)),
+        (f"day IN ({marks})", days),
     )
+
+
+def _refused(
+    journal: Journal, here: tuple[str, Sequence[object]], gone: tuple[str, Sequence[object]]
+) -> list[RefusedDay]:
+    """`here` and `gone` are conditions, with their values, on rows that are here and on counts of those that went."""
+    rows = journal.rows(
+        "SELECT substr(at, 1, 10) AS day, source, reason, count(*) AS n, sum(bytes) AS size, min(id) AS first"
+        f" FROM refused WHERE {here[0]} GROUP BY 1, 2, 3"
+        " UNION ALL SELECT day, sender, reason, instances, bytes, first FROM refused_gone"
+        f" WHERE {gone[0]}",
+        (*here[1], *gone[1]),
+    )
+    named = _named_by_day((r["day"], clean_sender(r["source"]), r["first"]) for r in rows)
     instances: Counter[tuple[str, str, str]] = Counter()
     size: Counter[tuple[str, str, str]] = Counter()
     for r in rows:
-        key = (r["day"], clean_sender(r["source"]), r["reason"])
+        sender = clean_sender(r["source"])
+        key = (r["day"], sender if sender in named[r["day"]] else OTHER, r["reason"])
         instances[key] += r["n"]
         size[key] += r["size"]
     return [RefusedDay(*key, instances=n, bytes=size[key]) for key, n in sorted(instances.items())]
+
+
+def named_of_day(journal: Journal, day: str) -> set[str]:
+    """Senders of refused images that are counted by name on this day (YYYY-MM-DD)."""
+    rows = journal.rows(
+        "SELECT source, min(id) AS first FROM refused WHERE substr(at, 1, 10) = ?1 GROUP BY source"
+        " UNION ALL SELECT sender, min(first) FROM refused_gone WHERE day = ?1 GROUP BY sender",
+        (day,),
+    )
+    return _named_by_day((day, clean_sender(r["source"]), r["first"]) for r in rows).get(day, set())
+
+
+def _named_by_day(seen: Iterable[tuple[str, str, int]]) -> dict[str, set[str]]:
+    """Of each day the first senders, by the number of their first refusal: who is named stays named."""
+    first: dict[str, dict[str, int]] = defaultdict(dict)
+    for day, sender, number in seen:
+        if sender != OTHER:
+            first[day][sender] = min(number, first[day].get(sender, number))
+        else:
+            first[day].setdefault(sender, number)
+    return {
+        day: set(sorted(senders.keys() - {OTHER}, key=senders.__getitem__)[:MOST_SENDERS_OF_A_DAY])
+        for day, senders in first.items()
+    }
 
 
 def studies_by_sender(journal: Journal, known: Iterable[str] = ()) -> dict[tuple[str, str, str], int]:
@@ -130,9 +176,11 @@ def studies_by_sender(journal: Journal, known: Iterable[str] = ()) -> dict[tuple
 def refused_by_sender(journal: Journal, known: Iterable[str] = ()) -> dict[tuple[str, str], int]:
     """Images refused, by (sender, reason), with no more senders than a metric may have."""
     rows = journal.rows(
-        "SELECT source, reason, count(*) AS n, min(id) AS first FROM refused GROUP BY reason, source ORDER BY first"
+        "SELECT source, reason, count(*) AS n, min(id) AS first FROM refused GROUP BY reason, source"
+        " UNION ALL SELECT sender, reason, sum(instances), min(first) FROM refused_gone GROUP BY reason, sender"
+        " ORDER BY first"
     )
-    named = _named((clean_sender(r["source"]) for r in rows), known)
+    named = _named((clean_sender(r["source"]) for r in rows if r["source"] != OTHER), known)
     counts: Counter[tuple[str, str]] = Counter()
     for r in rows:
         sender = clean_sender(r["source"])

@@ -18,7 +18,7 @@ import enum
 import json
 import sqlite3
 import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ from outpost.inference.codes import Code
 from outpost.reasons import PipelineCode
 from outpost.results.provenance import Replaced, ResultObject
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # The oldest version whose release can still read and write what is here, as everything since was only added: a
 # release that does not become ready is taken back, and the one before must find its journal. `user_version` says
 # this one; the fact `schema` says what the file has.
@@ -264,6 +264,39 @@ CREATE TABLE results (
 CREATE INDEX results_by_study ON results (study);
 CREATE INDEX results_by_series ON results (series_uid);
 """,
+    5: """
+-- Who opened this revision: AE title (or "stow") and address of what came first. By these, waiting studies are counted.
+ALTER TABLE studies ADD COLUMN opened_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE studies ADD COLUMN opened_from TEXT NOT NULL DEFAULT '';
+CREATE INDEX studies_uncomputed ON studies (opened_from, opened_by)
+    WHERE state IN ('receiving', 'complete', 'inferring');
+
+-- What was refused, long ago or long before many others, and whose bytes have left: a count is left of it
+-- (`outpost.records.bounds`). first, last: the least and the greatest number of the rows that went into it.
+CREATE TABLE refused_gone (
+    day       TEXT NOT NULL,
+    sender    TEXT NOT NULL,
+    reason    TEXT NOT NULL,
+    instances INTEGER NOT NULL,
+    bytes     INTEGER NOT NULL,
+    evicted   INTEGER NOT NULL,
+    first     INTEGER NOT NULL,
+    last      INTEGER NOT NULL,
+    PRIMARY KEY (day, sender, reason)
+);
+CREATE INDEX refused_gone_by_last ON refused_gone (last);
+CREATE INDEX refused_removed ON refused (id) WHERE removed_at IS NOT NULL;
+CREATE INDEX events_by_code ON events (code, at);
+CREATE INDEX transfers_open ON transfers (id) WHERE broken_after IS NULL;
+
+-- An AE title is whatever a peer writes: so many are named with a study that its row stays a row.
+DROP TRIGGER study_learns_sender;
+CREATE TRIGGER study_learns_sender AFTER INSERT ON instances WHEN NEW.source <> '' BEGIN
+    UPDATE studies SET senders = CASE senders WHEN '' THEN NEW.source ELSE senders || '\\' || NEW.source END
+    WHERE study_uid = NEW.study_uid AND revision = NEW.revision AND length(senders) < 512
+      AND instr('\\' || senders || '\\', '\\' || NEW.source || '\\') = 0;
+END;
+""",
 }
 
 _RECORD_COLUMNS = (
@@ -275,8 +308,8 @@ _RECORD_COLUMNS = (
 
 # A sender whose studies proved whole this many times in a row although no transfer ended as it should does that always.
 _KNOWN_HABIT = 3
-# Nobody makes up for a transfer of a study that ended so long ago.
-_TRANSFERS_KEPT = timedelta(days=7)
+# Of one study: each that ends well makes up for all before it, so that a few say as much as thousands.
+_MOST_BROKEN = 16
 
 
 class JournalError(Exception):
@@ -309,6 +342,15 @@ class Instance:
     source: str = ""  # who sent it: calling AE title or "stow"; stays in the journal
     role: str = "image"  # image: a model may read it; other: none does; own: a result of ours that came back
     address: str = ""  # from where it was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What taking an instance would mean: a revision would open, its study would have one more than so many."""
+
+    opens: bool
+    adds: bool
+    instances: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,6 +602,33 @@ class Journal:
         rows = self._rows("SELECT * FROM instances WHERE sop_uid = ?", (sop_uid,))
         return self._instance(rows[0]) if rows else None
 
+    def prospect(self, instance: Instance) -> Prospect:
+        """What taking this instance would mean, as things are."""
+        rows = self._rows(
+            "SELECT s.state, s.instances, s.wanted, s.reason, s.evicted_at,"
+            " EXISTS (SELECT 1 FROM instances WHERE sop_uid = ?1) AS known"
+            " FROM studies s WHERE s.study_uid = ?2 ORDER BY s.revision DESC LIMIT 1",
+            (instance.sop_uid, instance.study_uid),
+        )
+        if not rows:
+            return Prospect(opens=True, adds=True, instances=0)
+        [latest] = rows
+        if latest["known"]:
+            # What an administrator has asked for is free.
+            again = latest["reason"] == PipelineCode.INSTANCES_REMOVED or latest["evicted_at"] is not None
+            opens = instance.role == "image" and again and not latest["wanted"]
+            return Prospect(opens, False, latest["instances"])
+        opens = instance.role == "image" and latest["state"] not in ("receiving", "complete")
+        return Prospect(opens, True, latest["instances"])
+
+    def uncomputed(self) -> dict[tuple[str, str], int]:
+        """How many revisions are not computed yet, by (address, AE title) of who opened them."""
+        rows = self._rows(
+            "SELECT opened_from, opened_by, count(*) AS n FROM studies INDEXED BY studies_uncomputed"
+            " WHERE state IN ('receiving', 'complete', 'inferring') GROUP BY opened_from, opened_by"
+        )
+        return {(r["opened_from"], r["opened_by"]): r["n"] for r in rows}
+
     @staticmethod
     def _instance(row: sqlite3.Row) -> Instance:
         return Instance(
@@ -745,7 +814,8 @@ class Journal:
         cursor = db.execute(
             "INSERT INTO studies"
             " (study_uid, revision, modality, state, received_at, instances, bytes, change, restored_at,"
-            " held_for, held_until) VALUES (?, ?, ?, 'receiving', ?, ?, ?, ?, ?, ?, ?)",
+            " held_for, held_until, opened_by, opened_from)"
+            " VALUES (?, ?, ?, 'receiving', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 instance.study_uid,
                 revision,
@@ -757,6 +827,8 @@ class Journal:
                 restored,
                 EventCode.REVISIONS_HELD if held_until is not None else "",
                 held_until,
+                instance.source,
+                instance.address,
             ),
         )
         assert cursor.lastrowid is not None
@@ -837,13 +909,7 @@ class Journal:
 
     def transfers_cut(self) -> int:
         """Transfers that were open when the service ended broke off with it; returns of how many studies."""
-        long_ago = _text(utc_now() - _TRANSFERS_KEPT)
         with self._write() as db:
-            db.execute(
-                "DELETE FROM transfers WHERE broken_after IS NOT NULL AND NOT EXISTS (SELECT 1 FROM studies s"
-                " WHERE s.study_uid = transfers.study_uid AND (s.finished_at IS NULL OR s.finished_at > ?))",
-                (long_ago,),
-            )
             open_ = db.execute("SELECT * FROM transfers WHERE broken_after IS NULL").fetchall()
             cut = 0
             for row in open_:
@@ -870,6 +936,11 @@ class Journal:
             " VALUES (?, ?, ?, ?, coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = 'transfers'), 0) + 1, ?)"
             " ON CONFLICT (study_uid, transfer) DO NOTHING",
             (study_uid, transfer, source, kind, sentence),
+        )
+        db.execute(
+            "DELETE FROM transfers WHERE id IN (SELECT id FROM transfers WHERE study_uid = ? AND broken_after IS NOT"
+            " NULL ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (study_uid, _MOST_BROKEN),
         )
         self._show_broken(db, study_uid)
 
@@ -1298,6 +1369,22 @@ class Journal:
         )
         return [self._record(r) for r in self._rows(sql, (limit,))]
 
+    def queued_of_each(self, claimed: Collection[int] = ()) -> list[tuple[str, str, int]]:
+        """Of each sender the oldest study that is `queued`, and not claimed: address, AE title, journal row."""
+        rows = self._rows(
+            "SELECT opened_from, opened_by, min(id) AS id FROM studies s WHERE state = 'complete'"
+            " AND id NOT IN (SELECT value FROM json_each(?)) AND NOT EXISTS (SELECT 1"
+            " FROM studies o WHERE o.study_uid = s.study_uid AND o.revision < s.revision"
+            " AND o.state IN ('receiving', 'complete', 'inferring')) GROUP BY opened_from, opened_by",
+            (json.dumps(sorted(claimed)),),
+        )
+        return [(r["opened_from"], r["opened_by"], r["id"]) for r in rows]
+
+    def opener(self, row: int) -> tuple[str, str]:
+        """Address and AE title of who opened this revision; empty where nobody sent it."""
+        [found] = self._rows("SELECT opened_from, opened_by FROM studies WHERE id = ?", (row,))
+        return found["opened_from"], found["opened_by"]
+
     def newest(self, state: str | None = None, limit: int = 100) -> list[StudyRecord]:
         """Studies for a person to look at, newest first."""
         sql = (
@@ -1366,10 +1453,11 @@ class Journal:
 
     def instances_refused(self) -> dict[str, int]:
         """Instances not taken, by reason."""
-        return {
-            r["reason"]: r["n"]
-            for r in self._rows("SELECT reason, count(*) AS n FROM refused GROUP BY reason")
-        }
+        rows = self._rows(
+            "SELECT reason, sum(n) AS n FROM (SELECT reason, count(*) AS n FROM refused GROUP BY reason"
+            " UNION ALL SELECT reason, sum(instances) FROM refused_gone GROUP BY reason) GROUP BY reason"
+        )
+        return {r["reason"]: r["n"] for r in rows}
 
     # --- failures, and what was learnt from them ---
 
