@@ -133,6 +133,10 @@ ANSWERS: Final[dict[str, str]] = {
     "a UID is not digits and dots of at most 64": "UID - не цифры и точки длиной до 64",
     "the UID announced is not the one in the data set": "объявлен не тот UID, что в наборе данных",
     "this instance UID is held with other content": "снимок с этим UID уже принят с другим содержимым",
+    "too many studies of this sender wait, send it later": (
+        "слишком много исследований этого отправителя ждут, отправьте позже"
+    ),
+    "the study has as many instances as one may have": "в исследовании уже столько снимков, сколько допускается",
     "the disk has reached its reserve": "на диске остался только резерв",
     "the instance could not be stored; see the log": "объект не удалось сохранить; смотрите журнал",
     "the instance is of another study than the request names": "объект из другого исследования, чем назвал запрос",
