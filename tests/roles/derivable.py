@@ -6,14 +6,14 @@ import base64
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-from starting import ROOT_SECRET
+from secrets import token_hex
 
 from outpost.controller import certificates
 from outpost.derived import CENTRE_TOKEN, derived, system_tokens
 
-BEFORE, FIRST = ROOT_SECRET[::-1], ROOT_SECRET[7:] + ROOT_SECRET[:7]
-ROOTS = {"now": ROOT_SECRET, "before": BEFORE, "first": FIRST}
+# Nobody else's: a process list shows what other tests start, too.
+NOW, BEFORE, FIRST = (token_hex(32) for _ in range(3))
+ROOTS = {"now": NOW, "before": BEFORE, "first": FIRST}
 # What an admin adds on his own.
 STOW_TOKEN = "Stow4Token-of-the-hospital-9c1d"
 
@@ -29,7 +29,7 @@ def labels(host: str) -> list[str]:
     ]
 
 
-def secrets(hosts: Iterable[str], systems: Iterable[str], peers: Iterable[str] = ()) -> dict[str, str]:
+def all_secrets(hosts: Iterable[str], systems: Iterable[str], peers: Iterable[str] = ()) -> dict[str, str]:
     """What it is -> a text that must be nowhere: of each root itself, passwords, keys, tokens, private keys."""
     found: dict[str, str] = {"token of the archive": STOW_TOKEN}
     moment = datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""This machine, where tasks named by $OUTPOST_BREAK (a regular expression) fail after their arguments were templated.
+"""This machine, where the tasks that a play's name says after "break: " fail after their arguments were templated.
 
 They fail in the worst way: with a crash that repeats all that the module was given, arguments and files. Those named in
-$OUTPOST_PASS succeed without a change: what needs a systemd, a Docker or the network, which tests have not.
-$OUTPOST_SEEN, a file, gets what each task handed to a shell, as a process list would show it.
+$OUTPOST_PASS (a regular expression, as the other) succeed without a change: what needs a systemd, a Docker or the
+network. $OUTPOST_SEEN, a file, gets what each task handed to a shell, as a process list would show it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Connection(Local):  # type: ignore[misc]  # Ansible is not typed
         step = os.environ.get("OUTPOST_STEP", "")
         if _OWN.search(cmd) and "OS_RELEASE" not in cmd:
             return super().exec_command(cmd, in_data, sudoable)
-        if re.fullmatch(os.environ.get("OUTPOST_BREAK", ""), step):
+        if re.fullmatch(os.environ.get("OUTPOST_PLAY", "").partition("break: ")[2], step):
             told = b"\n".join([cmd.encode(), in_data or b"", *self.given])
             return (
                 1,
