@@ -25,6 +25,8 @@ _STATEMENT: Final = re.compile(
     r"\ACannot execute SQL '.*' (?:\[.*\]|\(.*\)|\{.*\}|None): (?P<why>.*?)(?:, query list: .*)?\Z", re.DOTALL
 )
 _SQL: Final = re.compile(r"\ACannot execute SQL '.*': (?P<why>.*)\Z", re.DOTALL)
+# A module that crashes repeats the program, with its arguments; the exception is the last line.
+_TRACEBACK: Final = re.compile(r"Traceback \(most recent call last\):.*\n(?=\S)", re.DOTALL)
 # PostgreSQL repeats statements in what follows its first lines.
 _CONTEXT: Final = re.compile(r"\n\s*(?:CONTEXT|STATEMENT|QUERY|LINE \d+|DETAIL):.*", re.DOTALL)
 
@@ -66,7 +68,7 @@ def _said(result: Mapping[str, Any], secrets: Iterable[object]) -> str:
 def _without_statement(text: str) -> str:
     found = _STATEMENT.match(text) or _SQL.match(text)
     said = "PostgreSQL refused: " + found["why"] if found else text
-    return _CONTEXT.sub("", said)
+    return _CONTEXT.sub("", _TRACEBACK.sub("", said))
 
 
 def masked_text(text: str, secrets: Iterable[object] = ()) -> str:

@@ -20,7 +20,7 @@ DOCUMENTATION = _LOCAL.replace("name: local", "name: outpost_broken")
 _OWN = re.compile(r"echo ~|umask 77|rm -f -r|chmod |setfacl|chown ")
 
 
-class Connection(Local):  # type: ignore[misc]  # Ansible is not typed
+class Connection(Local):
     transport = "outpost_broken"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
