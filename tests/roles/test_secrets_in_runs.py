@@ -91,7 +91,7 @@ class Machine:
         (work / "roles").mkdir()
         (work / "playbooks").mkdir()
         (work / "service").symlink_to(ROOT / "service")
-        for role in {ROOT / "roles" / one.role for one in BLOCKS}:
+        for role in (one for one in (ROOT / "roles").iterdir() if one.is_dir()):
             shutil.copytree(role, work / "roles" / role.name)
         # As a site keeps them. Of a file that is not encrypted Ansible itself prints the lines that have a fault.
         vault = work / "group_vars/all/vault.yml"
@@ -331,7 +331,7 @@ HIDDEN = {
 }  # fmt: skip
 SAMPLE = {
     "Create the roles", "Write the systems' configuration", "Attach the regions of the inventory",
-    "no database, attach", "a region that the server refuses", "a root secret that is a number",
+    "a role that the server refuses", "a region that the server refuses", "a root secret that is a number",
 }  # fmt: skip
 ON_CONTROLLER = {"Name the systems that know them under another key"}
 
@@ -405,6 +405,16 @@ def test_real_causes_are_told_without_a_secret(machine: Machine) -> None:
     assert not untold, json.dumps(untold, indent=1)
 
 
+def test_an_empty_first_secret_is_none(machine: Machine) -> None:
+    empty = {"outpost_uid_secret": "", "outpost_root_secret_before": ""}
+    status, said = machine.play([play_of(2, "empty", **empty)])
+    assert (status, endings(said["screen"])) == (0, {})
+    none_in(said)
+    written = yaml.safe_load(machine.on("cat /etc/outpost/brain.yaml").stdout)
+    assert written["records"]["uid_key"] == derived(NOW, f"uid-key/{REGION}")
+    assert len(written["api"]["tokens"]) == 3
+
+
 # --- An argument of the wrong type.
 
 ROLES = [
@@ -444,9 +454,6 @@ def wrong_arguments() -> Iterator[tuple[str, str, str, Any]]:
 
 
 def test_an_argument_of_the_wrong_type_prints_no_secret(machine: Machine) -> None:
-    for role in (ROOT / "roles").iterdir():
-        if role.is_dir() and not (machine.work / "roles" / role.name).exists():
-            shutil.copytree(role, machine.work / "roles" / role.name)
     plays, wanted = [], []
     for number, (playbook, role, option, value) in enumerate(wrong_arguments()):
         own, given = of_playbook(playbook, role)
