@@ -98,6 +98,10 @@ test-unit-faults:
 damage: .venv/tests.stamp ## every damage of the journal and of the service's files, each on a start of the real service
 	OUTPOST_TEST_DAMAGE=all pytest tests/faults/test_journal_heals.py tests/faults/test_damaged_files.py
 
+.PHONY: test-secrets
+test-secrets: .venv/tests.stamp ## every task that handles a secret, whole and failing in every way, says none
+	OUTPOST_TEST_SECRETS=all pytest -q tests/roles/test_secrets_in_runs.py
+
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
 	pytest -q tests/lab

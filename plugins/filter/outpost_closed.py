@@ -1,6 +1,7 @@
 """What closes the hosts: firewall rules and certificates. outpost/controller works, here are the names.
 
-Keys of certificates pass through here: every task that uses them says no_log.
+Keys of certificates pass through here: every task that uses them says no_log, and a rescue beside it says by
+outpost_reason why it failed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.controller import certificates, networks
+from outpost.controller.reason import reason
 from outpost.derived import derived
 
 
@@ -84,6 +86,7 @@ class FilterModule:
             "outpost_firewall": outpost_firewall,
             "outpost_joined_ports": outpost_joined_ports,
             "outpost_network_faults": outpost_network_faults,
+            "outpost_reason": reason,
             "outpost_region_ports": outpost_region_ports,
             "outpost_trusted": outpost_trusted,
         }

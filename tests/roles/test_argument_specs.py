@@ -12,6 +12,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 
+# Ansible prints a spec, with its defaults templated, where one argument is wrong: these may hold a secret of the site.
+DEFAULT_NOT_IN_SPEC = {"inference_destinations"}
+
 
 def load(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
@@ -24,6 +27,9 @@ def test_specs_and_defaults_name_the_same_variables_with_the_same_values(role: P
     required = {name for name, option in options.items() if option.get("required")}
     assert options.keys() - required == defaults.keys()
     for name in defaults:
+        if name in DEFAULT_NOT_IN_SPEC:
+            assert "default" not in options[name]
+            continue
         documented, real = options[name]["default"], defaults[name]
         if isinstance(real, str) and isinstance(documented, str):
             documented, real = " ".join(documented.split()), " ".join(real.split())

@@ -28,7 +28,9 @@ _TOLERANCE = timedelta(minutes=5)
 def secret_fault(root: object) -> Words | None:
     """What is wrong with the root secret, without saying it; None where nothing is."""
     if not isinstance(root, str):
-        return Words("not a text ({kind})", "не текст ({kind})").by(kind=type(root).__name__)
+        # Ansible gives its values types of its own, derived from those that an admin knows.
+        kind = next(one.__name__ for one in type(root).__mro__ if one.__module__ == "builtins")
+        return Words("not a text ({kind})", "не текст ({kind})").by(kind=kind)
     if not root.strip():
         return Words("not set", "не задан")
     if root.startswith(EXAMPLE):
