@@ -7,7 +7,7 @@ where no host was left to run a play on; and every playbook has it without a lin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError, AnsibleUndefinedVariable
 from ansible.inventory.helpers import sort_groups
-from ansible.inventory.manager import IGNORED
+from ansible.inventory.manager import IGNORED, split_host_pattern
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
@@ -62,7 +62,7 @@ class CallbackModule(CallbackBase):
         if not plays or not _is_ours(playbook, plays):
             return
         try:
-            lines = self._verdict(plays)
+            lines = _verdict(plays)
         except Exception as error:  # else it would be a warning, and the run go on
             self._display.error(
                 f"The inventory could not be judged: {type(error).__name__}: {error}. Nothing was changed."
@@ -73,41 +73,46 @@ class CallbackModule(CallbackBase):
                 self._display.display(line, color=C.COLOR_ERROR)
             sys.exit(_STATUS)
 
-    def _verdict(self, plays: list[Any]) -> list[str]:
-        """The lines to print; empty where nothing is wrong."""
-        manager = plays[0].get_variable_manager()
-        inventory, loader = manager._inventory, plays[0].get_loader()
-        sources = read([str(source) for source in inventory._sources], IGNORED)
-        sources.faults += list(_vaults(sources, loader))
-        names = judge.variables(_ROOT)
-        if sources.fatal or any(one.code == "vault" for one in sources.faults):
-            return judge.said(sources.faults, [], sources)
-        try:
-            hosts = [
-                _host(host, manager, loader, names, sources)
-                for host in inventory.get_hosts("all", True, True)
-            ]
-        except AnsibleError as error:
-            # No file showed it, so only Ansible can say it.
-            value = Words("cannot be read: {e}", "не читается: {e}").by(e=str(error).replace("\n", " "))
-            where = Place(str(inventory._sources[0])) if inventory._sources else Place()
-            return judge.said([fault("unread", where, value=value, file=where.file)], [], sources)
-        limit = context.CLIARGS.get("subset") or ""
-        chosen = {host.name for play in plays for host in inventory.get_hosts(play.hosts)} if limit else None
-        roles = {role.get_name() for play in plays for role in play.get_roles()}
-        found = judge.faults(
-            judge.Inventory(
-                hosts=hosts,
-                groups=list(inventory.groups),
-                limit=limit,
-                chosen=chosen,
-                deploys=bool(roles & {"inference", "preflight"}),
-                bundles=frozenset(path.parent.name for path in _ROOT.glob("service/bundles/*/outpost.yaml")),
-            ),
-            sources,
-            names,
+
+def _verdict(plays: list[Any]) -> list[str]:
+    """The lines to print on a run of these plays; empty where nothing is wrong."""
+    manager = plays[0].get_variable_manager()
+    inventory = manager._inventory
+    limit = split_host_pattern(context.CLIARGS.get("subset") or [])
+    chosen = {host.name for play in plays for host in inventory.get_hosts(play.hosts)} if limit else None
+    roles = {role.get_name() for play in plays for role in play.get_roles()}
+    deploys = bool(roles & {"inference", "preflight"})
+    return verdict(inventory, manager, plays[0].get_loader(), limit=limit, chosen=chosen, deploys=deploys)
+
+
+def verdict(
+    inventory: Any,
+    manager: Any,
+    loader: Any,
+    *,
+    limit: Sequence[str] = (),
+    chosen: Collection[str] | None = None,
+    deploys: bool = True,
+) -> list[str]:
+    """Judges what Ansible's own objects hold: InventoryManager, VariableManager, DataLoader."""
+    sources = read([str(source) for source in inventory._sources or ()], IGNORED)
+    sources.faults += list(_vaults(sources, loader))
+    names = judge.variables(_ROOT)
+    if sources.fatal or any(one.code == "vault" for one in sources.faults):
+        return judge.said(sources.faults, [], sources)
+    try:
+        known = inventory.get_hosts("all", ignore_limits=True, ignore_restrictions=True)
+        hosts = [_host(host, manager, loader, names, sources) for host in known]
+    except AnsibleError as error:
+        # No file showed it, so only Ansible can say it.
+        value = Words("cannot be read: {e}", "не читается: {e}").by(e=" ".join(str(error).split()))
+        where = Place(str(inventory._sources[0])) if inventory._sources else Place()
+        return judge.said(
+            [*sources.faults, fault("unread", where, value=value, file=where.file)], [], sources
         )
-        return judge.said(found, hosts, sources)
+    bundles = frozenset(path.parent.name for path in _ROOT.glob("service/bundles/*/outpost.yaml"))
+    judged = judge.Inventory(hosts, list(inventory.groups), limit, chosen, deploys, bundles)
+    return judge.said(judge.faults(judged, sources, names), hosts, sources)
 
 
 def _is_ours(playbook: Any, plays: list[Any]) -> bool:

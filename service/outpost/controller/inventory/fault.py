@@ -135,7 +135,10 @@ MEANING: Final[dict[str, tuple[Words, Words]]] = {
     ),
     "vars-of-nobody": (
         Words("the name of a {kind} of the inventory", "имя {kind} из инвентаря"),
-        Words("Nobody reads this file.{near} Rename or delete it.", "Этот файл никто не читает.{near} Переименуйте его."),
+        Words(
+            "Nobody reads this file.{near} Rename or delete it.",
+            "Этот файл никто не читает.{near} Переименуйте или удалите его.",
+        ),
     ),
     # --- Hosts and groups.
     "limit": (
@@ -151,6 +154,13 @@ MEANING: Final[dict[str, tuple[Words, Words]]] = {
         Words(
             "Rename the host; what people call the region goes into region_title.",
             "Переименуйте узел; как регион называют люди, пишут в region_title.",
+        ),
+    ),
+    "host-unread": (
+        Words("a host name that Ansible can load", "имя узла, которое Ansible может загрузить"),
+        Words(
+            "Ansible has not loaded it, so it would be taken for removed. Begin it with a letter and use a-z, 0-9 and -.",
+            "Ansible его не загрузил и счёл бы удалённым. Начните имя с буквы; можно a-z, 0-9 и -.",
         ),
     ),
     "host-twice": (

@@ -76,6 +76,11 @@ def judge_hosts(hosts: Sequence[Host], sources: Sources, names: Known) -> Iterat
                 yield fault("host-nowhere", place, host.name, ", ".join(_groups(host)), near=close)
         yield from _listed_twice(host, sources)
     yield from _addresses(hosts, sources)
+    loaded = {host.name for host in hosts}
+    for name, listed in sources.hosts.items():
+        # A range such as web[1:3] stands for names that are not written; host:22 for one with a port.
+        if name not in loaded and not re.search(r"[\[:]", name):
+            yield fault("host-unread", listed[0][0], "", repr(name))
 
 
 def _ours(group: str) -> str:
@@ -276,11 +281,11 @@ def judge_files(hosts: Collection[str], groups: Collection[str], sources: Source
 
 
 def judge_limit(
-    limit: str, hosts: Collection[str], groups: Collection[str], chosen: Collection[str] | None
+    limit: Sequence[str], hosts: Collection[str], groups: Collection[str], chosen: Collection[str] | None
 ) -> Iterator[Fault]:
-    """The words of -l. chosen: hosts of the limit that a play is for; None where that is not known."""
+    """The patterns of -l. chosen: hosts of the limit that a play is for; None where that is not known."""
     unknown = False
-    for word in re.split(r"\s*[,;]\s*|(?<![0-9a-fA-F:\[]):(?!:)", limit):
+    for word in limit:
         plain = word.strip().lstrip("!&")
         if not plain or plain.startswith(("~", "@")):
             continue
@@ -293,7 +298,7 @@ def judge_limit(
         said = Words("Did you mean {n}? ", "Возможно, {n}? ").by(n=close) if close else same("")
         yield fault("limit", Place(who="-l"), "", repr(plain), near=said)
     if chosen is not None and not chosen and not unknown:
-        yield fault("limit-nobody", Place(who="-l"), "", repr(limit))
+        yield fault("limit-nobody", Place(who="-l"), "", repr(", ".join(limit)))
 
 
 __all__ = [

@@ -28,13 +28,13 @@ _NOT_KNOWN = Words("not known", "неизвестна")
 class Inventory:
     """What Ansible loaded.
 
-    groups: names of all. limit: the words of -l. chosen: hosts of the limit that a play is for, None without a limit.
+    groups: names of all. limit: the patterns of -l. chosen: hosts of the limit that a play is for, None without a limit.
     deploys: whether the run brings regions up, so that what they need must be there.
     """
 
     hosts: Sequence[Host]
     groups: Collection[str]
-    limit: str = ""
+    limit: Sequence[str] = ()
     chosen: Collection[str] | None = None
     deploys: bool = True
     bundles: Collection[str] = field(default_factory=frozenset)

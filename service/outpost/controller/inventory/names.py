@@ -48,7 +48,7 @@ class Known:
 
 def known(root: Path, shapes: Mapping[str, Option]) -> Known:
     """Reads what the checkout at `root` documents; `shapes` says more of structures than the files do."""
-    options = {name: Option() for name in _OF_PLAYBOOKS}
+    options = {name: Option("raw") for name in _OF_PLAYBOOKS}
     prefixes = {"outpost_", "region_"}
     for path in sorted((root / "roles").glob("*/meta/argument_specs.yml")):
         prefixes.add(f"{path.parts[-3]}_")

@@ -142,7 +142,9 @@ KINDS: Final[dict[str, Words]] = {
 
 def has_kind(value: Any, kind: str) -> bool:
     """Whether a value, as YAML made it, will do for this kind where the templates of the roles use it."""
-    if kind in ("str", "path", "raw", "any"):
+    if kind in ("raw", "any"):
+        return True
+    if kind in ("str", "path"):
         return isinstance(value, str | int) and not isinstance(value, bool | float | date)
     if kind == "int":
         return _is_whole(value)

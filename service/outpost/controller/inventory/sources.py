@@ -84,7 +84,9 @@ class Sources:
         """A plain scalar as it is written in the file; None where it is quoted, is no scalar or is not known."""
         found = self.definition(name, host, groups)
         node = _at(found, path)[1] if found is not None else None
-        if isinstance(node, yaml.ScalarNode) and node.style is None:
+        if (
+            isinstance(node, yaml.ScalarNode) and not node.style
+        ):  # libyaml says '' of a plain one, Python's own None
             return str(node.value)
         return None
 
@@ -227,8 +229,9 @@ def _text(file: Path, found: Sources) -> str | None:
     if data.startswith(_VAULT):
         found.vaults.append(str(file))
         return None
-    if data[:200].count(b"\0") > len(data[:200]) // 4:
-        found.faults.append(_encoded(file, 1, "UTF-16LE" if data[1:2] == b"\0" else "UTF-16BE"))
+    if data.count(b"\0") > len(data) // 50:
+        little = data[1::2].count(b"\0") > data[::2].count(b"\0")
+        found.faults.append(_encoded(file, 1, "UTF-16LE" if little else "UTF-16BE"))
         return None
     try:
         return data.decode()
@@ -336,7 +339,7 @@ def _read_hosts(file: Path, found: Sources) -> None:
         _read_ini(file, text, found)
         return
     node = _composed(file, text, found)
-    if node is None:
+    if node is None or _empty(node):
         return
     if not isinstance(node, yaml.MappingNode):
         wanted = Words("groups with their hosts", "группы с узлами")

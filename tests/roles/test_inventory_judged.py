@@ -1,0 +1,425 @@
+"""What is wrong with an inventory is told in one line each, and what is lawful passes: judged as Ansible loads it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fleet import edit, fleet, loaded, region, verdict
+from loaded import load
+from starting import ROOT_SECRET
+
+ROOT = Path(__file__).parents[2]
+CHITA, TVER = "regions/chita.yml", "regions/tver.yml"
+ALL, REGION, FLEET = "group_vars/all/main.yml", "group_vars/region.yml", "group_vars/fleet.yml"
+
+
+@pytest.fixture(scope="module")
+def plugin() -> ModuleType:
+    return load(ROOT / "plugins/callback/outpost_inventory.py")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return fleet(tmp_path)
+
+
+def test_a_right_inventory_passes(plugin: ModuleType, site: Path) -> None:
+    assert verdict(plugin, site) == []
+
+
+def _lines(file: Path, text: str) -> int:
+    return next(n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+
+
+# file, what is there, what is put there, what the one line says of it.
+WRONG = [
+    # Names.
+    (REGION, "outpost_systems:", "outpost_sistems:", "outpost_sistems: ", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "outpost_systems:", "Outpost_Systems:", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "outpost_systems:", "outpst_systems:", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "outpost_systems:", "оutpost_systems:", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "preflight_bundles", "outpost-systems: {}\npreflight_bundles", "Did you mean outpost_systems?", "[unknown-name]"),
+    (TVER, "region_timezone", "region_time_zone", "Did you mean region_timezone?", "[unknown-name]"),
+    (TVER, "region_title", "inference_quiet_second: 60\n      region_title", "inference_quiet_seconds?", "[unknown-name]"),
+    (ALL, "outpost_language", "postgresql_prot: 5433\noutpost_language", "postgresql_port?", "[unknown-name]"),
+    (ALL, "outpost_language", "outpost_secret: hush-hush\noutpost_language", "outpost_secret: not known", "[unknown-name]"),
+    # Keys inside.
+    (REGION, "memory_mib", "memory_mb", "outpost_systems.brain.memory_mb", "Did you mean memory_mib?", "[unknown-key]"),
+    (REGION, "api_port: 8080, ", "", "outpost_systems.brain.api_port: missing", "[missing]"),
+    (TVER, "ae_title: PACS", "aetitle: PACS", "region_pacs.aetitle", "Did you mean ae_title?", "[unknown-key]"),
+    (TVER, "region_title", "inference_study: {force_seconds: 5}\n      region_title", "Did you mean forced_seconds?", "[unknown-key]"),
+    (TVER, "region_title", "inference_destinations: [{name: a, hots: 1.2.3.4}]\n      region_title", "inference_destinations[0].hots", "[unknown-key]"),
+    (TVER, "region_title", "inference_api_tokens: [{name: a, role: reed, sha256: x}]\n      region_title", "Did you mean read?", "[choice]"),
+    # What a region must have.
+    (TVER, "host: 198.51.100.5, ", "", "tver.region_pacs.host: missing", "the address of the archive", "[missing]"),
+    (TVER, ", port: 104", "", "tver.region_pacs.port: missing", "[missing]"),
+    # Zones.
+    (TVER, "Europe/Moscow", "Europe/Moskow", "'Europe/Moskow'", "Did you mean Europe/Moscow?", "[zone]"),
+    (TVER, "Europe/Moscow", "europe/moscow", "Did you mean Europe/Moscow?", "[zone]"),
+    (TVER, "Europe/Moscow", "Moscow", "Did you mean Europe/Moscow?", "[zone]"),
+    (TVER, "Europe/Moscow", "MSK", "'MSK'", "[zone]"),
+    (TVER, "Europe/Moscow", "UTC+3", "'UTC+3'", "[zone]"),
+    # Region codes.
+    (TVER, "tver:", "Tver:", "'Tver'", "[region-code]"),
+    (TVER, "tver:", "tver_2:", "'tver_2'", "[region-code]"),
+    (TVER, "tver:", "тверь:", "'тверь'", "[region-code]"),
+    (TVER, "tver:", "69:", "'69'", "[host-unread]"),
+    # Addresses.
+    (TVER, "192.0.2.12", "192.0.2.11", "tver.ansible_host: 192.0.2.11", "It is also that of chita", "[address-twice]"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 192.0.2.12\n      region_address: 192.0.2.11", "tver.region_address: 192.0.2.11", "[address-twice]"),
+    (TVER, "192.0.2.12", "192.0.2.10", "It is also that of centre", "[address-twice]"),
+    (TVER, "198.51.100.5, port", "http://198.51.100.5, port", "region_pacs.host: 'http://198.51.100.5'", "[form]"),
+    (TVER, "198.51.100.5, port", "198.51.100.555, port", "region_pacs.host: '198.51.100.555'", "[form]"),
+    (TVER, "ae_title: PACS", "ae_title: РАСS", "an AE title", "[form]"),
+    (TVER, "ae_title: PACS", "ae_title: A_TITLE_TOO_LONG_", "an AE title", "[form]"),
+    # Secrets.
+    (ALL, f'"{ROOT_SECRET}"', "1234567890123456789012345678901234567890", "outpost_root_secret: a number", "[secret-type]"),
+    (ALL, f'"{ROOT_SECRET}"', "", "outpost_root_secret: empty", "[secret-type]"),
+    (ALL, f'"{ROOT_SECRET}"', "~", "outpost_root_secret: empty", "[secret-type]"),
+    (TVER, "region_title", "inference_database_password: 20261130\n      region_title", "inference_database_password: a number", "[secret-type]"),
+    (TVER, "region_title", "ansible_become_password: 007007\n      region_title", "ansible_become_password: a number", "[secret-type]"),
+    (TVER, "region_title", "outpost_uid_secret: yes\n      region_title", "outpost_uid_secret: true or false", "[secret-type]"),
+    # Types.
+    (ALL, '"1.2.3"', "1.10", "outpost_release: 1.10, which YAML reads as 1.1", "Put it into quotes", "[type]"),
+    (ALL, '"1.2.3"', "0.1", "outpost_release: 0.1", "[type]"),
+    (ALL, '"1.2.3"', "2026-11-30", "outpost_release", "[type]"),
+    (TVER, "ae_title: PACS", "ae_title: NO", "region_pacs.ae_title: NO, which YAML reads as false", "[type]"),
+    (TVER, "ae_title: PACS", "ae_title: 0123", "0123, which YAML reads as 83", "[type]"),
+    (TVER, "port: 104", "port: 0104", "region_pacs.port: 0104, which YAML reads as 68", "[type]"),
+    (TVER, "region_title", "nvidia_driver_reboot_window: 22:00\n      region_title", "22:00, which YAML reads as 1320", "[type]"),
+    (TVER, "region_title", "inference_quiet_seconds: 1:00\n      region_title", "1:00, which YAML reads as 60", "[type]"),
+    (TVER, "region_title", "inference_quiet_seconds: soon\n      region_title", "inference_quiet_seconds: 'soon'", "[type]"),
+    (TVER, "region_title", 'inference_api_open: "no"\n      region_title', "inference_api_open: 'no'", "without quotes", "[type]"),
+    (TVER, "region_title", "inference_known_ae_titles: PACS\n      region_title", "Put it into brackets: [PACS]", "[type]"),
+    (TVER, "region_title", "inference_study: 5400\n      region_title", "inference_study: 5400", "[type]"),
+    (TVER, "region_title", "inference_known_ae_titles: [PACS, ON]\n      region_title", "inference_known_ae_titles[1]: ON, which YAML reads as true", "[type]"),
+    (ALL, "outpost_language: en", "outpost_language: NO", "outpost_language", "[type]"),
+    (ALL, "outpost_language: en", "outpost_language: de", "one of en, ru", "[choice]"),
+    (ALL, "outpost_language: en", "outpost_language: en\noutpost_ntp_servers:", "outpost_ntp_servers: empty", "[empty]"),
+    (REGION, "cores: 4", "cores: four", "outpost_systems.brain.cores: 'four'", "[type]"),
+    (REGION, "cores: 4", "cores: 0", "outpost_systems.brain.cores: 0", "[range]"),
+    (REGION, "11112", "111112", "outpost_systems.brain.dicom_port: 111112", "[range]"),
+    (REGION, "brain:", "Brain_1:", "outpost_systems.Brain_1", "[form]"),
+    # Ports.
+    (REGION, "8080", "11112", "port 11112", "brain.dicom_port, brain.api_port", "[port-twice]"),
+    (REGION, "8080", "5432", "port 5432", "postgresql_port, brain.api_port", "[port-twice]"),
+    (REGION, "11112", "22", "port 22", "sshd, brain.dicom_port", "[port-twice]"),
+    (REGION, "preflight_bundles", "preflight_extra_ports: {orthanc.service: 8080}\npreflight_bundles", "orthanc.service", "[port-twice]"),
+    (FLEET, "preflight_extra", "fleet_database_page_port: 5432\npreflight_extra", "fleet_database_page_port", "[port-twice]"),
+    (REGION, "preflight_bundles", "inference_database_port: 5433\npreflight_bundles", "5432", "[ports-differ]"),
+    # Systems and bundles.
+    (REGION, "{brain: brain_extraction}", "{brian: brain_extraction}", "Did you mean brain?", "[unknown-system]"),
+    (REGION, "{brain: brain_extraction}", "{brain: brain_extracton}", "Did you mean brain_extraction?", "[unknown-bundle]"),
+    # Files.
+    (TVER, "      region_title", "\t  region_title", "a tab in the indentation", "[tab]"),
+    (TVER, "{ae_title", "{{ae_title", "no YAML", "[yaml]"),
+    (TVER, "region_timezone: Europe/Moscow", "region_timezone Europe/Moscow", "no YAML", "[yaml]"),
+    (TVER, "region_title: Регион tver", "region_title: Регион: tver", "no YAML", "[yaml]"),
+    (TVER, "region_title: ", "region_title:\u00a0", "U+00A0", "[character]"),
+    (TVER, "region_title", "region_title: A\n      region_title", "written 2 times", "[duplicate-key]"),
+    (ALL, "outpost_language", "outpost_admin_networks: []\noutpost_language", "written 2 times", "[duplicate-key]"),
+    (TVER, "  hosts:\n", "  host:\n", "Did you mean hosts?", "[group-key]"),
+    (CHITA, "region:\n", "regoin:\n", "Did you mean region?", "[host-nowhere]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "said"), [(f, o, n, s) for f, o, n, *s in WRONG])
+def test_what_is_wrong_is_told_with_file_and_line(
+    plugin: ModuleType, site: Path, name: str, old: str, new: str, said: list[str]
+) -> None:
+    file = site / name
+    edit(file, old, new)
+    lines = verdict(plugin, site)
+    told = [line for line in lines if all(word in line for word in said)]
+    assert told, "\n".join(lines)
+    assert len(told) == 1
+    if said[-1] not in ("[port-twice]",):
+        assert told[0].startswith(f"{file}:"), told
+        assert told[0].removeprefix(f"{file}:")[0].isdigit()
+    assert "hush-hush" not in told[0]
+    assert ROOT_SECRET not in "".join(lines)
+
+
+def test_the_line_is_that_of_the_key_inside(plugin: ModuleType, site: Path) -> None:
+    file = site / TVER
+    edit(file, "region_pacs: {ae_title: PACS, host: 198.51.100.5, port: 104}",
+         "region_pacs:\n        ae_title: PACS\n        host: 198.51.100.5\n        port: 0104")  # fmt: skip
+    (line,) = verdict(plugin, site)
+    assert line.startswith(f"{file}:{_lines(file, 'port: 0104')}: region_pacs.port: 0104"), line
+
+
+def test_all_faults_are_told_at_once_and_in_russian(plugin: ModuleType, site: Path) -> None:
+    edit(site / ALL, "outpost_language: en", "outpost_language: ru")
+    edit(site / TVER, "Europe/Moscow", "Europe/Moskow")
+    edit(site / CHITA, "host: 198.51.100.5, ", "")
+    lines = verdict(plugin, site)
+    assert len(lines) == 2
+    assert "chita.region_pacs.host: нет; нужно: адрес архива." in lines[0]
+    assert "region_timezone: 'Europe/Moskow'; нужно: часовой пояс IANA" in lines[1]
+    assert "Возможно, Europe/Moscow?" in lines[1]
+
+
+def test_what_all_regions_have_from_one_file_is_told_once(plugin: ModuleType, site: Path) -> None:
+    edit(site / REGION, "cores: 4", "cores: many")
+    assert len(verdict(plugin, site)) == 1
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "cp866", "utf-16", "utf-16-le", "utf-8-sig"])
+@pytest.mark.parametrize("name", [TVER, ALL])
+def test_a_file_of_another_encoding_is_named_with_the_command_that_mends_it(
+    plugin: ModuleType, site: Path, name: str, encoding: str
+) -> None:
+    file = site / name
+    edit(file, "\n", "\n# Тверская область, дежурный: доктор Петрова, внутренний телефон\n")
+    text = file.read_text()
+    file.write_bytes(text.encode(encoding))
+    (line,) = verdict(plugin, site)
+    assert line.startswith(f"{file}:"), line
+    assert line.endswith("[encoding]")
+    known = {"cp1251": "WINDOWS-1251", "koi8-r": "KOI8-R", "cp866": "CP866", "utf-16": "UTF-16", "utf-16-le": "UTF-16LE",
+             "utf-8-sig": "byte order mark"}  # fmt: skip
+    assert known[encoding] in line
+    command = line.split("Save it as UTF-8: ")[1].removesuffix(" [encoding]")
+    import subprocess
+
+    subprocess.run(["bash", "-c", command], check=True)
+    assert file.read_text() == text.lstrip("\ufeff")
+    assert verdict(plugin, site) == []
+
+
+def test_a_region_copied_without_another_name_is_told_with_both_files(plugin: ModuleType, site: Path) -> None:
+    copy = site / "regions/omsk.yml"
+    copy.write_text(region("tver", 13))
+    (line,) = verdict(plugin, site)
+    assert f"{site / TVER}:4" in line
+    assert f"{copy}:4" in line
+    assert "[host-twice]" in line
+
+
+def test_a_host_that_is_region_and_centre_is_told(plugin: ModuleType, site: Path) -> None:
+    edit(site / "centre.yml", "    centre:\n", "    tver:\n    centre:\n")
+    lines = verdict(plugin, site)
+    assert any("[host-both]" in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [("host_vars/tvr.yml", "tver"), ("group_vars/regions.yml", "region"), ("group_vars/regoin/main.yml", "region"),
+     ("host_vars/omsk.yml", "")],
+)  # fmt: skip
+def test_variables_of_nobody_are_told(plugin: ModuleType, site: Path, path: str, near: str) -> None:
+    file = site / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("region_title: X\n")
+    (line,) = verdict(plugin, site)
+    assert line.startswith(str(file)), line
+    assert (f"Did you mean {near}?" in line) == bool(near)
+    assert "[vars-of-nobody]" in line
+
+
+def test_variables_where_nobody_looks_are_told(plugin: ModuleType, site: Path) -> None:
+    folder = site / "regions/group_vars"
+    folder.mkdir()
+    (folder / "region.yml").write_text("inference_quiet_seconds: 60\n")
+    (line,) = verdict(plugin, site)
+    assert line.startswith(str(folder))
+    assert f"Move it to {site}/group_vars" in line
+
+
+@pytest.mark.parametrize(
+    ("limit", "near"),
+    [("tvr", "tver"), ("chita,tvr", "tver"), ("chita:tvr", "tver"), ("regions", "region"), ("region:!tvr", "tver"),
+     ("region:&omsk", ""), ("tver[0],nowhere*", "")],
+)  # fmt: skip
+def test_a_limit_that_names_nobody_is_told(plugin: ModuleType, site: Path, limit: str, near: str) -> None:
+    lines = verdict(plugin, site, limit=limit)
+    assert len(lines) == 1, lines
+    assert "[limit]" in lines[0]
+    assert (f"Did you mean {near}?" in lines[0]) == bool(near)
+
+
+@pytest.mark.parametrize(
+    "limit", ["tver", "chita,tver", "chita:tver", "region", "all", "*", "tv*", "region:!tver", "region:&chita", "~t.er", "region[0]",
+              "region[0:1]", "localhost", "chita,localhost", "!tver", "@/some/file"],
+)  # fmt: skip
+def test_a_lawful_limit_passes(plugin: ModuleType, site: Path, limit: str) -> None:
+    assert verdict(plugin, site, limit=limit) == []
+
+
+def test_a_limit_with_nothing_to_do_is_told(plugin: ModuleType, site: Path) -> None:
+    (line,) = verdict(plugin, site, limit="centre", chosen=set())
+    assert "[limit-nobody]" in line
+
+
+def test_an_inventory_without_a_region_is_told(plugin: ModuleType, tmp_path: Path) -> None:
+    assert any("[no-hosts]" in line for line in verdict(plugin, "somewhere,"))
+    assert any("[source-missing]" in line for line in verdict(plugin, tmp_path / "flet"))
+
+
+def test_a_systems_port_taken_by_another_system_is_told(plugin: ModuleType, site: Path) -> None:
+    edit(
+        site / REGION,
+        "outpost_systems:\n",
+        "outpost_systems:\n  chest: {dicom_port: 11113, api_port: 8080, cores: 1, memory_mib: 64}\n",
+    )
+    lines = verdict(plugin, site)
+    assert len(lines) == 1, "from one place, once"
+    assert "chest.api_port, brain.api_port" in lines[0]
+
+
+# --- Vaults.
+
+
+def test_an_encrypted_file_without_its_password_is_named(plugin: ModuleType, site: Path) -> None:
+    vault = site / "group_vars/all/vault.yml"
+    vault.write_text((ROOT / "inventories/example/group_vars/all/vault.yml").read_text())
+    edit(site / ALL, f'outpost_root_secret: "{ROOT_SECRET}"\n', "")
+    (line,) = verdict(plugin, site)
+    assert line.startswith(f"{vault}: encrypted; wanted: the password of the vault. Add --ask-vault-pass")
+    (line,) = verdict(plugin, site, password="another")
+    assert "the password given is another" in line
+    assert verdict(plugin, site, password="example") == []
+
+
+def test_a_value_encrypted_by_itself_is_text_and_without_its_password_named(
+    plugin: ModuleType, site: Path
+) -> None:
+    from ansible.parsing.vault import VaultLib, VaultSecret
+
+    hidden = VaultLib([("default", VaultSecret(b"pw"))]).encrypt(ROOT_SECRET).decode()
+    block = "!vault |\n" + "".join(f"  {line}\n" for line in hidden.splitlines())
+    edit(site / ALL, f'"{ROOT_SECRET}"\n', block)
+    assert verdict(plugin, site, password="pw") == []
+    (line,) = verdict(plugin, site)
+    assert line.startswith(f"{site / ALL}:1: outpost_root_secret: encrypted"), line
+
+
+# --- What is lawful.
+
+
+def test_the_labs_inventory_passes(plugin: ModuleType) -> None:
+    assert verdict(plugin, ROOT / "inventories/lab") == []
+
+
+def test_the_example_passes_with_its_password(plugin: ModuleType) -> None:
+    assert verdict(plugin, ROOT / "inventories/example", password="example") == []
+
+
+LAWFUL = [
+    (TVER, "region_title", "site_contact: Петрова\n      region_title"),
+    (TVER, "region_title", "my_region_title: X\n      outposts: 5\n      regional_office: y\n      region_title"),
+    (TVER, "region_title", "ansible_hots: x\n      outposting: 5\n      regions: [a]\n      region_title"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: tver.example.org\n      ansible_port: 2222"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 2001:db8::12"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 192.0.2.11\n      ansible_port: 2222\n      region_address: 10.9.0.2"),
+    (TVER, "port: 104", 'port: "104"'),
+    (TVER, "ae_title: PACS", "ae_title: 12345"),
+    (TVER, "ae_title: PACS", "ae_title: 'MY PACS'"),
+    (TVER, "Europe/Moscow", "UTC"),
+    (TVER, "{ae_title: PACS, host: 198.51.100.5, port: 104}", "{stow_url: 'https://pacs/dicom-web/studies', stow_token: abc}"),
+    (TVER, "{ae_title: PACS, host: 198.51.100.5, port: 104}", "{ae_title: P, host: pacs, port: 104, commitment: true}"),
+    (TVER, "region_title", 'inference_ae_title: "0755"\n      region_title'),
+    (TVER, "region_title", "inference_quiet_seconds: 1_000\n      region_title"),
+    (TVER, "region_title", "inference_api_open: no\n      region_title"),
+    (TVER, "region_title", 'nvidia_driver_reboot_window: "22:00-05:00"\n      region_title'),
+    (TVER, "region_title", "nvidia_driver_reboot_window: sat,sun 01:00-05:00\n      region_title"),
+    (TVER, "region_title", "postgresql_settings: {max_connections: 50, log_min_duration_statement: 0}\n      region_title"),
+    (TVER, "region_title", "inference_delivery: {retry_first_seconds: 2.5}\n      region_title"),
+    (TVER, "region_title", "inference_heartbeat_seconds: '{{ 30 * 2 }}'\n      region_title"),
+    (TVER, "region_title", "inference_ae_title: '{{ platform_id }}'\n      region_title"),
+    (TVER, "region_title", "outpost_uid_secret: \"{{ lookup('ansible.builtin.env', 'NONE') }}\"\n      region_title"),
+    (TVER, "region_title", "inference_optimise_after_idle_seconds: 0\n      region_title"),
+    (TVER, "region_title: Регион tver", 'region_title: "Поезд: №1, «Здоровье»"'),
+    (TVER, "region_title: Регион tver", "region_title: 69"),
+    (TVER, "    tver:\n", "    tver: &tver\n"),
+    (TVER, "\n", "\r\n"),
+    (ALL, "outpost_language", "outpost_ntp_servers: []\noutpost_release_url: ''\noutpost_language"),
+    (ALL, "[10.0.0.0/24]", "[]"),
+    (ALL, "outpost_language", "preflight_names: [pacs]\npreflight_reach: ['10.0.0.10:5432']\noutpost_language"),
+    (REGION, "cores: 4", "cores: 2.5, vram_mib: 0, device: 'cuda:1'"),
+    (REGION, "preflight_bundles", "fleet_database_sslmode: require\npreflight_bundles"),
+    (REGION, "preflight_bundles", "postgresql_port: 5433\ninference_database_port: 5433\npreflight_bundles"),
+    ("centre.yml", "fleet:\n", "gpu_sites:\n  hosts:\n    tver:\n    chita:\npacs:\n  hosts:\n    orthanc: {ansible_host: 192.0.2.11}\nfleet:\n"),
+    ("centre.yml", "fleet:\n", "siberia:\n  children:\n    far_east:\n      hosts:\n        chita:\n  vars: {site_note: x}\nfleet:\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new"), LAWFUL)
+def test_what_is_lawful_passes(plugin: ModuleType, site: Path, name: str, old: str, new: str) -> None:
+    file = site / name
+    text = file.read_text()
+    assert old in text
+    if old == "\n":
+        file.write_bytes(text.replace("\n", new).encode())
+    else:
+        file.write_text(text.replace(old, new, 1))
+    assert verdict(plugin, site) == []
+
+
+def test_files_beside_the_hosts_are_no_hosts(plugin: ModuleType, site: Path) -> None:
+    for name, text in {
+        "README.md": "# x", "rules/brain.yaml": "rules:\n\t- bad", "driver-sets/a.yml": "nvidia_driver_sets: {}",
+        "regions/.tver.yml.swp": "\xff", "regions/tver.yml~": "x: [", "host_vars/tver.yml": "region_title: Т",
+        "group_vars/all/notes.txt": "{{{", "group_vars/gone.yml.bak": "x", "group_vars/ungrouped.yml": "a: 1",
+        "regions/omsk.yml": "---\n# commented out\n",
+    }.items():  # fmt: skip
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+    assert verdict(plugin, site) == []
+
+
+def test_an_ini_inventory_is_judged_too(plugin: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.ini"
+    text = (
+        "[region]\ntver ansible_host=192.0.2.12 region_title=Tver region_timezone=Europe/Moskow\n\n[region:vars]\n"
+        "region_pacs={'ae_title': 'PACS', 'host': '198.51.100.5', 'port': 104}\noutpost_sistems={}\noutpost_systems={}\n"
+    )
+    file.write_text(text)
+    lines = verdict(plugin, file)
+    assert [line.split("; ")[0] for line in lines] == [
+        f"{file}:2: region_timezone: 'Europe/Moskow'", f"{file}:6: outpost_sistems: not known",
+    ]  # fmt: skip
+
+
+def test_an_inventory_of_a_script_is_judged_by_its_variables(plugin: ModuleType, tmp_path: Path) -> None:
+    """As AWX gives it: there are no files."""
+    host = {
+        "ansible_host": "192.0.2.12", "region_title": "T", "region_timezone": "Europe/Moskow", "outpost_systems": {},
+        "remote_tower_enabled": "true", "remote_tower_id": 5, "awx_note": "x",
+    }  # fmt: skip
+    said = {"region": {"hosts": ["tver"]}, "_meta": {"hostvars": {"tver": host}}}
+    script = tmp_path / "hosts"
+    script.write_text(f"#!/bin/sh\ncat <<'E'\n{json.dumps(said)}\nE\n")
+    script.chmod(0o755)
+    (line,) = verdict(plugin, script)
+    assert line.startswith("tver: region_timezone: 'Europe/Moskow'; wanted"), line
+
+
+def test_what_the_command_line_gives_is_judged_as_such(plugin: ModuleType, site: Path) -> None:
+    (line,) = verdict(plugin, site, given={"outpost_relase": "1"})
+    assert line.startswith("-e: outpost_relase: "), line
+    assert verdict(plugin, site, given={"outpost_deploys": True, "doctor_directory": "/x", "peer": "a"}) == []
+
+
+def test_playbooks_that_bring_no_region_up_want_less(plugin: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps({"region": {"hosts": {"here": {"ansible_connection": "local"}}}}))
+    assert verdict(plugin, file, deploys=False) == []
+    assert len(verdict(plugin, file)) == 1
+
+
+def test_eighty_five_regions_take_less_than_two_seconds(plugin: ModuleType, site: Path) -> None:
+    for number in range(83):
+        text = region(f"region-{number}", number + 20)
+        (site / f"regions/region-{number}.yml").write_text(
+            text + "      inference_region: '{{ inventory_hostname }}'\n"
+        )
+    ansibles = loaded(site)
+    plugin.judge.variables.cache_clear()
+    began = time.monotonic()
+    assert plugin.verdict(*ansibles) == []
+    assert time.monotonic() - began < 2
