@@ -44,7 +44,11 @@ class ActionModule(ActionBase):
             if holder is not None and holder.lives() is False:
                 answer = self._take(run, who, path, dead=answer.holder)
         if not isinstance(answer, lock.Answer):
-            return {"changed": False, "failed": True, "msg": f"{host}: the lock {path} cannot be written: {answer}"}
+            return {
+                "changed": False,
+                "failed": True,
+                "msg": f"{host}: the lock {path} cannot be written: {answer}",
+            }
         if answer.state == "held":
             russian = known.get("outpost_language") == "ru"
             said = lock.held(host, answer).said("ru" if russian else "en")

@@ -36,16 +36,17 @@ class InventoryModule(BaseInventoryPlugin):
     NAME = "outpost_unread"
 
     def verify_file(self, path: str) -> bool:
-        """Takes any file: it comes last."""
-        return Path(path).is_file()
+        """Takes any file, and a path where none is: it comes last."""
+        return not Path(path).is_dir()
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Ends the command with status 2, unless the fault is one that only the other plugins can tell."""
         given = context.CLIARGS.get("inventory") or (path,)
         sources = read([str(Path(one).absolute()) for one in given if "," not in one], IGNORED)
-        if not sources.fatal and _is_empty(Path(path)):
+        missing = any(one.code == "source-missing" for one in sources.faults)
+        if not sources.fatal and not missing and _is_empty(Path(path)):
             return  # a region that is commented out whole, behind the line "---"
-        if not sources.fatal:
+        if not sources.fatal and not missing:
             raise AnsibleParserError(
                 f"{path} is no inventory that Ansible can read; the messages above say why"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import time
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,19 @@ def test_a_right_inventory_passes(plugin: ModuleType, site: Path) -> None:
     assert verdict(plugin, site) == []
 
 
+def put(file: Path, old: str, new: str) -> None:
+    """Replaces; "+" adds the lines of `new`, where a file of this kind has variables."""
+    if old != "+":
+        edit(file, old, new)
+        return
+    text = file.read_text()
+    line = next(
+        line for line in text.splitlines() if re.match(r" *(region_title|preflight|outpost_language)", line)
+    )
+    space = line[: len(line) - len(line.lstrip())]
+    edit(file, line, "".join(f"{space}{one}\n" for one in new.split("\n")) + line)
+
+
 def _lines(file: Path, text: str) -> int:
     return next(n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
 
@@ -38,22 +53,24 @@ def _lines(file: Path, text: str) -> int:
 # file, what is there, what is put there, what the one line says of it.
 WRONG = [
     # Names.
-    (REGION, "outpost_systems:", "outpost_sistems:", "outpost_sistems: ", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "outpost_systems:", "outpost_sistems:", "outpost_sistems: ", "Did you mean outpost_systems?",
+     "[unknown-name]"),
     (REGION, "outpost_systems:", "Outpost_Systems:", "Did you mean outpost_systems?", "[unknown-name]"),
     (REGION, "outpost_systems:", "outpst_systems:", "Did you mean outpost_systems?", "[unknown-name]"),
     (REGION, "outpost_systems:", "оutpost_systems:", "Did you mean outpost_systems?", "[unknown-name]"),
-    (REGION, "preflight_bundles", "outpost-systems: {}\npreflight_bundles", "Did you mean outpost_systems?", "[unknown-name]"),
+    (REGION, "+", "outpost-systems: {}", "Did you mean outpost_systems?", "[unknown-name]"),
     (TVER, "region_timezone", "region_time_zone", "Did you mean region_timezone?", "[unknown-name]"),
-    (TVER, "region_title", "inference_quiet_second: 60\n      region_title", "inference_quiet_seconds?", "[unknown-name]"),
-    (ALL, "outpost_language", "postgresql_prot: 5433\noutpost_language", "postgresql_port?", "[unknown-name]"),
-    (ALL, "outpost_language", "outpost_secret: hush-hush\noutpost_language", "outpost_secret: not known", "[unknown-name]"),
+    (TVER, "+", "inference_quiet_second: 60", "inference_quiet_seconds?", "[unknown-name]"),
+    (ALL, "+", "postgresql_prot: 5433", "postgresql_port?", "[unknown-name]"),
+    (ALL, "+", "outpost_secret: hush-hush", "outpost_secret: not known", "[unknown-name]"),
     # Keys inside.
     (REGION, "memory_mib", "memory_mb", "outpost_systems.brain.memory_mb", "Did you mean memory_mib?", "[unknown-key]"),
     (REGION, "api_port: 8080, ", "", "outpost_systems.brain.api_port: missing", "[missing]"),
     (TVER, "ae_title: PACS", "aetitle: PACS", "region_pacs.aetitle", "Did you mean ae_title?", "[unknown-key]"),
-    (TVER, "region_title", "inference_study: {force_seconds: 5}\n      region_title", "Did you mean forced_seconds?", "[unknown-key]"),
-    (TVER, "region_title", "inference_destinations: [{name: a, hots: 1.2.3.4}]\n      region_title", "inference_destinations[0].hots", "[unknown-key]"),
-    (TVER, "region_title", "inference_api_tokens: [{name: a, role: reed, sha256: x}]\n      region_title", "Did you mean read?", "[choice]"),
+    (TVER, "+", "inference_study: {force_seconds: 5}", "Did you mean forced_seconds?", "[unknown-key]"),
+    (TVER, "+", "inference_destinations: [{name: a, hots: 1.2.3.4}]", "inference_destinations[0].hots",
+     "[unknown-key]"),
+    (TVER, "+", "inference_api_tokens: [{name: a, role: reed, sha256: x}]", "Did you mean read?", "[choice]"),
     # What a region must have.
     (TVER, "host: 198.51.100.5, ", "", "tver.region_pacs.host: missing", "the address of the archive", "[missing]"),
     (TVER, ", port: 104", "", "tver.region_pacs.port: missing", "[missing]"),
@@ -70,19 +87,21 @@ WRONG = [
     (TVER, "tver:", "69:", "'69'", "[host-unread]"),
     # Addresses.
     (TVER, "192.0.2.12", "192.0.2.11", "tver.ansible_host: 192.0.2.11", "It is also that of chita", "[address-twice]"),
-    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 192.0.2.12\n      region_address: 192.0.2.11", "tver.region_address: 192.0.2.11", "[address-twice]"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 192.0.2.12\n      region_address: 192.0.2.11",
+     "tver.region_address: 192.0.2.11", "[address-twice]"),
     (TVER, "192.0.2.12", "192.0.2.10", "It is also that of centre", "[address-twice]"),
     (TVER, "198.51.100.5, port", "http://198.51.100.5, port", "region_pacs.host: 'http://198.51.100.5'", "[form]"),
     (TVER, "198.51.100.5, port", "198.51.100.555, port", "region_pacs.host: '198.51.100.555'", "[form]"),
     (TVER, "ae_title: PACS", "ae_title: РАСS", "an AE title", "[form]"),
     (TVER, "ae_title: PACS", "ae_title: A_TITLE_TOO_LONG_", "an AE title", "[form]"),
     # Secrets.
-    (ALL, f'"{ROOT_SECRET}"', "1234567890123456789012345678901234567890", "outpost_root_secret: a number", "[secret-type]"),
+    (ALL, f'"{ROOT_SECRET}"', "1234567890123456789012345678901234567890", "outpost_root_secret: a number",
+     "[secret-type]"),
     (ALL, f'"{ROOT_SECRET}"', "", "outpost_root_secret: empty", "[secret-type]"),
     (ALL, f'"{ROOT_SECRET}"', "~", "outpost_root_secret: empty", "[secret-type]"),
-    (TVER, "region_title", "inference_database_password: 20261130\n      region_title", "inference_database_password: a number", "[secret-type]"),
-    (TVER, "region_title", "ansible_become_password: 007007\n      region_title", "ansible_become_password: a number", "[secret-type]"),
-    (TVER, "region_title", "outpost_uid_secret: yes\n      region_title", "outpost_uid_secret: true or false", "[secret-type]"),
+    (TVER, "+", "inference_database_password: 20261130", "inference_database_password: a number", "[secret-type]"),
+    (TVER, "+", "ansible_become_password: 007007", "ansible_become_password: a number", "[secret-type]"),
+    (TVER, "+", "outpost_uid_secret: yes", "outpost_uid_secret: true or false", "[secret-type]"),
     # Types.
     (ALL, '"1.2.3"', "1.10", "outpost_release: 1.10, which YAML reads as 1.1", "Put it into quotes", "[type]"),
     (ALL, '"1.2.3"', "0.1", "outpost_release: 0.1", "[type]"),
@@ -90,16 +109,17 @@ WRONG = [
     (TVER, "ae_title: PACS", "ae_title: NO", "region_pacs.ae_title: NO, which YAML reads as false", "[type]"),
     (TVER, "ae_title: PACS", "ae_title: 0123", "0123, which YAML reads as 83", "[type]"),
     (TVER, "port: 104", "port: 0104", "region_pacs.port: 0104, which YAML reads as 68", "[type]"),
-    (TVER, "region_title", "nvidia_driver_reboot_window: 22:00\n      region_title", "22:00, which YAML reads as 1320", "[type]"),
-    (TVER, "region_title", "inference_quiet_seconds: 1:00\n      region_title", "1:00, which YAML reads as 60", "[type]"),
-    (TVER, "region_title", "inference_quiet_seconds: soon\n      region_title", "inference_quiet_seconds: 'soon'", "[type]"),
-    (TVER, "region_title", 'inference_api_open: "no"\n      region_title', "inference_api_open: 'no'", "without quotes", "[type]"),
-    (TVER, "region_title", "inference_known_ae_titles: PACS\n      region_title", "Put it into brackets: [PACS]", "[type]"),
-    (TVER, "region_title", "inference_study: 5400\n      region_title", "inference_study: 5400", "[type]"),
-    (TVER, "region_title", "inference_known_ae_titles: [PACS, ON]\n      region_title", "inference_known_ae_titles[1]: ON, which YAML reads as true", "[type]"),
+    (TVER, "+", "nvidia_driver_reboot_window: 22:00", "22:00, which YAML reads as 1320", "[type]"),
+    (TVER, "+", "inference_quiet_seconds: 1:00", "1:00, which YAML reads as 60", "[type]"),
+    (TVER, "+", "inference_quiet_seconds: soon", "inference_quiet_seconds: 'soon'", "[type]"),
+    (TVER, "+", 'inference_api_open: "no"', "inference_api_open: 'no'", "without quotes", "[type]"),
+    (TVER, "+", "inference_known_ae_titles: PACS", "Put it into brackets: [PACS]", "[type]"),
+    (TVER, "+", "inference_study: 5400", "inference_study: 5400", "[type]"),
+    (TVER, "+", "inference_known_ae_titles: [PACS, ON]",
+     "inference_known_ae_titles[1]: ON, which YAML reads as true", "[type]"),
     (ALL, "outpost_language: en", "outpost_language: NO", "outpost_language", "[type]"),
     (ALL, "outpost_language: en", "outpost_language: de", "one of en, ru", "[choice]"),
-    (ALL, "outpost_language: en", "outpost_language: en\noutpost_ntp_servers:", "outpost_ntp_servers: empty", "[empty]"),
+    (ALL, "+", "outpost_ntp_servers:", "outpost_ntp_servers: empty", "[empty]"),
     (REGION, "cores: 4", "cores: four", "outpost_systems.brain.cores: 'four'", "[type]"),
     (REGION, "cores: 4", "cores: 0", "outpost_systems.brain.cores: 0", "[range]"),
     (REGION, "11112", "111112", "outpost_systems.brain.dicom_port: 111112", "[range]"),
@@ -108,20 +128,21 @@ WRONG = [
     (REGION, "8080", "11112", "port 11112", "brain.dicom_port, brain.api_port", "[port-twice]"),
     (REGION, "8080", "5432", "port 5432", "postgresql_port, brain.api_port", "[port-twice]"),
     (REGION, "11112", "22", "port 22", "sshd, brain.dicom_port", "[port-twice]"),
-    (REGION, "preflight_bundles", "preflight_extra_ports: {orthanc.service: 8080}\npreflight_bundles", "orthanc.service", "[port-twice]"),
-    (FLEET, "preflight_extra", "fleet_database_page_port: 5432\npreflight_extra", "fleet_database_page_port", "[port-twice]"),
-    (REGION, "preflight_bundles", "inference_database_port: 5433\npreflight_bundles", "5432", "[ports-differ]"),
+    (REGION, "+", "preflight_extra_ports: {orthanc.service: 8080}", "orthanc.service", "[port-twice]"),
+    (FLEET, "+", "fleet_database_page_port: 5432", "fleet_database_page_port", "[port-twice]"),
+    (REGION, "+", "inference_database_port: 5433", "5432", "[ports-differ]"),
     # Systems and bundles.
     (REGION, "{brain: brain_extraction}", "{brian: brain_extraction}", "Did you mean brain?", "[unknown-system]"),
-    (REGION, "{brain: brain_extraction}", "{brain: brain_extracton}", "Did you mean brain_extraction?", "[unknown-bundle]"),
+    (REGION, "{brain: brain_extraction}", "{brain: brain_extracton}", "Did you mean brain_extraction?",
+     "[unknown-bundle]"),
     # Files.
     (TVER, "      region_title", "\t  region_title", "a tab in the indentation", "[tab]"),
     (TVER, "{ae_title", "{{ae_title", "no YAML", "[yaml]"),
     (TVER, "region_timezone: Europe/Moscow", "region_timezone Europe/Moscow", "no YAML", "[yaml]"),
     (TVER, "region_title: Регион tver", "region_title: Регион: tver", "no YAML", "[yaml]"),
     (TVER, "region_title: ", "region_title:\u00a0", "U+00A0", "[character]"),
-    (TVER, "region_title", "region_title: A\n      region_title", "written 2 times", "[duplicate-key]"),
-    (ALL, "outpost_language", "outpost_admin_networks: []\noutpost_language", "written 2 times", "[duplicate-key]"),
+    (TVER, "+", "region_title: A", "written 2 times", "[duplicate-key]"),
+    (ALL, "+", "outpost_admin_networks: []", "written 2 times", "[duplicate-key]"),
     (TVER, "  hosts:\n", "  host:\n", "Did you mean hosts?", "[group-key]"),
     (CHITA, "region:\n", "regoin:\n", "Did you mean region?", "[host-nowhere]"),
 ]  # fmt: skip
@@ -132,7 +153,7 @@ def test_what_is_wrong_is_told_with_file_and_line(
     plugin: ModuleType, site: Path, name: str, old: str, new: str, said: list[str]
 ) -> None:
     file = site / name
-    edit(file, old, new)
+    put(file, old, new)
     lines = verdict(plugin, site)
     told = [line for line in lines if all(word in line for word in said)]
     assert told, "\n".join(lines)
@@ -180,12 +201,10 @@ def test_a_file_of_another_encoding_is_named_with_the_command_that_mends_it(
     (line,) = verdict(plugin, site)
     assert line.startswith(f"{file}:"), line
     assert line.endswith("[encoding]")
-    known = {"cp1251": "WINDOWS-1251", "koi8-r": "KOI8-R", "cp866": "CP866", "utf-16": "UTF-16", "utf-16-le": "UTF-16LE",
-             "utf-8-sig": "byte order mark"}  # fmt: skip
+    known = {"cp1251": "WINDOWS-1251", "koi8-r": "KOI8-R", "cp866": "CP866", "utf-16": "UTF-16",
+             "utf-16-le": "UTF-16LE", "utf-8-sig": "byte order mark"}  # fmt: skip
     assert known[encoding] in line
     command = line.split("Save it as UTF-8: ")[1].removesuffix(" [encoding]")
-    import subprocess
-
     subprocess.run(["bash", "-c", command], check=True)
     assert file.read_text() == text.lstrip("\ufeff")
     assert verdict(plugin, site) == []
@@ -243,8 +262,8 @@ def test_a_limit_that_names_nobody_is_told(plugin: ModuleType, site: Path, limit
 
 
 @pytest.mark.parametrize(
-    "limit", ["tver", "chita,tver", "chita:tver", "region", "all", "*", "tv*", "region:!tver", "region:&chita", "~t.er", "region[0]",
-              "region[0:1]", "localhost", "chita,localhost", "!tver", "@/some/file"],
+    "limit", ["tver", "chita,tver", "chita:tver", "region", "all", "*", "tv*", "region:!tver", "region:&chita", "~t.er",
+              "region[0]", "region[0:1]", "localhost", "chita,localhost", "!tver", "@/some/file"],
 )  # fmt: skip
 def test_a_lawful_limit_passes(plugin: ModuleType, site: Path, limit: str) -> None:
     assert verdict(plugin, site, limit=limit) == []
@@ -310,53 +329,56 @@ def test_the_example_passes_with_its_password(plugin: ModuleType) -> None:
 
 
 LAWFUL = [
-    (TVER, "region_title", "site_contact: Петрова\n      region_title"),
-    (TVER, "region_title", "my_region_title: X\n      outposts: 5\n      regional_office: y\n      region_title"),
-    (TVER, "region_title", "ansible_hots: x\n      outposting: 5\n      regions: [a]\n      region_title"),
+    (TVER, "+", "site_contact: Петрова"),
+    (TVER, "+", "my_region_title: X\noutposts: 5\nregional_office: y"),
+    (TVER, "+", "ansible_hots: x\noutposting: 5\nregions: [a]"),
     (TVER, "ansible_host: 192.0.2.12", "ansible_host: tver.example.org\n      ansible_port: 2222"),
     (TVER, "ansible_host: 192.0.2.12", "ansible_host: 2001:db8::12"),
-    (TVER, "ansible_host: 192.0.2.12", "ansible_host: 192.0.2.11\n      ansible_port: 2222\n      region_address: 10.9.0.2"),
+    (TVER, "ansible_host: 192.0.2.12",
+     "ansible_host: 192.0.2.11\n      ansible_port: 2222\n      region_address: 10.9.0.2"),
     (TVER, "port: 104", 'port: "104"'),
     (TVER, "ae_title: PACS", "ae_title: 12345"),
     (TVER, "ae_title: PACS", "ae_title: 'MY PACS'"),
     (TVER, "Europe/Moscow", "UTC"),
-    (TVER, "{ae_title: PACS, host: 198.51.100.5, port: 104}", "{stow_url: 'https://pacs/dicom-web/studies', stow_token: abc}"),
+    (TVER, "{ae_title: PACS, host: 198.51.100.5, port: 104}",
+     "{stow_url: 'https://pacs/dicom-web/studies', stow_token: abc}"),
     (TVER, "{ae_title: PACS, host: 198.51.100.5, port: 104}", "{ae_title: P, host: pacs, port: 104, commitment: true}"),
-    (TVER, "region_title", 'inference_ae_title: "0755"\n      region_title'),
-    (TVER, "region_title", "inference_quiet_seconds: 1_000\n      region_title"),
-    (TVER, "region_title", "inference_api_open: no\n      region_title"),
-    (TVER, "region_title", 'nvidia_driver_reboot_window: "22:00-05:00"\n      region_title'),
-    (TVER, "region_title", "nvidia_driver_reboot_window: sat,sun 01:00-05:00\n      region_title"),
-    (TVER, "region_title", "postgresql_settings: {max_connections: 50, log_min_duration_statement: 0}\n      region_title"),
-    (TVER, "region_title", "inference_delivery: {retry_first_seconds: 2.5}\n      region_title"),
-    (TVER, "region_title", "inference_heartbeat_seconds: '{{ 30 * 2 }}'\n      region_title"),
-    (TVER, "region_title", "inference_ae_title: '{{ platform_id }}'\n      region_title"),
-    (TVER, "region_title", "outpost_uid_secret: \"{{ lookup('ansible.builtin.env', 'NONE') }}\"\n      region_title"),
-    (TVER, "region_title", "inference_optimise_after_idle_seconds: 0\n      region_title"),
+    (TVER, "+", 'inference_ae_title: "0755"'),
+    (TVER, "+", "inference_quiet_seconds: 1_000"),
+    (TVER, "+", "inference_api_open: no"),
+    (TVER, "+", 'nvidia_driver_reboot_window: "22:00-05:00"'),
+    (TVER, "+", "nvidia_driver_reboot_window: sat,sun 01:00-05:00"),
+    (TVER, "+", "postgresql_settings: {max_connections: 50, log_min_duration_statement: 0}"),
+    (TVER, "+", "inference_delivery: {retry_first_seconds: 2.5}"),
+    (TVER, "+", "inference_heartbeat_seconds: '{{ 30 * 2 }}'"),
+    (TVER, "+", "inference_ae_title: '{{ platform_id }}'"),
+    (TVER, "+", "outpost_uid_secret: \"{{ lookup('ansible.builtin.env', 'NONE') }}\""),
+    (TVER, "+", "inference_optimise_after_idle_seconds: 0"),
     (TVER, "region_title: Регион tver", 'region_title: "Поезд: №1, «Здоровье»"'),
     (TVER, "region_title: Регион tver", "region_title: 69"),
     (TVER, "    tver:\n", "    tver: &tver\n"),
-    (TVER, "\n", "\r\n"),
-    (ALL, "outpost_language", "outpost_ntp_servers: []\noutpost_release_url: ''\noutpost_language"),
+    (ALL, "+", "outpost_ntp_servers: []\noutpost_release_url: ''"),
     (ALL, "[10.0.0.0/24]", "[]"),
-    (ALL, "outpost_language", "preflight_names: [pacs]\npreflight_reach: ['10.0.0.10:5432']\noutpost_language"),
+    (ALL, "+", "preflight_names: [pacs]\npreflight_reach: ['10.0.0.10:5432']"),
     (REGION, "cores: 4", "cores: 2.5, vram_mib: 0, device: 'cuda:1'"),
-    (REGION, "preflight_bundles", "fleet_database_sslmode: require\npreflight_bundles"),
-    (REGION, "preflight_bundles", "postgresql_port: 5433\ninference_database_port: 5433\npreflight_bundles"),
-    ("centre.yml", "fleet:\n", "gpu_sites:\n  hosts:\n    tver:\n    chita:\npacs:\n  hosts:\n    orthanc: {ansible_host: 192.0.2.11}\nfleet:\n"),
-    ("centre.yml", "fleet:\n", "siberia:\n  children:\n    far_east:\n      hosts:\n        chita:\n  vars: {site_note: x}\nfleet:\n"),
+    (REGION, "+", "fleet_database_sslmode: require"),
+    (REGION, "+", "postgresql_port: 5433\ninference_database_port: 5433"),
+    ("centre.yml", "fleet:\n",
+     "gpu_sites:\n  hosts:\n    tver:\n    chita:\npacs:\n  hosts:\n    orthanc: {ansible_host: 192.0.2.11}\nfleet:\n"),
+    ("centre.yml", "fleet:\n",
+     "siberia:\n  children:\n    far_east:\n      hosts:\n        chita:\n  vars: {site_note: x}\nfleet:\n"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "old", "new"), LAWFUL)
 def test_what_is_lawful_passes(plugin: ModuleType, site: Path, name: str, old: str, new: str) -> None:
-    file = site / name
-    text = file.read_text()
-    assert old in text
-    if old == "\n":
-        file.write_bytes(text.replace("\n", new).encode())
-    else:
-        file.write_text(text.replace(old, new, 1))
+    put(site / name, old, new)
+    assert verdict(plugin, site) == []
+
+
+def test_lines_that_end_as_on_windows_pass(plugin: ModuleType, site: Path) -> None:
+    for name in (TVER, ALL):
+        (site / name).write_bytes((site / name).read_text().replace("\n", "\r\n").encode())
     assert verdict(plugin, site) == []
 
 
@@ -376,7 +398,8 @@ def test_an_ini_inventory_is_judged_too(plugin: ModuleType, tmp_path: Path) -> N
     file = tmp_path / "hosts.ini"
     text = (
         "[region]\ntver ansible_host=192.0.2.12 region_title=Tver region_timezone=Europe/Moskow\n\n[region:vars]\n"
-        "region_pacs={'ae_title': 'PACS', 'host': '198.51.100.5', 'port': 104}\noutpost_sistems={}\noutpost_systems={}\n"
+        "region_pacs={'ae_title': 'PACS', 'host': '198.51.100.5', 'port': 104}\n"
+        "outpost_sistems={}\noutpost_systems={}\n"
     )
     file.write_text(text)
     lines = verdict(plugin, file)

@@ -23,7 +23,10 @@ def play(tmp_path: Path) -> Path:
     """A playbook that takes the lock `tmp_path/lock` and then works until `tmp_path/end` is there."""
     tasks = [
         {"name": "Take it", "outpost_lock": {"path": str(tmp_path / "lock")}},
-        {"name": "Work", "ansible.builtin.wait_for": {"path": str(tmp_path / "end"), "timeout": 60, "sleep": 1}},
+        {
+            "name": "Work",
+            "ansible.builtin.wait_for": {"path": str(tmp_path / "end"), "timeout": 60, "sleep": 1},
+        },
     ]
     hosts = [{"hosts": "tver", "gather_facts": False, "connection": "local", "tasks": tasks}]
     (tmp_path / "play.yml").write_text(json.dumps(hosts))
@@ -142,7 +145,9 @@ def test_of_many_that_want_it_at_once_one_has_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     runs = [lock.Run("c", number, number) for number in range(1, 25)]
     asked = [
-        subprocess.Popen(["/bin/sh", "-c", lock.taking(run, "x", str(path))], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            ["/bin/sh", "-c", lock.taking(run, "x", str(path))], stdout=subprocess.PIPE, text=True
+        )
         for run in runs
     ]
     states = [lock.answered(one.communicate()[0]) for one in asked]

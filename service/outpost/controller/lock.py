@@ -90,7 +90,9 @@ class Answer:
 
 def taking(run: Run, who: str, path: str = PATH, dead: str = "-") -> str:
     """The script that takes the lock. dead: the text of a run that is known to have ended."""
-    return _filled(_TAKE, run, path, who=shlex.quote(who), dead=shlex.quote(dead), forgotten=FORGOTTEN_SECONDS)
+    return _filled(
+        _TAKE, run, path, who=shlex.quote(who), dead=shlex.quote(dead), forgotten=FORGOTTEN_SECONDS
+    )
 
 
 def renewing(run: Run, who: str, path: str = PATH) -> str:

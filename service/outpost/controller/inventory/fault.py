@@ -159,8 +159,8 @@ MEANING: Final[dict[str, tuple[Words, Words]]] = {
     "host-unread": (
         Words("a host name that Ansible can load", "имя узла, которое Ansible может загрузить"),
         Words(
-            "Ansible has not loaded it, so it would be taken for removed. Begin it with a letter and use a-z, 0-9 and -.",
-            "Ansible его не загрузил и счёл бы удалённым. Начните имя с буквы; можно a-z, 0-9 и -.",
+            "Ansible has not loaded it, so it counts as removed. Begin it with a letter and use a-z, 0-9 and -.",
+            "Ansible его не загрузил, для него узел удалён. Начните имя с буквы; можно a-z, 0-9 и -.",
         ),
     ),
     "host-twice": (

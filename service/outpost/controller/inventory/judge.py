@@ -28,8 +28,8 @@ _NOT_KNOWN = Words("not known", "неизвестна")
 class Inventory:
     """What Ansible loaded.
 
-    groups: names of all. limit: the patterns of -l. chosen: hosts of the limit that a play is for, None without a limit.
-    deploys: whether the run brings regions up, so that what they need must be there.
+    groups: names of all. limit: the patterns of -l. chosen: hosts of the limit that a play is for, None
+    without a limit. deploys: whether the run brings regions up, so that what they need must be there.
     """
 
     hosts: Sequence[Host]
