@@ -79,6 +79,7 @@ def verdict(
     limit: str = "",
     chosen: Collection[str] | None = None,
     deploys: bool = True,
+    asks: bool = True,
     given: dict[str, Any] | None = None,
     password: str = "",
 ) -> list[str]:
@@ -86,7 +87,7 @@ def verdict(
     inventory, manager, loader = loaded(*sources, password=password)
     manager._extra_vars = given or {}
     words = split_host_pattern(limit) if limit else ()
-    lines = plugin.verdict(inventory, manager, loader, limit=words, chosen=chosen, deploys=deploys)
+    lines = plugin.verdict(inventory, manager, loader, limit=words, chosen=chosen, deploys=deploys, asks=asks)
     return list(lines[1:])
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.template import Templar
 from fleet import edit, fleet, loaded, region, verdict
 from loaded import load
 from starting import ROOT_SECRET
@@ -304,11 +306,37 @@ def test_an_encrypted_file_without_its_password_is_named(plugin: ModuleType, sit
     assert verdict(plugin, site, password="example") == []
 
 
+def test_what_an_encrypted_file_holds_is_judged_by_its_lines_and_not_shown(
+    plugin: ModuleType, site: Path
+) -> None:
+    vault = site / "group_vars/all/vault.yml"
+    text = (
+        "outpost_uid_secret: 20261130\noutpost_secrets: hush-hush\nregion_title: '{{ inventory_hostname }}'\n"
+    )
+    vault.write_bytes(VaultLib([("default", VaultSecret(b"pw"))]).encrypt(text))
+    lines = verdict(plugin, site, password="pw")
+    assert [line.split("; ")[0] for line in lines] == [
+        f"{vault}:1: outpost_uid_secret: a number", f"{vault}:2: outpost_secrets: not known",
+    ]  # fmt: skip
+    assert "hush" not in "".join(lines)
+    assert "20261130" not in "".join(lines)
+
+
+def test_judging_leaves_ansibles_own_reading_as_it_was(plugin: ModuleType, site: Path) -> None:
+    """Text of a file that is read otherwise than Ansible reads it would be no template any more."""
+    vault = site / "group_vars/all/vault.yml"
+    vault.write_bytes(
+        VaultLib([("default", VaultSecret(b"pw"))]).encrypt("inference_region: '{{ inventory_hostname }}'")
+    )
+    inventory, manager, loader = loaded(site, password="pw")
+    assert plugin.verdict(inventory, manager, loader) == []
+    variables = manager.get_vars(host=inventory.get_host("tver"))
+    assert Templar(loader=loader, variables=variables).template(variables["inference_region"]) == "tver"
+
+
 def test_a_value_encrypted_by_itself_is_text_and_without_its_password_named(
     plugin: ModuleType, site: Path
 ) -> None:
-    from ansible.parsing.vault import VaultLib, VaultSecret
-
     hidden = VaultLib([("default", VaultSecret(b"pw"))]).encrypt(ROOT_SECRET).decode()
     block = "!vault |\n" + "".join(f"  {line}\n" for line in hidden.splitlines())
     edit(site / ALL, f'"{ROOT_SECRET}"\n', block)
@@ -431,8 +459,13 @@ def test_what_the_command_line_gives_is_judged_as_such(plugin: ModuleType, site:
 def test_playbooks_that_bring_no_region_up_want_less(plugin: ModuleType, tmp_path: Path) -> None:
     file = tmp_path / "hosts.json"
     file.write_text(json.dumps({"region": {"hosts": {"here": {"ansible_connection": "local"}}}}))
-    assert verdict(plugin, file, deploys=False) == []
-    assert len(verdict(plugin, file)) == 1
+    assert verdict(plugin, file, deploys=False, asks=False) == []
+    assert verdict(plugin, file, deploys=False) == [], "looked at before there are systems for it"
+    assert [line.split(": ")[1] for line in verdict(plugin, file)] == ["here.outpost_systems"]
+    systems = {"brain": {"dicom_port": 1, "api_port": 2, "cores": 1, "memory_mib": 1}}
+    file.write_text(json.dumps({"region": {"hosts": {"here": {"outpost_systems": systems}}}}))
+    assert verdict(plugin, file, deploys=False, asks=False) == []
+    assert [line.split(": ")[1] for line in verdict(plugin, file, deploys=False)] == ["here.region_pacs"]
 
 
 def test_eighty_five_regions_take_less_than_two_seconds(plugin: ModuleType, site: Path) -> None:
@@ -446,3 +479,19 @@ def test_eighty_five_regions_take_less_than_two_seconds(plugin: ModuleType, site
     began = time.monotonic()
     assert plugin.verdict(*ansibles) == []
     assert time.monotonic() - began < 2
+
+
+def test_an_inventory_of_molecule_beside_it_passes(plugin: ModuleType, site: Path, tmp_path: Path) -> None:
+    """Molecule brings one of its own that lists the hosts again, as ungrouped and with its connection's options."""
+    folder = tmp_path / "molecule/inventory"
+    for name in ("group_vars", "host_vars"):
+        (folder / name).mkdir(parents=True)
+    (folder / "hosts").write_text("# Molecule managed\n")
+    hosts = {"tver": {"ansible_connection": "ssh"}, "chita": {}}
+    molecule = {
+        "molecule_yml": "{{ lookup('file', molecule_file) | from_yaml }}",
+        "molecule_file": "{{ lookup('env', 'M') }}",
+    }
+    said = {"all": {"hosts": hosts, "vars": molecule}, "ungrouped": {"hosts": hosts, "vars": molecule}}
+    (folder / "ansible_inventory.yml").write_text("# Molecule managed\n---\n" + json.dumps(said))
+    assert verdict(plugin, folder, site, limit="tver,localhost", chosen={"tver"}) == []

@@ -74,7 +74,7 @@ def judge_hosts(hosts: Sequence[Host], sources: Sources, names: Known) -> Iterat
             if telling:
                 close = near(next((one for one in map(_ours, host.groups) if one), ""))
                 yield fault("host-nowhere", place, host.name, ", ".join(_groups(host)), near=close)
-        yield from _listed_twice(host, sources)
+        yield from _listed_twice(host, sources, names)
     yield from _addresses(hosts, sources)
     loaded = {host.name for host in hosts}
     for name, listed in sources.hosts.items():
@@ -91,10 +91,14 @@ def _groups(host: Host) -> list[str]:
     return [group for group in host.groups if group != "all"] or ["all"]
 
 
-def _listed_twice(host: Host, sources: Sources) -> Iterator[Fault]:
-    """A host that two files describe. One that another file only puts into a further group is lawful."""
+def _listed_twice(host: Host, sources: Sources, names: Known) -> Iterator[Fault]:
+    """A host that two files describe as ours. One that another file only puts into a further group is lawful."""
     listed = sources.hosts.get(host.name, [])
-    described = {place.file: place for place, group, given in listed if given or group in OURS}
+    described = {
+        place.file: place
+        for place, group, given in listed
+        if group in OURS or "ansible_host" in given or any(names.is_ours(name) for name in given)
+    }
     if len(described) > 1:
         *_, last = described.values()
         places = ", ".join(place.said("en") for place in described.values())
@@ -150,18 +154,22 @@ def _plain(address: Any) -> str:
         return said
 
 
-def judge_region(host: Host, sources: Sources, bundles: Collection[str], *, deploys: bool) -> Iterator[Fault]:
-    """What a region must have, and what must agree in it. deploys: whether the run brings it up."""
+def judge_region(
+    host: Host, sources: Sources, bundles: Collection[str], *, deploys: bool, asks: bool
+) -> Iterator[Fault]:
+    """What a region must have, and what must agree in it. deploys: whether the run brings it up; asks: whether it
+    says that it could.
+
+    A host may be looked at before there are systems for it; where there are, results must have a place to go.
+    """
     systems = host.value("outpost_systems", host.value("inference_systems", {}))
     systems = systems if isinstance(systems, Mapping) else {}
     here = host_place(sources, host.name)
-    if deploys:
-        if "outpost_systems" not in host.variables and "inference_systems" not in host.variables:
-            wanted = Words("the inference systems of the region", "системы вывода региона")
-            yield fault("missing", here, f"{host.name}.outpost_systems", MISSING, wanted=wanted)
-        pacs = host.variables.get("region_pacs")
-        if systems and host.value("inference_destinations") is None:
-            yield from _pacs(host, pacs, here, sources)
+    if deploys and "outpost_systems" not in host.variables and "inference_systems" not in host.variables:
+        wanted = Words("the inference systems of the region", "системы вывода региона")
+        yield fault("missing", here, f"{host.name}.outpost_systems", MISSING, wanted=wanted)
+    if "region_pacs" in host.variables or (asks and systems and host.value("inference_destinations") is None):
+        yield from _pacs(host, host.variables.get("region_pacs"), here, sources)
     for name in systems:
         if not NAME.fullmatch(str(name)):
             wanted = Words(

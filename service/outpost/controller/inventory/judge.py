@@ -29,7 +29,8 @@ class Inventory:
     """What Ansible loaded.
 
     groups: names of all. limit: the patterns of -l. chosen: hosts of the limit that a play is for, None
-    without a limit. deploys: whether the run brings regions up, so that what they need must be there.
+    without a limit. deploys: whether the run brings regions up, so that what they need must be there;
+    asks: whether it says that it could.
     """
 
     hosts: Sequence[Host]
@@ -37,6 +38,7 @@ class Inventory:
     limit: Sequence[str] = ()
     chosen: Collection[str] | None = None
     deploys: bool = True
+    asks: bool = True
     bundles: Collection[str] = field(default_factory=frozenset)
 
 
@@ -74,7 +76,9 @@ def faults(inventory: Inventory, sources: Sources, names: Known) -> list[Fault]:
             continue
         found += _variables(host, sources, names, judged)
         if "region" in host.groups:
-            found += between.judge_region(host, sources, inventory.bundles, deploys=inventory.deploys)
+            found += between.judge_region(
+                host, sources, inventory.bundles, deploys=inventory.deploys, asks=inventory.asks
+            )
         if host.is_ours:
             found += between.judge_ports(host, sources)
     found += _names_of_groups(sources, names)

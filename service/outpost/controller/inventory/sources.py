@@ -55,16 +55,17 @@ class Definition:
 class Sources:
     """What the files say.
 
-    definitions: by variable. hosts: host as written -> where it is listed, with group and whether with variables.
-    vaults: files that are encrypted whole. named: files of group_vars and host_vars by scope.
+    definitions: by variable. hosts: host as written -> where it is listed, in which group, with which variables.
+    vaults: files that are encrypted whole, with their scope, None of a file of hosts.
+    named: files of group_vars and host_vars by scope.
     fatal: whether Ansible cannot load the variables, so that nothing more can be judged.
     """
 
     faults: list[Fault] = field(default_factory=list)
     definitions: dict[str, list[Definition]] = field(default_factory=dict)
-    hosts: dict[str, list[tuple[Place, str, bool]]] = field(default_factory=dict)
+    hosts: dict[str, list[tuple[Place, str, frozenset[str]]]] = field(default_factory=dict)
     groups: dict[str, Place] = field(default_factory=dict)
-    vaults: list[str] = field(default_factory=list)
+    vaults: list[tuple[str, Scope | None]] = field(default_factory=list)
     named: list[tuple[Scope, str]] = field(default_factory=list)
     files: int = 0
     scripts: int = 0
@@ -145,6 +146,14 @@ def read(sources: Iterable[str], ignored: re.Pattern[bytes] | None = None) -> So
     return found
 
 
+def decrypted(file: str, scope: Scope | None, text: str, found: Sources) -> None:
+    """Reads what an encrypted file of `vaults` holds; its lines are those that `ansible-vault edit` shows."""
+    if scope is None:
+        _hosts_in(Path(file), text, found)
+    else:
+        _variables_in(scope, Path(file), text, found)
+
+
 def _host_files(
     path: Path, ignored: re.Pattern[bytes] | None, found: Sources, *, top: bool = False
 ) -> Iterator[Path]:
@@ -206,7 +215,7 @@ def _inside(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _text(file: Path, found: Sources) -> str | None:
+def _text(file: Path, scope: Scope | None, found: Sources) -> str | None:
     """The file as text; None where it is encrypted, a program, or cannot be read, which is said."""
     try:
         data = file.read_bytes()
@@ -227,7 +236,7 @@ def _text(file: Path, found: Sources) -> str | None:
         found.faults.append(fault("encoding", Place(str(file), 1), value=said, how=how))
         data = data[3:]
     if data.startswith(_VAULT):
-        found.vaults.append(str(file))
+        found.vaults.append((str(file), scope))
         return None
     if data.count(b"\0") > len(data) // 50:
         little = data[1::2].count(b"\0") > data[::2].count(b"\0")
@@ -331,9 +340,12 @@ def _duplicates(file: Path, node: yaml.Node, seen: set[int]) -> list[Fault]:
 
 
 def _read_hosts(file: Path, found: Sources) -> None:
-    text = _text(file, found)
-    if text is None:
-        return
+    text = _text(file, None, found)
+    if text is not None:
+        _hosts_in(file, text, found)
+
+
+def _hosts_in(file: Path, text: str, found: Sources) -> None:
     is_yaml = file.suffix in _YAML or _seems_yaml(text)
     if not is_yaml:
         _read_ini(file, text, found)
@@ -398,7 +410,8 @@ def _read_listed(file: Path, group: str, node: yaml.MappingNode, found: Sources)
     for key, inner in node.value:
         host = str(key.value)
         place = Place(str(file), key.start_mark.line + 1)
-        given = isinstance(inner, yaml.MappingNode) and bool(inner.value)
+        mapping = isinstance(inner, yaml.MappingNode)
+        given = frozenset(str(name.value) for name, _ in inner.value) if mapping else frozenset()
         found.hosts.setdefault(host, []).append((place, group, given))
         if isinstance(inner, yaml.MappingNode):
             _define(("host", host), file, inner, found, own=False)
@@ -409,9 +422,12 @@ def _read_listed(file: Path, group: str, node: yaml.MappingNode, found: Sources)
 
 def _read_variables(scope: Scope, file: Path, found: Sources) -> None:
     found.named.append((scope, str(file)))
-    text = _text(file, found)
-    if text is None:
-        return
+    text = _text(file, scope, found)
+    if text is not None:
+        _variables_in(scope, file, text, found)
+
+
+def _variables_in(scope: Scope, file: Path, text: str, found: Sources) -> None:
     node = _composed(file, text, found)
     if node is None or _empty(node):
         return
@@ -458,7 +474,7 @@ def _read_ini(file: Path, text: str, found: Sources) -> None:
         elif kind == "hosts":
             host, _, rest = line.partition(" ")
             given = re.findall(r"([A-Za-z_]\w*)=", rest)
-            found.hosts.setdefault(host, []).append((place, group, bool(given)))
+            found.hosts.setdefault(host, []).append((place, group, frozenset(given)))
             for name in given:
                 one = Definition(name, ("host", host), str(file), number, None, own=False)
                 found.definitions.setdefault(name, []).append(one)
