@@ -16,6 +16,11 @@ from fleet import edit, fleet, loaded, region, verdict
 from loaded import load
 from starting import ROOT_SECRET
 
+from outpost.controller.inventory import judge
+from outpost.controller.inventory.__main__ import page
+from outpost.controller.inventory.fault import MEANING
+from outpost.platform.line import Language
+
 ROOT = Path(__file__).parents[2]
 CHITA, TVER = "regions/chita.yml", "regions/tver.yml"
 ALL, REGION, FLEET = "group_vars/all/main.yml", "group_vars/region.yml", "group_vars/fleet.yml"
@@ -96,6 +101,13 @@ WRONG = [
     (TVER, "198.51.100.5, port", "198.51.100.555, port", "region_pacs.host: '198.51.100.555'", "[form]"),
     (TVER, "ae_title: PACS", "ae_title: РАСS", "an AE title", "[form]"),
     (TVER, "ae_title: PACS", "ae_title: A_TITLE_TOO_LONG_", "an AE title", "[form]"),
+    (TVER, "192.0.2.12", "192.0.2.1222", "ansible_host: '192.0.2.1222'", "[form]"),
+    (TVER, "192.0.2.12", "192.10", "ansible_host: 192.1", "[type]"),
+    (TVER, "+", "ansible_port: 0022", "ansible_port: 0022, which YAML reads as 18", "[type]"),
+    (TVER, "[198.51.100.0/24]", "[198.51.100.7/24]", "_networks[0]", "write 198.51.100.0/24", "[network]"),
+    (ALL, "[10.0.0.0/24]", "[duty.example.org]", "outpost_admin_networks[0]: 'duty.example.org'", "[network]"),
+    (TVER, "+", "inference_region: chita", "tver.inference_region: 'chita'", "chita call themselves", "[code-twice]"),
+    (REGION, "+", "inference_region: Tver", "inference_region: 'Tver'", "beginning with a letter", "[form]"),
     # Secrets.
     (ALL, f'"{ROOT_SECRET}"', "1234567890123456789012345678901234567890", "outpost_root_secret: a number",
      "[secret-type]"),
@@ -364,7 +376,9 @@ LAWFUL = [
     (TVER, "ansible_host: 192.0.2.12", "ansible_host: 2001:db8::12"),
     (TVER, "ansible_host: 192.0.2.12",
      "ansible_host: 192.0.2.11\n      ansible_port: 2222\n      region_address: 10.9.0.2"),
+    (TVER, "ansible_host: 192.0.2.12", "ansible_host: gate\n      ansible_port: 2212\n      region_address: 10.9.0.2"),
     (TVER, "port: 104", 'port: "104"'),
+    (TVER, "+", "inference_region: '{{ inventory_hostname }}'"),
     (TVER, "ae_title: PACS", "ae_title: 12345"),
     (TVER, "ae_title: PACS", "ae_title: 'MY PACS'"),
     (TVER, "Europe/Moscow", "UTC"),
@@ -420,6 +434,18 @@ def test_files_beside_the_hosts_are_no_hosts(plugin: ModuleType, site: Path) -> 
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
     assert verdict(plugin, site) == []
+
+
+def test_two_hosts_behind_one_gate_pass_and_json_may_hold_tabs(plugin: ModuleType, tmp_path: Path) -> None:
+    hosts = {
+        name: {"ansible_host": "gate", "ansible_port": port, "region_address": address, "outpost_systems": {}}
+        for name, port, address in (("chita", 2211, "10.9.0.1"), ("tver", 2212, "10.9.0.2"))
+    }
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps({"region": {"hosts": hosts}}, indent="\t"))
+    assert verdict(plugin, file) == []
+    file.write_text(file.read_text().replace("2212", "2211"))
+    assert [line.split(" ")[-1] for line in verdict(plugin, file)] == ["[address-twice]"]
 
 
 def test_an_ini_inventory_is_judged_too(plugin: ModuleType, tmp_path: Path) -> None:
@@ -495,3 +521,29 @@ def test_an_inventory_of_molecule_beside_it_passes(plugin: ModuleType, site: Pat
     said = {"all": {"hosts": hosts, "vars": molecule}, "ungrouped": {"hosts": hosts, "vars": molecule}}
     (folder / "ansible_inventory.yml").write_text("# Molecule managed\n---\n" + json.dumps(said))
     assert verdict(plugin, folder, site, limit="tver,localhost", chosen={"tver"}) == []
+
+
+@pytest.mark.parametrize(
+    ("language", "file"), [("en", "inventory-codes.md"), ("ru", "inventory-codes.ru.md")]
+)
+def test_the_page_of_codes_is_made_from_the_table(language: Language, file: str) -> None:
+    assert (ROOT / "docs" / file).read_text() == page(language), "make pages"
+
+
+@pytest.mark.parametrize("code", MEANING)
+def test_both_languages_say_the_same_of_a_code(code: str) -> None:
+    for words in MEANING[code]:
+        assert set(re.findall(r"{\w+}", words.en)) == set(re.findall(r"{\w+}", words.ru))
+        assert re.search("[а-яё]", words.ru) or words.en == words.ru
+
+
+def test_each_variable_that_the_example_and_the_lab_set_is_known() -> None:
+    names = judge.variables(ROOT)
+    assert {
+        "outpost_systems",
+        "region_pacs",
+        "inference_study",
+        "preflight_extra_ports",
+    } <= names.options.keys()
+    assert not names.is_ours("site_contact")
+    assert names.is_ours("outpost_anything")

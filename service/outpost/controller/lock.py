@@ -3,7 +3,7 @@
 The lock is a file under /run of the host, which all controllers see and a reboot removes. It holds who took it and a
 beat: the host's uptime, which no clock moves. A run renews it while it lives; one that died is forgotten after
 `FORGOTTEN_SECONDS`, and at once by a run of the same controller, which sees that the process is gone
-(docs/decisions/0020).
+(docs/decisions/0019).
 """
 
 from __future__ import annotations

@@ -180,13 +180,20 @@ MEANING: Final[dict[str, tuple[Words, Words]]] = {
     "host-nowhere": (
         Words("a host of group region or fleet", "узел группы region или fleet"),
         Words(
-            "It has variables of ours, but no play would touch it.{near}",
-            "У него наши переменные, но ни одна пьеса его не коснётся.{near}",
+            "It has variables of ours, but no playbook would touch it.{near}",
+            "У него наши переменные, но ни один плейбук его не коснётся.{near}",
         ),
     ),
     "address-twice": (
         Words("an address for each host", "свой адрес у каждого узла"),
         Words("It is also that of {others}. Correct one.", "Он же у {others}. Исправьте один."),
+    ),
+    "code-twice": (
+        Words("a code of its own for each region", "свой код у каждого региона"),
+        Words(
+            "{others} call themselves so too. Remove inference_region: the code is the host's name.",
+            "Так же называют себя {others}. Удалите inference_region: код - имя узла.",
+        ),
     ),
     # --- Variables.
     "unknown-name": (
@@ -235,6 +242,10 @@ MEANING: Final[dict[str, tuple[Words, Words]]] = {
     "template": (
         Words("a template that can be read", "читаемый шаблон"),
         Words("{why}", "{why}"),
+    ),
+    "network": (
+        Words("an address or a network, such as 10.0.0.0/24", "адрес или сеть, например 10.0.0.0/24"),
+        Words("{why}.", "{why}."),
     ),
     "port-twice": (
         Words("a port for each on one host", "у каждого на узле свой порт"),

@@ -76,6 +76,7 @@ def judge_hosts(hosts: Sequence[Host], sources: Sources, names: Known) -> Iterat
                 yield fault("host-nowhere", place, host.name, ", ".join(_groups(host)), near=close)
         yield from _listed_twice(host, sources, names)
     yield from _addresses(hosts, sources)
+    yield from _codes(hosts, sources)
     loaded = {host.name for host in hosts}
     for name, listed in sources.hosts.items():
         # A range such as web[1:3] stands for names that are not written; host:22 for one with a port.
@@ -144,6 +145,23 @@ def _addresses(hosts: Sequence[Host], sources: Sources) -> Iterator[Fault]:
         yield fault(
             "address-twice", place, f"{host.name}.{variable}", address, others=", ".join(who[:-1][:5])
         )
+
+
+def _codes(hosts: Sequence[Host], sources: Sources) -> Iterator[Fault]:
+    """Regions that call themselves alike: one's records would be taken for the other's."""
+    named: dict[str, list[Host]] = {}
+    for host in hosts:
+        if "region" in host.groups:
+            code = host.value("inference_region", host.name)
+            named.setdefault(host.name if isinstance(code, Unknown) else str(code), []).append(host)
+    for code, regions in named.items():
+        if len(regions) > 1:
+            host = next(
+                (one for one in reversed(regions) if "inference_region" in one.variables), regions[-1]
+            )
+            others = ", ".join(one.name for one in regions if one is not host)
+            place = host.place(sources, "inference_region")
+            yield fault("code-twice", place, f"{host.name}.inference_region", repr(code), others=others)
 
 
 def _plain(address: Any) -> str:

@@ -43,7 +43,7 @@ class Known:
     prefixes: tuple[str, ...] = ()
 
     def is_ours(self, name: str) -> bool:
-        return name in self.options or name.startswith(self.prefixes)
+        return not name.startswith("ansible_") and (name in self.options or name.startswith(self.prefixes))
 
 
 def known(root: Path, shapes: Mapping[str, Option]) -> Known:

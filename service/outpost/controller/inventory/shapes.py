@@ -75,13 +75,15 @@ SHAPES: Final[dict[str, Option]] = {
     "ansible_become_password": Option(secret=True),
     "ansible_become_pass": Option(secret=True),
     "ansible_host": Option(),
+    "ansible_port": Option("int"),
+    "ansible_connection": Option(),
 }
 
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}")
 _AE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
-NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}")
 
 
 def _is_host(text: str) -> bool:
@@ -111,10 +113,16 @@ FORMS: Final[dict[str, tuple[Callable[[str], bool], Words]]] = {
     "inference_known_ae_titles": (lambda text: bool(_AE.fullmatch(text)), _AE_WANTED),
     "inference_called_ae_titles": (lambda text: bool(_AE.fullmatch(text)), _AE_WANTED),
     "host": (_is_host, _HOST_WANTED),
+    # A connection other than ssh may call a host as it likes; what looks like an address must be one.
+    "ansible_host": (lambda text: not re.fullmatch(r"[0-9]+(\.[0-9]+)+", text) or _is_host(text), _HOST_WANTED),
     "region_address": (_is_host, _HOST_WANTED),
     "outpost_ntp_servers": (_is_host, _HOST_WANTED),
     "stow_url": (lambda text: text.startswith(("http://", "https://")), _URL_WANTED),
     "outpost_release_url": (lambda text: not text or text.startswith(("http://", "https://")), _URL_WANTED),
+    "inference_region": (
+        lambda text: bool(NAME.fullmatch(text)),
+        Words("2 to 31 of a-z, 0-9 and -, beginning with a letter", "от 2 до 31 знаков a-z, 0-9 и -, первой буква"),
+    ),
     "outpost_release": (
         lambda text: bool(_VERSION.fullmatch(text)),
         Words("a version such as 0.1.0", "версия, например 0.1.0"),

@@ -6,6 +6,7 @@ written before YAML made another value of it. So the files are read here as well
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -290,11 +291,21 @@ def _composed(file: Path, text: str, found: Sources) -> yaml.Node | None:
     try:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
+        if _is_json(text):
+            return None  # which Ansible tries first; tabs are lawful there
         found.faults.append(_unparsable(file, text, error))
         return None
     if node is not None:
         found.faults += _duplicates(file, node, set())
     return node
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _unparsable(file: Path, text: str, error: yaml.YAMLError) -> Fault:

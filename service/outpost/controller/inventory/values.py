@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from outpost.controller.inventory.fault import Fault, Place, fault, near
 from outpost.controller.inventory.names import Option, nearest
 from outpost.controller.inventory.shapes import ELSEWHERE, FORMS, KINDS, ZONES, has_kind
+from outpost.controller.networks import NotANetwork, network
 from outpost.platform.line import Words, same
 
 Path = tuple[str | int, ...]
@@ -50,6 +51,9 @@ def _judge(
     if option.secret:
         yield from _secret(said, key, option, value, place)
         return
+    if name in NETWORKS and isinstance(value, list | tuple):
+        yield from _networks(name, value, written)
+        return
     if value is None:
         if name in ELSEWHERE:
             return
@@ -74,6 +78,21 @@ def _judge(
         yield fault("choice", place, said, repr(str(value)), choices=", ".join(option.choices), near=close)
     elif isinstance(value, str | int) and not isinstance(value, bool):
         yield from _form(key, said, option, str(value), place, zones)
+
+
+NETWORKS: Final = frozenset(
+    {"outpost_hospital_networks", "outpost_admin_networks", "outpost_centre_networks"}
+)
+
+
+def _networks(name: str, value: Sequence[Any], written: Written) -> Iterator[Fault]:
+    for number, word in enumerate(value):
+        if isinstance(word, Unknown):
+            continue
+        try:
+            network(word)
+        except NotANetwork as error:
+            yield fault("network", written.place((number,)), f"{name}[{number}]", _short(word), why=error)
 
 
 def _secret(said: str, key: str, option: Option, value: Any, place: Place) -> Iterator[Fault]:
