@@ -70,6 +70,8 @@ WRONG = [
     (TVER, "+", "inference_quiet_second: 60", "inference_quiet_seconds?", "[unknown-name]"),
     (ALL, "+", "postgresql_prot: 5433", "postgresql_port?", "[unknown-name]"),
     (ALL, "+", "outpost_secret: hush-hush", "outpost_secret: not known", "[unknown-name]"),
+    (TVER, "region_title", "region_\u200btitle", "Did you mean region_title?", "[unknown-name]"),
+    (TVER, "      region_title", "      \u00a0region_title", "Did you mean region_title?", "[unknown-name]"),
     # Keys inside.
     (REGION, "memory_mib", "memory_mb", "outpost_systems.brain.memory_mb", "Did you mean memory_mib?", "[unknown-key]"),
     (REGION, "api_port: 8080, ", "", "outpost_systems.brain.api_port: missing", "[missing]"),
@@ -398,6 +400,8 @@ LAWFUL = [
     (TVER, "+", "inference_optimise_after_idle_seconds: 0"),
     (TVER, "region_title: Регион tver", 'region_title: "Поезд: №1, «Здоровье»"'),
     (TVER, "region_title: Регион tver", "region_title: 69"),
+    (TVER, "region_title: Регион tver", "region_title: Поезд:\u00a0«Здоровье»\u00a0№\u00a01"),
+    (TVER, "+", "site_note: |\n  \u00a0с отступом\n  key:\u00a0value"),
     (TVER, "    tver:\n", "    tver: &tver\n"),
     (ALL, "+", "outpost_ntp_servers: []\noutpost_release_url: ''"),
     (ALL, "[10.0.0.0/24]", "[]"),
@@ -407,6 +411,8 @@ LAWFUL = [
     (REGION, "+", "postgresql_port: 5433\ninference_database_port: 5433"),
     ("centre.yml", "fleet:\n",
      "gpu_sites:\n  hosts:\n    tver:\n    chita:\npacs:\n  hosts:\n    orthanc: {ansible_host: 192.0.2.11}\nfleet:\n"),
+    ("centre.yml", "fleet:\n",
+     "pacs:\n  hosts:\n    orthanc: {base_url: x}\n  vars:\n    postgresql_version: 14\n    collect_logs: yes\nfleet:\n"),
     ("centre.yml", "fleet:\n",
      "siberia:\n  children:\n    far_east:\n      hosts:\n        chita:\n  vars: {site_note: x}\nfleet:\n"),
 ]  # fmt: skip

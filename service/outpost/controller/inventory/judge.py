@@ -81,7 +81,7 @@ def faults(inventory: Inventory, sources: Sources, names: Known) -> list[Fault]:
             )
         if host.is_ours:
             found += between.judge_ports(host, sources)
-    found += _names_of_groups(sources, names)
+    found += _names_in_files(inventory, sources, names)
     return list(dict.fromkeys(found))
 
 
@@ -127,17 +127,24 @@ def _unknown(host: Host, name: str, sources: Sources, names: Known) -> Iterator[
         yield fault("unknown-name", place, name, _NOT_KNOWN, near=near(meant))
 
 
-def _names_of_groups(sources: Sources, names: Known) -> Iterator[Fault]:
-    """Names in files whose group has no host yet: nobody has loaded them, and the next host would."""
+def _names_in_files(inventory: Inventory, sources: Sources, names: Known) -> Iterator[Fault]:
+    """Names in files that Ansible has loaded for nobody yet, such as those of a group without hosts. What belongs to
+    hosts of the site's own is the site's own: other roles begin their names as ours do."""
+    ours: set[tuple[str, str]] = set()
+    others: set[tuple[str, str]] = set()
+    for host in inventory.hosts:
+        reached = ours if host.is_ours else others
+        reached |= {("host", host.name), *(("group", group) for group in host.groups)}
     for name, defined in sources.definitions.items():
         if name in names.options:
             continue
-        ours = name.startswith(names.prefixes)
-        meant = nearest(name, names.options) if ours else looks_like_ours(name, names)
-        if not (ours or meant):
+        prefixed = name.startswith(names.prefixes)
+        meant = nearest(name, names.options) if prefixed else looks_like_ours(name, names)
+        if not (prefixed or meant):
             continue
         for one in defined:
-            yield fault("unknown-name", Place(one.file, one.line), name, _NOT_KNOWN, near=near(meant))
+            if one.scope in ours or one.scope not in others:
+                yield fault("unknown-name", Place(one.file, one.line), name, _NOT_KNOWN, near=near(meant))
 
 
 def language(hosts: Sequence[Host], sources: Sources) -> Language:

@@ -84,8 +84,11 @@ def nearest(name: str, names: Collection[str], cutoff: float = 0.6) -> str:
 
 def plainly(name: str) -> str:
     """A name as it was probably meant: Latin, lower case, underscores."""
-    latin = unicodedata.normalize("NFKC", name).translate(_LOOKALIKES)
-    return latin.lower().replace("-", "_").strip()
+    seen = "".join(
+        letter for letter in name if unicodedata.category(letter) != "Cf"
+    )  # those that nobody sees
+    latin = unicodedata.normalize("NFKC", seen).translate(_LOOKALIKES)
+    return latin.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def looks_like_ours(name: str, names: Known) -> str:

@@ -35,9 +35,7 @@ _MARKS: Final = (
 )  # fmt: skip
 # What a YAML text must not hold, and what looks like a space and is none.
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_ODD_SPACE: Final = re.compile(
-    "^[ \t]*[\u00a0\u2000-\u200b\u202f\u3000\ufeff]|^[^'\"#]*?:[\u00a0\u2000-\u200b\u202f\u3000]"
-)
+_ODD_SPACE: Final = re.compile("[\u00a0\u2000-\u200b\u202f\u3000\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +280,6 @@ def _composed(file: Path, text: str, found: Sources) -> yaml.Node | None:
         value = Words("the control character U+{c}", "управляющий знак U+{c}").by(c=f"{ord(odd[0]):04X}")
         found.faults.append(fault("character", Place(str(file), line), value=value))
         return None
-    for number, line_text in enumerate(text.splitlines(), 1):
-        if not line_text.isascii() and (odd := _ODD_SPACE.search(line_text)):
-            value = Words("a space that is none, U+{c}", "пробел, который не пробел, U+{c}").by(
-                c=f"{ord(odd[0][-1]):04X}"
-            )
-            found.faults.append(fault("character", Place(str(file), number), value=value))
     try:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
@@ -321,6 +313,10 @@ def _unparsable(file: Path, text: str, error: yaml.YAMLError) -> Fault:
                 Place(str(file), number),
                 value=Words("a tab in the indentation", "табуляция в отступе"),
             )
+    for number in (line, line - 1):
+        if 0 < number <= len(lines) and (odd := _ODD_SPACE.search(lines[number - 1])):
+            value = Words("a space that is none, U+{c}", "пробел, который не пробел, U+{c}")
+            return fault("character", Place(str(file), number), value=value.by(c=f"{ord(odd[0]):04X}"))
     problem = str(getattr(error, "problem", None) or "cannot be read")
     context = str(getattr(error, "context", None) or "")
     said = f"{context}, {problem}" if context else problem
