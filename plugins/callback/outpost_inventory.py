@@ -90,7 +90,9 @@ def _verdict(plays: list[Any]) -> list[str]:
     manager = plays[0].get_variable_manager()
     inventory = manager._inventory
     limit = split_host_pattern(context.CLIARGS.get("subset") or [])
-    chosen = {host.name for play in plays for host in inventory.get_hosts(play.hosts)} if limit else None
+    chosen = None
+    if limit and not any("{{" in str(play.hosts) for play in plays):
+        chosen = {host.name for play in plays for host in inventory.get_hosts(play.hosts)}
     roles = {role.get_name() for play in plays for role in play.get_roles()}
     deploys, asks = "inference" in roles, bool(roles & {"inference", "preflight"})
     return verdict(

@@ -390,6 +390,8 @@ LAWFUL = [
     (TVER, "+", 'inference_ae_title: "0755"'),
     (TVER, "+", "inference_quiet_seconds: 1_000"),
     (TVER, "+", "inference_api_open: no"),
+    (TVER, "+", "inference_check_called_ae_title: 'no'"),
+    (TVER, "+", "inference_drift: {enabled: 'yes'}"),
     (TVER, "+", 'nvidia_driver_reboot_window: "22:00-05:00"'),
     (TVER, "+", "nvidia_driver_reboot_window: sat,sun 01:00-05:00"),
     (TVER, "+", "postgresql_settings: {max_connections: 50, log_min_duration_statement: 0}"),
@@ -412,7 +414,7 @@ LAWFUL = [
     ("centre.yml", "fleet:\n",
      "gpu_sites:\n  hosts:\n    tver:\n    chita:\npacs:\n  hosts:\n    orthanc: {ansible_host: 192.0.2.11}\nfleet:\n"),
     ("centre.yml", "fleet:\n",
-     "pacs:\n  hosts:\n    orthanc: {base_url: x}\n  vars:\n    postgresql_version: 14\n    collect_logs: yes\nfleet:\n"),
+     "pacs:\n  hosts:\n    orthanc: {base_url: x}\n  vars:\n    postgresql_version: 14\n    collect_logs: 1\nfleet:\n"),
     ("centre.yml", "fleet:\n",
      "siberia:\n  children:\n    far_east:\n      hosts:\n        chita:\n  vars: {site_note: x}\nfleet:\n"),
 ]  # fmt: skip
@@ -486,6 +488,9 @@ def test_what_the_command_line_gives_is_judged_as_such(plugin: ModuleType, site:
     (line,) = verdict(plugin, site, given={"outpost_relase": "1"})
     assert line.startswith("-e: outpost_relase: "), line
     assert verdict(plugin, site, given={"outpost_deploys": True, "doctor_directory": "/x", "peer": "a"}) == []
+    assert verdict(plugin, site, given={"inference_uid_key_may_change": "true"}) == [], (
+        "as docs/closed-hosts.md says"
+    )
 
 
 def test_playbooks_that_bring_no_region_up_want_less(plugin: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from outpost.controller import lock
 
@@ -77,6 +78,14 @@ def test_a_dry_run_takes_no_lock_and_is_not_kept_from_looking(play: Path) -> Non
     said, _ = dry.communicate(timeout=60)
     assert dry.returncode == 0, said
     assert "anna@ctrl2" in play.with_name("lock").read_text()
+
+
+@pytest.mark.parametrize("playbook", ["region", "centre", "rotate"])
+def test_a_playbook_takes_the_lock_before_it_changes_a_host(playbook: str) -> None:
+    for play in yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text()):
+        if play.get("become"):
+            before = play.get("pre_tasks") or play["tasks"][:1]
+            assert "outpost_lock" in before[-1], play["name"]
 
 
 # --- The host's part, by the shell that runs there.

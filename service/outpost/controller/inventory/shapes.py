@@ -136,6 +136,17 @@ FORMS: Final[dict[str, tuple[Callable[[str], bool], Words]]] = {
 ELSEWHERE: Final = frozenset(
     {"outpost_hospital_networks", "outpost_admin_networks", "outpost_centre_networks", "dicom_filter_rules"}
 )
+# Asked as they are, by a condition or a program: a text would fail on the host, or be true whatever it says.
+BARE: Final = frozenset(
+    {
+        "inference_api_open",
+        "fleet_database_page_open",
+        "dicom_filter_api_tls",
+        "preflight_deploys",
+        "preflight_secure_boot_key",
+    }
+)
+_WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0"})
 ZONES: Final = frozenset({"region_timezone", "base_timezone", "nvidia_driver_timezone"})
 KINDS: Final[dict[str, Words]] = {
     "str": Words("text", "текст"),
@@ -148,8 +159,8 @@ KINDS: Final[dict[str, Words]] = {
 }
 
 
-def has_kind(value: Any, kind: str) -> bool:
-    """Whether a value, as YAML made it, will do for this kind where the templates of the roles use it."""
+def has_kind(value: Any, kind: str, *, bare: bool = False) -> bool:
+    """Whether a value, as YAML made it, will do for this kind where the roles use it. bare: of `BARE`."""
     if kind in ("raw", "any"):
         return True
     if kind in ("str", "path"):
@@ -159,7 +170,8 @@ def has_kind(value: Any, kind: str) -> bool:
     if kind == "float":
         return _is_number(value)
     if kind == "bool":
-        # A text would be true to a template, whatever it says.
+        if isinstance(value, str):
+            return not bare and value.strip().lower() in _WORDS
         return isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
     if kind == "list":
         return isinstance(value, list | tuple)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from outpost.controller.inventory.fault import Fault, Place, fault, near
 from outpost.controller.inventory.names import Option, nearest
-from outpost.controller.inventory.shapes import ELSEWHERE, FORMS, KINDS, ZONES, has_kind
+from outpost.controller.inventory.shapes import BARE, ELSEWHERE, FORMS, KINDS, ZONES, has_kind
 from outpost.controller.networks import NotANetwork, network
 from outpost.platform.line import Words, same
 
@@ -61,7 +61,7 @@ def _judge(
         yield fault("empty", place, said, empty, wanted=KINDS.get(option.kind, KINDS["str"]))
         return
     raw = written.text(path)
-    if not has_kind(value, option.kind) or _misread(value, option.kind, raw):
+    if not has_kind(value, option.kind, bare=said in BARE) or _misread(value, option.kind, raw):
         if name not in ELSEWHERE or isinstance(value, str) is False:
             yield _wrong_kind(said, option, value, raw, place)
         return
