@@ -432,6 +432,15 @@ def test_lines_that_end_as_on_windows_pass(plugin: ModuleType, site: Path) -> No
     assert verdict(plugin, site) == []
 
 
+@pytest.mark.parametrize("gone", [["centre.yml"], [CHITA, TVER]])
+def test_a_fleet_without_a_centre_or_without_a_region_passes(
+    plugin: ModuleType, site: Path, gone: list[str]
+) -> None:
+    for name in gone:
+        (site / name).unlink()
+    assert verdict(plugin, site) == []
+
+
 def test_files_beside_the_hosts_are_no_hosts(plugin: ModuleType, site: Path) -> None:
     for name, text in {
         "README.md": "# x", "rules/brain.yaml": "rules:\n\t- bad", "driver-sets/a.yml": "nvidia_driver_sets: {}",
@@ -513,9 +522,9 @@ def test_eighty_five_regions_take_less_than_two_seconds(plugin: ModuleType, site
         )
     ansibles = loaded(site)
     plugin.judge.variables.cache_clear()
-    began = time.monotonic()
+    began = time.process_time()  # whatever else the machine does
     assert plugin.verdict(*ansibles) == []
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_an_inventory_of_molecule_beside_it_passes(plugin: ModuleType, site: Path, tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_a_file_of_another_encoding_and_a_vault_without_its_password_end_the_run
     stopped(run(site, "site.yml"), f"{file}:6: ", "WINDOWS-1251", "[encoding]")
 
 
+def test_a_limit_that_matches_nobody_at_all_is_refused_by_ansible_itself(site: Path) -> None:
+    ended = run(site, "site.yml", "-l", "tvr")
+    assert ended.returncode != 0
+    assert "PLAY [" not in ended.stdout
+    assert "tvr" in ended.stdout + ended.stderr
+
+
 def test_no_inventory_ends_the_run(site: Path) -> None:
     stopped(run(site.with_name("flet"), "site.yml"), "flet: is not there", "[source-missing]")
 

@@ -298,7 +298,10 @@ def _number(value: Any) -> bool:
 def judge_files(hosts: Collection[str], groups: Collection[str], sources: Sources) -> Iterator[Fault]:
     """Files of group_vars and host_vars whose group or host there is not."""
     kinds = {"group": Words("group", "группы"), "host": Words("host", "узла")}
-    everything = {"group": {*groups, "all", "ungrouped"}, "host": {*hosts, "localhost", "127.0.0.1", "::1"}}
+    everything = {
+        "group": {*groups, *OURS, "all", "ungrouped"},
+        "host": {*hosts, "localhost", "127.0.0.1", "::1"},
+    }
     for (kind, name), file in sources.named:
         if name in everything[kind]:
             continue

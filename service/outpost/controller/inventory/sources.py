@@ -67,6 +67,7 @@ class Sources:
     vaults: list[tuple[str, Scope | None]] = field(default_factory=list)
     named: list[tuple[Scope, str]] = field(default_factory=list)
     files: int = 0
+    _index: dict[str, tuple[int, dict[Scope, list[Definition]]]] = field(default_factory=dict)
     scripts: int = 0
 
     @property
@@ -95,23 +96,21 @@ class Sources:
 
         groups: of the host, in the order in which Ansible reads them.
         """
-        order = {group: number for number, group in enumerate(groups)}
-        best: tuple[int, bool, int] | None = None
-        found = None
-        for number, one in enumerate(self.definitions.get(name, ())):
-            kind, whose = one.scope
-            if kind == "host":
-                if not _matches(whose, host):
-                    continue
-                rank = len(order)
-            elif whose in order:
-                rank = order[whose]
-            else:
-                continue
-            key = (rank, one.own, number)
-            if best is None or key > best:
-                best, found = key, one
-        return found
+        defined = self.definitions.get(name, [])
+        size, by_scope = self._index.get(name, (0, {}))
+        if size != len(defined):
+            by_scope = {}
+            for one in defined:
+                by_scope.setdefault(one.scope, []).append(one)
+            self._index[name] = (len(defined), by_scope)
+        hosts: list[Scope] = [("host", host)]
+        hosts += [
+            scope for scope in by_scope if scope[0] == "host" and "[" in scope[1] and _matches(scope[1], host)
+        ]
+        for scope in [*hosts, *(("group", group) for group in reversed(groups))]:
+            if found := by_scope.get(scope):
+                return next((one for one in reversed(found) if one.own), found[-1])
+        return None
 
 
 _FATAL: Final = frozenset({"encoding", "tab", "yaml", "unreadable", "character", "unread"})
