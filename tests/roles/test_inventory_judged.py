@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -491,6 +492,15 @@ def test_an_inventory_of_a_script_is_judged_by_its_variables(plugin: ModuleType,
     script.chmod(0o755)
     (line,) = verdict(plugin, script)
     assert line.startswith("tver: region_timezone: 'Europe/Moskow'; wanted"), line
+
+
+def test_a_program_without_a_shebang_that_prints_the_inventory_passes(
+    plugin: ModuleType, tmp_path: Path
+) -> None:
+    program = tmp_path / "hosts"
+    shutil.copy("/bin/true", program)
+    (tmp_path / "tver.yml").write_text(region("tver", 12) + "      outpost_systems: {}\n")
+    assert verdict(plugin, tmp_path) == []
 
 
 def test_what_the_command_line_gives_is_judged_as_such(plugin: ModuleType, site: Path) -> None:

@@ -25,10 +25,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong. `name`: the variable or key, dotted; `more`: what the texts of the code are filled with.
-
-    `value` is what was found, never a secret.
-    """
+    """One thing that is wrong. name: the variable or key, dotted. value: what was found, never a secret."""
 
     code: str
     place: Place

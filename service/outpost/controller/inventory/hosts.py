@@ -13,7 +13,7 @@ from outpost.controller.inventory.fault import Fault, Place, fault, near
 from outpost.controller.inventory.names import Known, nearest
 from outpost.controller.inventory.shapes import NAME
 from outpost.controller.inventory.sources import Sources
-from outpost.controller.inventory.values import MISSING, UNKNOWN, Unknown
+from outpost.controller.inventory.values import MISSING, Unknown
 from outpost.platform.line import Words, same
 
 OURS: Final = ("region", "fleet")
@@ -78,10 +78,10 @@ def judge_hosts(hosts: Sequence[Host], sources: Sources, names: Known) -> Iterat
     yield from _addresses(hosts, sources)
     yield from _codes(hosts, sources)
     loaded = {host.name for host in hosts}
-    for name, listed in sources.hosts.items():
+    for name, place in sources.promised.items():
         # A range such as web[1:3] stands for names that are not written; host:22 for one with a port.
         if name not in loaded and not re.search(r"[\[:]", name):
-            yield fault("host-unread", listed[0][0], "", repr(name))
+            yield fault("host-unread", place, "", repr(name))
 
 
 def _ours(group: str) -> str:
@@ -119,13 +119,9 @@ def _addresses(hosts: Sequence[Host], sources: Sources) -> Iterator[Fault]:
         if not host.is_ours:
             continue
         named = host.value("ansible_host", host.name)
-        known = (
-            []
-            if isinstance(named, Unknown)
-            else [(f"{_plain(named)}", str(host.value("ansible_port", _SSH_PORT)), "ansible_host")]
-        )
-        if str(host.value("ansible_connection", "ssh")) in ("local",):
-            known = []
+        known = []
+        if not isinstance(named, Unknown) and host.value("ansible_connection") != "local":
+            known.append((_plain(named), str(host.value("ansible_port", _SSH_PORT)), "ansible_host"))
         if "region" in host.groups:
             centre = host.value("region_address", named)
             variable = "region_address" if host.value("region_address") is not None else "ansible_host"
@@ -328,15 +324,3 @@ def judge_limit(
         yield fault("limit", Place(who="-l"), "", repr(plain), near=said)
     if chosen is not None and not chosen and not unknown:
         yield fault("limit-nobody", Place(who="-l"), "", repr(", ".join(limit)))
-
-
-__all__ = [
-    "UNKNOWN",
-    "Host",
-    "host_place",
-    "judge_files",
-    "judge_hosts",
-    "judge_limit",
-    "judge_ports",
-    "judge_region",
-]

@@ -97,7 +97,7 @@ def _variables(
 ) -> Iterator[Fault]:
     for name, value in host.variables.items():
         definition = None if name in host.given else sources.definition(name, host.name, host.groups)
-        key = (name, id(definition) if definition is not None else name in host.given, _identity(value))
+        key = (name, id(definition) if definition is not None else name in host.given, repr(value))
         if key in judged:
             continue
         judged[key] = True
@@ -114,10 +114,6 @@ def _variables(
             return None if given else sources.written(name, host.name, host.groups, path)
 
         yield from judge(name, option, value, Written(place, text), zones())
-
-
-def _identity(value: Any) -> str:
-    return repr(value)
 
 
 def _unknown(host: Host, name: str, sources: Sources, names: Known) -> Iterator[Fault]:

@@ -55,6 +55,7 @@ class Sources:
     """What the files say.
 
     definitions: by variable. hosts: host as written -> where it is listed, in which group, with which variables.
+    promised: hosts that Ansible must have loaded, as they are written in YAML.
     vaults: files that are encrypted whole, with their scope, None of a file of hosts.
     named: files of group_vars and host_vars by scope.
     fatal: whether Ansible cannot load the variables, so that nothing more can be judged.
@@ -63,12 +64,11 @@ class Sources:
     faults: list[Fault] = field(default_factory=list)
     definitions: dict[str, list[Definition]] = field(default_factory=dict)
     hosts: dict[str, list[tuple[Place, str, frozenset[str]]]] = field(default_factory=dict)
+    promised: dict[str, Place] = field(default_factory=dict)
     groups: dict[str, Place] = field(default_factory=dict)
     vaults: list[tuple[str, Scope | None]] = field(default_factory=list)
     named: list[tuple[Scope, str]] = field(default_factory=list)
-    files: int = 0
     _index: dict[str, tuple[int, dict[Scope, list[Definition]]]] = field(default_factory=dict)
-    scripts: int = 0
 
     @property
     def fatal(self) -> bool:
@@ -220,9 +220,7 @@ def _text(file: Path, scope: Scope | None, found: Sources) -> str | None:
     except OSError as error:
         found.faults.append(fault("unreadable", Place(str(file)), value=error.strerror or error))
         return None
-    found.files += 1
-    if data.startswith(b"#!") and b"ansible-inventory" not in data[:200] and file.suffix not in _YAML:
-        found.scripts += 1
+    if data.startswith((b"#!", b"\x7fELF")) and file.suffix not in _YAML:
         return None
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -366,7 +364,6 @@ def _hosts_in(file: Path, text: str, found: Sources) -> None:
         )
         return
     if any(key.value == "plugin" for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-        found.scripts += 1
         return
     for key, inner in node.value:
         _read_group(file, str(key.value), key, inner, found)
@@ -419,6 +416,7 @@ def _read_listed(file: Path, group: str, node: yaml.MappingNode, found: Sources)
         mapping = isinstance(inner, yaml.MappingNode)
         given = frozenset(str(name.value) for name, _ in inner.value) if mapping else frozenset()
         found.hosts.setdefault(host, []).append((place, group, given))
+        found.promised.setdefault(host, place)
         if isinstance(inner, yaml.MappingNode):
             _define(("host", host), file, inner, found, own=False)
         elif not _empty(inner):
