@@ -1,4 +1,4 @@
-"""What a run starts from, for tests whose playbooks judge it: a root secret and a release on the controller."""
+"""What a run starts from, for tests whose playbooks judge it: a root secret, a release, an archive for results."""
 
 from __future__ import annotations
 
@@ -32,4 +32,5 @@ def started_from(folder: Path) -> dict[str, Any]:
         "outpost_release_directory": str(folder / "releases"),
         "outpost_hospital_networks": [],
         "outpost_admin_networks": [],
+        "region_pacs": {"ae_title": "PACS", "host": "192.0.2.5", "port": 104},
     }

@@ -99,13 +99,18 @@ def test_a_release_says_how_much_a_host_must_have_free(preflight: ModuleType, re
 def test_the_run_stops_before_any_host_is_asked(
     releases: Path, tmp_path: Path, playbook: str, values: dict[str, str], code: str
 ) -> None:
-    host = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    chita, tver, centre = (
+        {"ansible_connection": "ssh", "ansible_host": f"127.0.0.{number}", "ansible_port": 1}
+        for number in (1, 2, 3)
+    )
     variables = {
         "outpost_root_secret": SECRET, "outpost_release": "1.2.3", "outpost_release_directory": str(releases),
         "outpost_systems": {}, **values,
     }  # fmt: skip
     inventory = tmp_path / "hosts.json"
-    groups = {"region": {"hosts": {"chita": host, "tver": host}}, "fleet": {"hosts": {"centre": host}}}
+    groups = {
+        "region": {"hosts": {"chita": chita, "tver": tver}}, "fleet": {"hosts": {"centre": centre}},
+    }  # fmt: skip
     inventory.write_text(json.dumps({"all": {"children": groups, "vars": variables}}))
     command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml", "-vvv"]
     ended = subprocess.run(

@@ -182,8 +182,8 @@ def test_a_release_that_is_not_here_is_not_judged_and_a_broken_manifest_is_named
 
 @pytest.mark.parametrize(
     ("variable", "said"),
-    [("preflight_driver=580.x", "is no version"), ("outpost_language=de", "en or ru is wanted"),
-     ("preflight_show=some", "must be one of")],
+    [("preflight_driver=580.x", "is no version"), ("outpost_language=de", "wanted: one of en, ru"),
+     ("preflight_show=some", "wanted: one of all, problems")],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(tmp_path: Path, variable: str, said: str) -> None:
     ended = run(tmp_path, {"chita": {}}, "-e", variable)
