@@ -116,7 +116,7 @@ WRONG = [
      "[secret-type]"),
     (ALL, f'"{ROOT_SECRET}"', "", "outpost_root_secret: empty", "[secret-type]"),
     (ALL, f'"{ROOT_SECRET}"', "~", "outpost_root_secret: empty", "[secret-type]"),
-    (TVER, "+", "inference_database_password: 20261130", "inference_database_password: a number", "[secret-type]"),
+    (TVER, "+", "outpost_uid_secret: 20261130", "outpost_uid_secret: a number", "[secret-type]"),
     (TVER, "+", "ansible_become_password: 007007", "ansible_become_password: a number", "[secret-type]"),
     (TVER, "+", "outpost_uid_secret: yes", "outpost_uid_secret: true or false", "[secret-type]"),
     # Types.
