@@ -33,6 +33,7 @@ def test_each_failure_is_kept_with_what_was_asked_and_what_came(tmp_path: Path) 
         "OUTPOST_FAILURES": str(kept),
         "LAB_NAME": "mol-astra",
         "PYTEST_ADDOPTS": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": str(Path(failures.__file__).parent),
     }
     command = [
