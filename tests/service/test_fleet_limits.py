@@ -83,12 +83,14 @@ def held(fleet: Fleet) -> Iterator[None]:
 def stopped(*pids: int) -> Iterator[None]:
     """Processes that hang, as on a host whose disk does not answer."""
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # PostgreSQL's workers come and go
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def reset(client: socket.socket) -> None:
