@@ -36,7 +36,7 @@ from report import Spread, finish, table  # noqa: E402 - not installed
 from running import Service, StoreScp, wait_for  # noqa: E402 - not installed
 
 ATTACKER = "127.0.0.66"
-IMAGES = 40
+IMAGES = 200
 BAR = 0.8
 _HEALTH_SECONDS = 5.0  # one question
 

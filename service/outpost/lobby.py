@@ -63,8 +63,8 @@ class Pace:
         return 0.0 if self._left >= 1 else (1 - self._left) / self._per_second
 
     def take(self) -> None:
-        """One goes."""
-        self._left -= 1
+        """One goes, whether it may or not: no debt is kept."""
+        self._left = max(0.0, self._left - 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +113,7 @@ class Lobby(threading.Thread):
         self._accept_again = 0.0
         self._entering = Pace(room.per_second, room.burst)
         self._first = Pace(room.per_second, room.burst)
+        self._evicting = Pace(room.per_second, room.burst)
         self._accepting = Pace(room.accepted_per_second, room.accepted_per_second / 2)
 
     @property
@@ -198,14 +199,20 @@ class Lobby(threading.Thread):
             self._arrive(connection, address)
 
     def _arrive(self, connection: socket.socket, address: Any) -> None:
-        one = _Waiting(connection, address, time.monotonic())
+        now = time.monotonic()
+        one = _Waiting(connection, address, now)
         peer = one.peer
-        if self._of_peer[peer] >= self._room.per_peer:
-            place = self._make_place(peer)
-        elif len(self._waiting) >= self._room.most:
-            place = self._make_place(None)
-        else:
-            place = True
+        of_peer = self._of_peer[peer] >= self._room.per_peer
+        place = True
+        if of_peer or len(self._waiting) >= self._room.most:
+            # In a flood, what asks has asked by now: it waited in the kernel's queue. What is silent, and has others of
+            # its address waiting, goes at once: to give it another's place costs ten times that, while all wait.
+            crowds = of_peer or peer in self._silent
+            if crowds and self._evicting.wait(now):
+                place = _has_spoken(connection) and self._make_place(peer if of_peer else None)
+            else:
+                self._evicting.take()
+                place = self._make_place(peer if of_peer else None)
         if not place:
             self._left[peer, "full"] += 1
             _reset(connection)
@@ -309,6 +316,13 @@ class Lobby(threading.Thread):
                 del self._ready[one.peer]
         self._forget(one)
         _reset(one.connection)
+
+
+def _has_spoken(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
 
 
 def _reset(connection: socket.socket) -> None:

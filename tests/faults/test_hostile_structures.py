@@ -334,7 +334,8 @@ def test_what_is_no_message_of_dicom_ends_its_association(
         send(sender)
     closed_with_words(service, sender.socket, words)
     sender.close()
-    assert not list((service.storage / "spool" / ".incoming").iterdir())
+    incoming = service.storage / "spool" / ".incoming"
+    wait_for(lambda: not list(incoming.iterdir()), 10, "nothing half is left")
 
 
 def test_two_messages_in_one_pdu_are_both_answered(service: Service) -> None:

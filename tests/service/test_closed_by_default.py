@@ -374,11 +374,9 @@ def reject_of(receiver: Receiver, calling: str, called: str) -> tuple[int, int, 
     """Result, source and reason of an A-ASSOCIATE-RJ; None where the association was accepted."""
     entity = AE(calling)
     entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    opened = entity.associate("127.0.0.1", receiver.port, ae_title=called)
-    if opened.is_established:
-        opened.release()
+    opened = receiver.rejects(entity, called)
+    if opened is None:
         return None
-    assert opened.is_rejected
     answer = opened.acceptor.primitive
     assert answer is not None
     return answer.result, answer.result_source, cast(int, answer.diagnostic)

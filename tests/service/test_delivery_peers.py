@@ -578,7 +578,9 @@ def test_a_commitment_that_is_refused_for_good_is_told_and_lets_later_revisions_
         wait_for(lambda: of_second in pacs.stored, 20, "the later revision is not held up")
         (event,) = _events(sender, EventCode.DELIVERY_REFUSED)
         assert event.startswith("pacs: commitment-refused: ")
-        assert pacs.stored == [of_first, of_second]
+        # The later one may come again where the machine is slow: nobody reports on it.
+        assert list(dict.fromkeys(pacs.stored)) == [of_first, of_second]
+        assert pacs.stored.count(of_first) == 1, "what is refused for good is not sent again"
     else:
         wait_for(lambda: pacs.stored.count(of_first) >= 2, 20, "it is sent again")
         assert of_second not in pacs.stored

@@ -61,21 +61,36 @@ def within(seconds: float, probe: Callable[[], bool], what: str) -> None:
 @contextmanager
 def held(fleet: Fleet) -> Iterator[None]:
     """A lock, as a restore or a migration takes it, on what every page reads."""
-    with fleet.centre.superuser("fleet") as connection, connection.transaction():
-        connection.execute("LOCK TABLE fleet.settings, fleet.regions, fleet.sync IN ACCESS EXCLUSIVE MODE")
-        yield
+    tables = "fleet.settings, fleet.regions, fleet.sync"
+    with fleet.centre.superuser("fleet") as connection:
+        for attempt in range(10):
+            # The collector may hold the last of them and wait for the first: one of the two then starts again.
+            try:
+                connection.execute("BEGIN")
+                connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+                break
+            except psycopg.errors.DeadlockDetected:
+                connection.execute("ROLLBACK")
+                if attempt == 9:
+                    raise
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
 
 
 @contextmanager
 def stopped(*pids: int) -> Iterator[None]:
     """Processes that hang, as on a host whose disk does not answer."""
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # PostgreSQL's workers come and go
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def reset(client: socket.socket) -> None:

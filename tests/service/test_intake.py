@@ -19,6 +19,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID, generate_uid
 from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
 from running import BEARER, CANARY, Service, answers, free_port, wait_for
 
@@ -452,6 +453,21 @@ class Receiver:
             timeout=60,
         )
 
+    def rejects(self, entity: AE, called: str = "ANY-SCP") -> Association | None:
+        """The association that this one asked for, where it was rejected; None where it was accepted.
+
+        On a busy machine pynetdicom's requestor, 3 times in 100, aborts what was just rejected, and knows no reason
+        then; a plain socket has got 600 rejections of 600. So it asks again.
+        """
+        for _ in range(5):
+            opened = entity.associate("127.0.0.1", self.port, ae_title=called)
+            if opened.is_established:
+                opened.release()
+                return None
+            if opened.is_rejected:
+                return opened
+        raise AssertionError("aborted five times, and never rejected")
+
     def kept(self) -> set[str]:
         return {file.stem for file in self.spool.studies.glob("[0-9]*/*.dcm")}
 
@@ -614,8 +630,7 @@ def test_intake_closes_before_the_disk_is_full_loses_nothing_and_opens_again_by_
             opened.release()
             assert len(acknowledged) > 10
             assert statuses[-3:] == [0xA700] * 3, "an open association is answered for each instance"
-            refused = entity.associate("127.0.0.1", receiver.port)
-            assert refused.is_rejected, "and a new one is refused"
+            assert receiver.rejects(entity), "and a new one is refused"
             assert 4 << 20 < receiver.spool.free_bytes() < 8 << 20
             assert receiver.kept() == acknowledged
             assert receiver.journal.instances_received() == len(acknowledged)
@@ -652,9 +667,9 @@ def test_no_more_associations_are_open_than_configured(tmp_path: Path) -> None:
     with Receiver(tmp_path / "root", max_associations=2) as receiver:
         entity = AE("PEER")
         entity.add_requested_context(CTImageStorage)
-        first, second, third = (entity.associate("127.0.0.1", receiver.port) for _ in range(3))
-        assert [a.is_established for a in (first, second, third)] == [True, True, False]
-        assert third.is_rejected
+        first, second = (entity.associate("127.0.0.1", receiver.port) for _ in range(2))
+        assert (first.is_established, second.is_established) == (True, True)
+        assert receiver.rejects(entity)
         first.release()
         wait_for(lambda: receiver.storescu(sample("CT_small.dcm")).returncode == 0, 10, "a place is free")
         second.release()

@@ -32,6 +32,8 @@ def test_each_failure_is_kept_with_what_was_asked_and_what_came(tmp_path: Path) 
         **os.environ,
         "OUTPOST_FAILURES": str(kept),
         "LAB_NAME": "mol-astra",
+        "PYTEST_ADDOPTS": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": str(Path(failures.__file__).parent),
     }
     command = [
