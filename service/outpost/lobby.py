@@ -209,10 +209,10 @@ class Lobby(threading.Thread):
             # its address waiting, goes at once: to give it another's place costs ten times that, while all wait.
             crowds = of_peer or peer in self._silent
             if crowds and self._evicting.wait(now):
-                place = _has_spoken(connection) and self._make_place(peer if of_peer else None)
+                place = _has_spoken(connection)
             else:
                 self._evicting.take()
-                place = self._make_place(peer if of_peer else None)
+            place = place and self._make_place(peer if of_peer else None)
         if not place:
             self._left[peer, "full"] += 1
             _reset(connection)

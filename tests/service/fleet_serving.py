@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import yaml
 from postgres_cluster import COLLECTOR_PASSWORD, Fleet
+from running import free_port
 
 from outpost.web.tokens import digest
 
@@ -29,16 +30,12 @@ def environment(**values: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SERVICE), "LC_ALL": "C.UTF-8", **values}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def write_config(fleet: Fleet, path: Path, port: int, **api: Any) -> Path:
-    """The centre's configuration for this fleet; `api` is put beside what every page has."""
+def write_config(
+    fleet: Fleet, path: Path, port: int, centre: dict[str, Any] | None = None, **api: Any
+) -> Path:
+    """The centre's configuration for this fleet; `api` is put beside what every page has, `centre` over the link."""
     value = {
-        "centre": {"host": fleet.centre.host, "port": 5432, "password": COLLECTOR_PASSWORD},
+        "centre": {"host": fleet.centre.host, "port": 5432, "password": COLLECTOR_PASSWORD} | (centre or {}),
         "sync": {"period_seconds": 1},
         "api": {
             "listen": "127.0.0.1",

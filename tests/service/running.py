@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import yaml
@@ -30,14 +33,34 @@ os.environ["OUTPOST_TOKEN"] = TOKEN
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 # Every process started here: what a failed test leaves running ends with the session (conftest.py).
 STARTED: list[subprocess.Popen[bytes]] = []
+_PORT_LOCKS: list[IO[str]] = []
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port for a server that is started later, on any address of this machine; nobody else of a test is given it.
+
+    It is below the ports that the kernel gives to clients: of these, the flood of another test can take one between
+    the question and the start. The lock lasts as long as this process.
+    """
+    lowest_of_clients = int(
+        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0]
+    )
+    locks = Path(tempfile.gettempdir()) / "outpost-test-ports"
+    locks.mkdir(exist_ok=True)
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(15000, lowest_of_clients)
+        lock = (locks / str(port)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError:
+            lock.close()
+            continue
+        _PORT_LOCKS.append(lock)
         return port
+    raise AssertionError(f"no free port from 15000 to {lowest_of_clients}")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -111,7 +134,7 @@ class Service:
                 start_new_session=True,
             )
         STARTED.append(self.process)
-        wait_for(lambda: self._up() and answers(self.http_port), 20, "the service listens")
+        wait_for(lambda: self._up() and answers(self.http_port), 60, "the service listens")
         return self
 
     def _up(self) -> bool:
@@ -207,7 +230,7 @@ class StoreScp:
             stderr=subprocess.DEVNULL,
         )
         STARTED.append(self.process)
-        wait_for(lambda: answers(self.port), 10, "storescp listens")
+        wait_for(lambda: answers(self.port), 60, "storescp listens")
         return self
 
     def stop(self) -> None:
@@ -252,12 +275,17 @@ class Orthanc:
                 }
             )
         )
-        self.process = subprocess.Popen(
-            [ORTHANC, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        log = folder / "orthanc.log"
+        with log.open("wb") as file:
+            self.process = subprocess.Popen([ORTHANC, str(config)], stdout=file, stderr=file)
         STARTED.append(self.process)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
-        wait_for(lambda: answers(self.http_port) and answers(self.port), 20, "Orthanc listens")
+
+        def listens() -> bool:
+            assert self.process.poll() is None, f"Orthanc ended: {log.read_text(errors='replace')[-2000:]}"
+            return answers(self.http_port) and answers(self.port)
+
+        wait_for(listens, 60, "Orthanc listens")
 
     def stop(self) -> None:
         self.process.terminate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -15,12 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fleet_serving
 import httpx
 import pytest
 import yaml
 from fastapi.routing import APIRoute
-from postgres_cluster import COLLECTOR_PASSWORD, NET, Fleet, the_fleet
+from fleet_serving import TOKEN, environment
+from postgres_cluster import NET, Fleet, the_fleet
 from prometheus_client.parser import text_string_to_metric_families
+from running import free_port
 from starlette.routing import Route
 
 from outpost.config import load
@@ -28,10 +30,7 @@ from outpost.fleet.app import OPEN, create_app
 from outpost.fleet.collector import Collector
 from outpost.fleet.config import FleetConfig
 from outpost.web.page import NOTHING
-from outpost.web.tokens import digest
 
-SERVICE = Path(__file__).resolve().parents[2] / "service"
-TOKEN = "the-token-of-the-page"
 COMMAND = [sys.executable, "-m", "outpost.cli", "fleet"]
 
 
@@ -44,29 +43,8 @@ def fleet() -> Iterator[Fleet]:
         fleet.centre.start()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def environment(**values: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SERVICE), "LC_ALL": "C.UTF-8", **values}
-
-
 def write_config(fleet: Fleet, directory: Path, port: int = 8090, **centre: object) -> Path:
-    path = directory / "fleet.yaml"
-    value = {
-        "centre": {"host": fleet.centre.host, "port": 5432, "password": COLLECTOR_PASSWORD} | centre,
-        "sync": {"period_seconds": 1},
-        "api": {
-            "listen": "127.0.0.1",
-            "port": port,
-            "tokens": [{"name": "duty", "role": "read", "sha256": digest(TOKEN)}],
-        },
-    }
-    path.write_text(yaml.safe_dump(value), encoding="utf-8")
-    return path
+    return fleet_serving.write_config(fleet, directory / "fleet.yaml", port, centre)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

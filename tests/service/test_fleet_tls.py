@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fleet_serving import BEARER, TOKEN, Page, environment, free_port, serving, write_config
+from fleet_serving import BEARER, TOKEN, Page, environment, serving, write_config
 from postgres_cluster import Fleet, the_fleet
+from running import free_port
 from test_fleet_limits import at_work, held, within
 
 from outpost.controller import certificates

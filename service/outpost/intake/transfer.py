@@ -69,9 +69,8 @@ class Transfer:
         self._lock = threading.Lock()
         self._sent: Counter[str] = Counter()  # instances by study UID, known ones too
         self._refused: dict[str, Refusal] = {}  # by announced instance UID
-        self._forgotten: Counter[str] = (
-            Counter()
-        )  # of earlier ones, by code: nobody makes up for those any more
+        # Of earlier ones, by code: nobody makes up for those any more.
+        self._forgotten: Counter[str] = Counter()
         self._over = False
         self.last_sign = time.monotonic()  # of anything that came
 
