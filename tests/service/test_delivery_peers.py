@@ -36,8 +36,8 @@ from outpost.api.metrics import Metrics
 from outpost.config import Destination, Tls
 from outpost.delivery import courier as couriers
 from outpost.delivery import link as links
-from outpost.delivery.cause import Cause, Outcome, status_of
-from outpost.delivery.scu import Peer
+from outpost.delivery.cause import Cause, Outcome, PeerUnreachable, status_of
+from outpost.delivery.scu import Peer, echo
 from outpost.delivery.send import send
 from outpost.delivery.stow import StowPeer
 from outpost.events import EventCode
@@ -401,6 +401,35 @@ RAW = [
 ]  # fmt: skip
 
 
+class _Late(threading.Event):
+    """What the thread that asked for an association waits for; on a busy machine it runs on some time after."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        came = super().wait(timeout)
+        time.sleep(0.1)
+        return came
+
+
+@pytest.mark.parametrize(("answer", "cause", "said", "remedy"), RAW)
+def test_an_answer_that_is_faster_than_the_thread_that_asked_is_quoted_as_well(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, cause: Cause, said: str, remedy: str
+) -> None:
+    made = links._Entity._create_socket
+
+    def late(entity: Any, *given: Any) -> Any:
+        wire = made(entity, *given)
+        wire._ready = _Late()
+        return wire
+
+    monkeypatch.setattr(links._Entity, "_create_socket", late)
+    port, server = _raw(answer)
+    with server, pytest.raises(PeerUnreachable) as raised:
+        echo(Peer("127.0.0.1", port, "PACS", "OUTPOST"))
+    assert raised.value.cause is cause
+    assert said in str(raised.value)
+    assert remedy in str(raised.value)
+
+
 @pytest.mark.parametrize(("answer", "cause", "said", "remedy"), RAW)
 def test_who_does_not_associate_is_quoted_with_its_own_reason_and_no_firewall(
     sender: Sender, caplog: pytest.LogCaptureFixture, answer: Any, cause: Cause, said: str, remedy: str
@@ -571,7 +600,8 @@ def test_a_commitment_that_is_refused_for_good_is_told_and_lets_later_revisions_
     first = sender.put(generate_uid())
     second = sender.put(first.study_uid)
     (of_first,), (of_second,) = sender.results(first), sender.results(second)
-    sender.start(_to(pacs.port, commitment=True))
+    # What is refused for good is tried before something later once this time is over: here it is not.
+    sender.start(_to(pacs.port, commitment=True), retry_max_seconds=60 if lasting else 0.4)
     wait_for(lambda: pacs.asked, 20, "asked")
     _report(pacs, {of_first: reason}, [of_first], pacs.asked[0][0])
     if lasting:

@@ -22,7 +22,8 @@ from typing import Any, cast
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
@@ -92,6 +93,7 @@ class _Wire(AssociationSocket):
     """The connection; it knows why there is none."""
 
     fault: NotSent | None = None
+    connected_at: float | None = None  # monotonic seconds
 
     def connect(self, primitive: T_CONNECT) -> None:
         """Connect, and shake hands where TLS is spoken; never raises, as pynetdicom's own does not."""
@@ -110,6 +112,7 @@ class _Wire(AssociationSocket):
             self.socket.settimeout(None)
             self.assoc.requestor.address_info = AddressInformation.from_tuple(self.socket.getsockname())
             self._is_connected = True
+            self.connected_at = time.monotonic()
             evt.trigger(self.assoc, evt.EVT_CONN_OPEN, {"address": primitive.address_info.as_tuple})
             primitive.result = "Evt2"
         except OSError as error:
@@ -168,7 +171,7 @@ class _Entity(AE):
     """Makes associations of the parts above."""
 
     wire: _Wire
-    last: object = None  # what the peer answered to our request
+    refusal: A_ASSOCIATE_RJ | A_ABORT_RQ | None = None  # what the peer answered to our request
 
     def _create_socket(self, assoc: Association, address: Any, tls_args: Any) -> AssociationSocket:
         assoc.dimse = _Messages(assoc)
@@ -179,7 +182,10 @@ class _Entity(AE):
         return self.wire
 
     def hear(self, event: evt.Event) -> None:
-        self.last = vars(event).get("primitive")
+        """Keep a refusal as it comes in. Of an answer that is faster than pynetdicom's own thread, which asks first
+        whether the connection is still there, that thread only sees that it is not."""
+        if isinstance(event.pdu, A_ASSOCIATE_RJ | A_ABORT_RQ):
+            self.refusal = event.pdu
 
 
 class Link:
@@ -323,12 +329,14 @@ def open_link(peer: Peer, contexts: Sequence[Context], handlers: Sequence[evt.Ev
             peer.host,
             peer.port,
             ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_ACSE_RECV, entity.hear), *handlers],
+            evt_handlers=[(evt.EVT_PDU_RECV, entity.hear), *handlers],
             tls_args=(peer.tls, peer.host) if peer.tls is not None else None,
         )
     answered = opened.acceptor.primitive
     if opened.is_established or (answered is not None and answered.result == 0x00):
         return Link(peer, opened, entity.wire)
+    if isinstance(entity.refusal, A_ASSOCIATE_RJ):
+        answered = entity.refusal.to_primitive()
     raise _why(peer, answered, entity)
 
 
@@ -439,13 +447,14 @@ def _why(peer: Peer, answered: A_ASSOCIATE | None, entity: _Entity) -> PeerUnrea
             cause, remedy = Cause.BUSY, "it calls this transient; we try again soon"
         remedy = remedy.format(calling=peer.calling_ae_title, called=peer.ae_title)
         return PeerUnreachable(f"{peer} rejects the association: {said} ({told}): {remedy}", cause)
-    if entity.last is None:
+    since = entity.wire.connected_at
+    if entity.refusal is None and (since is None or time.monotonic() - since >= _NEGOTIATE_SECONDS):
         return PeerUnreachable(
             f"{peer} accepts the connection, but does not answer the request for an association within "
             f"{_NEGOTIATE_SECONDS} s: check that this is a DICOM port, and whether it wants TLS",
             Cause.NO_ANSWER,
         )
-    how = "closed the connection" if isinstance(entity.last, A_P_ABORT) else "aborted"
+    how = "closed the connection" if entity.refusal is None else "aborted"
     return PeerUnreachable(
         f"{peer} {how} during the negotiation of an association: see its log "
         "(many do so to an AE title or address they do not know), and whether it wants TLS",
