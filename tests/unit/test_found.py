@@ -40,7 +40,8 @@ NAMES = {
     "outpost.inference", "frames", "{}.dcm", "seconds", "VmHWM", "VmRSS", "all", "auto", "rb", "wb",
     "{} {}", "{}.{}", "{}: {}", "{}-{}", "{}.{}: {}", "{}{}", "; {}", ">= {}", "<= {}", "{}", "",
     "; ", ", ", " and ", " or ", ">= {} ({})", "CORRUPT: {}",
-    "MISSING: {}", "limit", "available", "ru", ".probe-{}-{}", "{} {}, {}", "{} {}: {}", "{}: {}: {}", "{}: {}; {}; {}",
+    "MISSING: {}", "limit", "available", "ru", ".probe-{}-{}", "{} {}, {}",
+    "{}{}: off by at most {}", "{} {}: {}", "{}: {}: {}", "{}: {}; {}; {}",
     # Ends of texts that are here whole.
     " after {} failed", ", at most {} % used",
     "FLEET_COLLECTOR_TURNS", "FLEET_REGIONS_END", "FLEET_DATABASE",

@@ -12,6 +12,7 @@ import re
 from typing import Final, TypeVar
 
 from outpost.codes import answers
+from outpost.codes.details import DETAILS, LOOKS
 from outpost.codes.matching import Sentences
 from outpost.options import Language
 
@@ -171,11 +172,14 @@ FOUND: Final[dict[str, str]] = {
     "<= {} s since the last turn": "с прошлого круга прошло <= {} с",
     "no region long past its deadline": "ни один регион не просрочен надолго",
 }
-_SENTENCES: Final = Sentences(FOUND)
+_SENTENCES: Final = Sentences({**DETAILS, **FOUND})
+_WITH_LOOKS: Final = Sentences({**DETAILS, **FOUND, **LOOKS})
 _UNITS: Final = {
     "MiB": "МиБ", "GiB": "ГиБ", "ms": "мс", "s": "с", "min": "мин", "h": "ч", "d": "сут", "days": "сут",
     "bytes": "байт",
 }  # fmt: skip
+# What a rule of the filter saw: "ImageType is LOCALIZER".
+_LOOK: Final = re.compile(r"(\S+(?: value \d+)?) is (.{1,120})")
 _WITH_UNIT: Final = re.compile(rf"(?<![\w.])(\d+(?:\.\d+)?) ({'|'.join(_UNITS)})\b")
 
 
@@ -189,31 +193,44 @@ def in_russian(value: _Value) -> _Value:
     return russian(value) if isinstance(value, str) else value
 
 
+def detail(text: str, language: Language) -> str:
+    """What stands beside the reason of a study or an image, for a person to read."""
+    return text if language == "en" else detail_ru(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def detail_ru(text: str) -> str:
+    """The same in Russian."""
+    return _told(text, _WITH_LOOKS) or text
+
+
 @functools.lru_cache(maxsize=1024)
 def russian(text: str) -> str:
     """A text in Russian; names, codes and what is not ours stay as they are."""
-    return _told(text) or text
+    return _told(text, _SENTENCES) or text
 
 
-def _told(text: str) -> str | None:
-    """None where nothing in the text is known."""
+def _told(text: str, known: Sentences, *, whole: bool = False) -> str | None:
+    """None where nothing in the text is known; with `whole`, where a part of it is not."""
     if len(text) > _LONGEST:
         return None
-    if text in FOUND and "{}" not in text:
-        return FOUND[text]
+    if exact := known.exact(text):
+        return exact
     lists = [(mark, text.split(mark)) for mark in ("; ", ", ") if mark in text]
-    told = [[_told(part) for part in parts] for _, parts in lists]
+    told = [[_told(part, known, whole=True) for part in parts] for _, parts in lists]
     # A list, each of whose parts is known, before a sentence that would take several of them for one value.
     for (mark, _), those in zip(lists, told, strict=True):
         if all(those):
             return mark.join(map(str, those))
-    if known := _SENTENCES.russian(text, russian) or answers.russian(text):
-        return known
-    for (mark, parts), those in zip(lists, told, strict=True):
-        if any(those):
+    if sentence := known.russian(text, lambda value: _told(value, known) or value) or answers.russian(text):
+        return sentence
+    for mark, parts in () if whole else lists:
+        if any(those := [_told(part, known) for part in parts]):
             return mark.join(one or part for one, part in zip(those, parts, strict=True))
     head, mark, rest = text.partition(": ")
-    if mark and (told_rest := _told(rest)):
-        return f"{_told(head) or head}: {told_rest}"
+    if mark and (told_rest := _told(rest, known, whole=whole)):
+        return f"{_told(head, known) or head}: {told_rest}"
+    if known is _WITH_LOOKS and (look := _LOOK.fullmatch(text)):
+        return f"{look[1]}: {_told(look[2], known) or look[2]}"
     with_units = _WITH_UNIT.sub(lambda found: f"{found[1]} {_UNITS[found[2]]}", text)
     return None if with_units == text else with_units

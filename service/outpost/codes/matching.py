@@ -18,13 +18,16 @@ class Sentences:
 
     def russian(self, sentence: str, filled: Callable[[str], str]) -> str | None:
         """The Russian of a sentence, its filled-in values through `filled`; None where the table has none."""
-        exact = self._table.get(sentence)
-        if exact is not None and "{}" not in sentence:
+        if (exact := self.exact(sentence)) is not None:
             return exact
         for fixed, pattern, told in self._compiled():
             if fixed in sentence and (found := pattern.fullmatch(sentence)):
                 return told.format(*map(filled, found.groups()))
         return None
+
+    def exact(self, sentence: str) -> str | None:
+        """The Russian of a sentence with nothing to fill in."""
+        return None if "{}" in sentence else self._table.get(sentence)
 
     def _compiled(self) -> list[tuple[str, re.Pattern[str], str]]:
         """(its longest fixed part, the sentence as a pattern, its Russian), what is most exact first."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from outpost.codes import answers
 from outpost.codes.event_texts import EVENTS
-from outpost.codes.found import shown
+from outpost.codes.found import detail, shown
 from outpost.health.codes import remedy
 from outpost.options import Language
 from outpost.reasons import explain
@@ -194,8 +194,8 @@ def events(found: Sequence[Mapping[str, Any]], language: Language, *, remedies: 
     for event in found:
         text = EVENTS.get(event["code"])
         mark = "!" if text is not None and text.needs_person else " "
-        detail = answers.said(event["detail"], language)
-        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", detail)
+        told_there = detail(event["detail"], language)
+        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", told_there)
         if remedies and text is not None and text.needs_person:
             told = (text.meaning_ru, text.remedy_ru) if language == "ru" else (text.meaning, text.remedy)
             lines += _folded("    ", " ".join(told))
