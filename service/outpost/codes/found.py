@@ -92,6 +92,11 @@ FOUND: Final[dict[str, str]] = {
     "nothing": "ничего",
     "nvidia-smi in a container says: {} (exit code {})": "nvidia-smi в контейнере: {} (код {})",
     "torch {} of this release computes on no GPU": "torch {} этого выпуска на видеокарте не считает",
+    "outpost-run: {} is not started: its device {} cannot be given, {}. Run site.yml for this host, or by hand "
+    "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`; docs/runbooks/en/gpu-not-in-the-container.md": (
+        "{} не запускается: нельзя дать устройство {}, {}. Запустите site.yml для этого сервера или вручную "
+        "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`; docs/runbooks/ru/gpu-not-in-the-container.md."
+    ),
     # The journal and other files of the service (heal/).
     "in use": "в работе",
     "rebuilt {} UTC, the old one is in {}": "перестроен {} UTC, прежний в {}",
@@ -228,7 +233,8 @@ def _told(text: str, known: Sentences, *, whole: bool = False) -> str | None:
         if any(those := [_told(part, known) for part in parts]):
             return mark.join(one or part for one, part in zip(those, parts, strict=True))
     head, mark, rest = text.partition(": ")
-    if mark and (told_rest := _told(rest, known, whole=whole)):
+    # "wanted: ..." is the second half of what a rule saw, and no name before a text.
+    if mark and head != "wanted" and "; " not in head and (told_rest := _told(rest, known, whole=whole)):
         return f"{_told(head, known) or head}: {told_rest}"
     if known is _WITH_LOOKS and (look := _LOOK.fullmatch(text)):
         return f"{look[1]}: {_told(look[2], known) or look[2]}"

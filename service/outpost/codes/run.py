@@ -180,7 +180,7 @@ DURING: Final[Mapping[str, RunText]] = {
 }  # fmt: skip
 CODES: Final[Mapping[str, RunText]] = {**BEFORE, **DURING}
 
-# What a playbook says when it has done its work: English, Russian.
+# What a playbook says beside: when it has done its work, and of a code of the driver. English, Russian.
 SAYS: Final[Mapping[str, tuple[str, str]]] = {
     "HOST_FITS": (
         "{host}: {system}, {passed} checks passed",
@@ -198,6 +198,10 @@ SAYS: Final[Mapping[str, tuple[str, str]]] = {
         "No region is left. Take the secret of before out of the vault and run site.yml: then it ends.",
         "Регионов с прежним секретом не осталось. Уберите его из хранилища и запустите site.yml: тогда он перестанет "
         "действовать.",
+    ),
+    "GPU_WITHHELD": (
+        "{host}, system {system}: {why} Nothing was changed or restarted.",
+        "{host}, система {system}: {why} Ничего не изменено и не перезапущено.",
     ),
     "TOKENS_OF_SYSTEM": ("{system}: port {port} of {address}", "{system}: порт {port} на {address}"),
     "PAGE_OF_CENTRE": ("page: {url}", "страница: {url}"),
