@@ -168,6 +168,7 @@ FOUND: Final[dict[str, str]] = {
     "{} after {} failed": "{} (не справился: {})",
     "off by at most {}": "отклонение не больше {}",
     "peak {} MiB": "пик {} МиБ",
+    "limit and available >= {} MiB": "предел и доступно >= {} МиБ",
     "limit {} MiB": "предел {} МиБ",
     "available {} MiB": "доступно {} МиБ",
     "peak {} MiB, limit {} MiB, available {} MiB": "пик {} МиБ, предел {} МиБ, доступно {} МиБ",
@@ -185,6 +186,9 @@ _UNITS: Final = {
 }  # fmt: skip
 # What a rule of the filter saw: "ImageType is LOCALIZER".
 _LOOK: Final = re.compile(r"(\S+(?: value \d+)?) is (.{1,120})")
+_WORD: Final = re.compile(r"[A-Za-z]{3}")
+# A peer as messages name it: "PACS at 10.0.0.5:104".
+_PEER: Final = re.compile(r"(\S) at ([\w.\[\]:-]+:\d+)\b")
 _WITH_UNIT: Final = re.compile(rf"(?<![\w.])(\d+(?:\.\d+)?) ({'|'.join(_UNITS)})\b")
 
 
@@ -206,13 +210,13 @@ def detail(text: str, language: Language) -> str:
 @functools.lru_cache(maxsize=1024)
 def detail_ru(text: str) -> str:
     """The same in Russian."""
-    return _told(text, _WITH_LOOKS) or text
+    return _PEER.sub(r"\1 (\2)", _told(text, _WITH_LOOKS) or text)
 
 
 @functools.lru_cache(maxsize=1024)
 def russian(text: str) -> str:
     """A text in Russian; names, codes and what is not ours stay as they are."""
-    return _told(text, _SENTENCES) or text
+    return _PEER.sub(r"\1 (\2)", _told(text, _SENTENCES) or text)
 
 
 def _told(text: str, known: Sentences, *, whole: bool = False) -> str | None:
@@ -239,4 +243,5 @@ def _told(text: str, known: Sentences, *, whole: bool = False) -> str | None:
     if known is _WITH_LOOKS and (look := _LOOK.fullmatch(text)):
         return f"{look[1]}: {_told(look[2], known) or look[2]}"
     with_units = _WITH_UNIT.sub(lambda found: f"{found[1]} {_UNITS[found[2]]}", text)
-    return None if with_units == text else with_units
+    # Units alone make no sentence known: there are words beside them.
+    return None if with_units == text or (whole and _WORD.search(with_units)) else with_units
