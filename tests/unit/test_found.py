@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import outpost
-from outpost.codes.found import FOUND, in_russian, russian, shown
+from outpost.codes.found import FOUND, detail_ru, in_russian, russian, shown
 from outpost.health.codes import CHECKS, CheckCode
 from outpost.health.verdict import check
 
@@ -177,6 +178,20 @@ def test_values_with_what_is_filled_in(english: str, expected: str) -> None:
 )
 def test_names_codes_and_texts_of_strangers_stay(value: str) -> None:
     assert russian(value) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " * 490, ", ".join(f"a{n}: b is c; d: e for f" for n in range(55)), "series 1 holds 2 images, " * 60,
+        "none of none of is left (); : ( rules " * 38, "x, " * 490,
+    ],
+    ids=["heads", "lists", "sentences", "nested", "commas"],
+)  # fmt: skip
+def test_a_text_made_to_be_slow_is_not(text: str) -> None:
+    begun = time.process_time()
+    detail_ru(text[:1500])
+    assert time.process_time() - begun < 0.5
 
 
 def test_numbers_stay_numbers_and_nothing_is_a_dash() -> None:

@@ -20,6 +20,8 @@ _Value = TypeVar("_Value", str, float, "str | float | None")
 
 # Longer ones have something of a stranger's in them: a library's or a database's text.
 _LONGEST: Final = 1500
+# "head: text", one in another: more are no text of ours, and each is looked up.
+_MOST_HEADS: Final = 40
 
 FOUND: Final[dict[str, str]] = {
     # The running service (health/verdict.py).
@@ -219,9 +221,10 @@ def russian(text: str) -> str:
     return _PEER.sub(r"\1 (\2)", _told(text, _SENTENCES) or text)
 
 
+@functools.lru_cache(maxsize=4096)  # parts of a long text are asked for again and again
 def _told(text: str, known: Sentences, *, whole: bool = False) -> str | None:
     """None where nothing in the text is known; with `whole`, where a part of it is not."""
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or text.count(": ") > _MOST_HEADS:
         return None
     if exact := known.exact(text):
         return exact
