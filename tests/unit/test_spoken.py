@@ -46,6 +46,7 @@ NAMES = {
     "...",
     "exists", "between", "in", "equals", "{} {} -> {}", "{}: {:g}", "{}...", "in {}", "the whole", "InstanceNumber",
     "outputs", "golden", "{} {}{}", "of {}", "{} network(s)", "off", "reason", "{} is {}",
+    "{}, was {}{}", "{} known failures forgotten{}",
     "study {}: {}; {}; rules {}",
 }  # fmt: skip
 
@@ -86,6 +87,10 @@ def found_in(file: Path) -> Iterator[tuple[str, int, str]]:
             if called in MAKES_DETAILS
             else ""
         )
+        if called == "note_event":
+            yield from (
+                (text, line, "detail") for argument in node.args[1:2] for text, line in texts(argument)
+            )
         for argument in node.args if kind else ():
             if isinstance(argument, ast.Constant | ast.JoinedStr | ast.IfExp | ast.BinOp):
                 yield from ((text, line, kind) for text, line in texts(argument))

@@ -143,6 +143,18 @@ DETAILS: Final[dict[str, str]] = {
     "an unnamed sender": "отправитель без имени",
     "the association from {} at {}": "ассоциация от {} ({})",
     "the request from {} at {}": "запрос от {} ({})",
+    # Events (events.py): what was decided by itself, or told by a person.
+    "studies, results and quarantine of a backup are here": "исследования, результаты и карантин из копии на месте",
+    "{} judges ({})": "действует {} ({})",
+    "no rule file": "без файла правил",
+    "{} goes on judging": "действует прежний {}",
+    "{} known failures forgotten": "забыто известных отказов: {}",
+    "{} known failures forgotten by {}": "забыто известных отказов: {}, по просьбе {}",
+    "rung {} passes its golden case again": "ступень {} снова проходит эталон",
+    "rung {} works again": "ступень {} снова работает",
+    "was: {}": "было: {}",
+    "while a worker started at rung {}": "пока процесс запускался на ступени {}",
+    "{}, was {}": "{}, было {}",
     # Radiographs (inference/radiograph.py).
     "{} decodes to {}, not to rows and columns": "{} декодируется в {}, а не в строки и столбцы",
     "every pixel of {} is {}": "{}: все пиксели равны {}",
