@@ -50,6 +50,7 @@ pages: .venv/tests.stamp ## write every page and file of docs/ and roles/ that i
 		python -m outpost.health $$language > docs/health-codes$$suffix.md && \
 		python -m outpost.codes.event_texts $$language > docs/event-codes$$suffix.md && \
 		python -m outpost.codes.driver $$language > docs/driver-codes$$suffix.md && \
+		python -m outpost.codes.run $$language > docs/run-codes$$suffix.md && \
 		python -m outpost.controller.inventory $$language > docs/inventory-codes$$suffix.md && \
 		python -m outpost.platform codes --language $$language > docs/preflight$$suffix.md || exit 1; \
 	done

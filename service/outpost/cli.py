@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from outpost import __version__
 from outpost.codes.answers import complain, faults, said
+from outpost.codes.spoken import spoken
 from outpost.options import Exit, add_config, add_json, add_language, examples, preferred_language
 
 # Commands import what they need when they run: `outpost send` does not wait for the whole service to load, and a
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_config(optimise)
     add_json(optimise, "print the evidence as JSON")
+    add_language(optimise)
     optimise.set_defaults(run=_optimise)
 
     bundle = commands.add_parser(
@@ -124,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("path", type=Path, metavar="PATH", help="folder of the bundle")
     add_json(check, "print the findings as JSON")
+    add_language(check)
     check.set_defaults(run=_bundle_check)
 
     token = commands.add_parser(
@@ -199,18 +202,20 @@ def _optimise(options: argparse.Namespace) -> int:
         bundle = load_bundle(settings.bundle)
         evidence = optimise(bundle, config.storage.root, device=device, configured=settings.engine)
     except (InferenceFailed, OSError) as error:
-        complain("outpost", error)
+        complain("outpost", spoken(str(error), options.language), options.language)
         return 1
     best = evidence["chosen"]
     if options.json:
         print(json.dumps(evidence))
     else:
-        print(table(evidence))
+        print(table(evidence, options.language))
         if best is None:
-            print("no engine that may be used gives the golden answer: nothing was kept")
+            told = "no engine that may be used gives the golden answer: nothing was kept"
+            print(spoken(told, options.language))
         else:
             page = evidence_file(bundle, config.storage.root).with_suffix(".html")
-            print(f"chosen: {best['engine']} in {best['precision']}; evidence: {page}")
+            told = f"chosen: {best['engine']} in {best['precision']}; evidence: {page}"
+            print(spoken(told, options.language))
     return 0 if best else 1
 
 
@@ -221,7 +226,7 @@ def _bundle_check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([finding.as_json() for finding in findings]))
     else:
-        print("\n".join(str(finding) for finding in findings))
+        print("\n".join(finding.said(options.language) for finding in findings))
     return 0 if all(finding.ok for finding in findings) else 1
 
 
@@ -229,8 +234,9 @@ def _token(options: argparse.Namespace) -> int:
     from outpost.web.tokens import new_token
 
     secret, sha256 = new_token()
-    print(f"token (shown once, kept nowhere): {secret}")
-    print("under api.tokens in the configuration:")
+    language = preferred_language()
+    print(spoken(f"token (shown once, kept nowhere): {secret}", language))
+    print(spoken("under api.tokens in the configuration:", language))
     print(f"  - {{name: {options.name}, role: {options.role}, sha256: {sha256}}}")
     return 0
 

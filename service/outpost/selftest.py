@@ -37,6 +37,8 @@ def selftest(config: Config) -> Verdict:
 
 
 _LABELS: dict[Language, tuple[str, str]] = {"en": ("wanted", "remedy"), "ru": ("нужно", "что делать")}
+_MARKS: dict[Language, tuple[str, str, str]] = {"en": ("ok", "FAIL", "warn"), "ru": ("ok", "СБОЙ", "вним")}
+_ALL: dict[Language, str] = {"en": "{} checks", "ru": "проверок {}"}
 
 
 def table(verdict: Verdict, language: Language = "en") -> str:
@@ -44,15 +46,16 @@ def table(verdict: Verdict, language: Language = "en") -> str:
     width = max(len(found.code) for found in verdict.checks)
     lines = []
     for found in verdict.checks:
-        word = "ok  " if found.ok else "FAIL" if CHECKS[found.code].critical else "warn"
-        lines.append(f"{word}  {found.code:{width}}  {'-' if found.value is None else found.value}")
+        word = _MARKS[language][0 if found.ok else 1 if CHECKS[found.code].critical else 2]
+        value, wanted = (found.value_ru, found.wanted_ru) if language == "ru" else (found.value, found.wanted)
+        lines.append(f"{word:4}  {found.code:{width}}  {'-' if value is None else value}")
         if not found.ok:
             told = found.remedy_ru if language == "ru" and found.remedy_ru else found.remedy
-            for label, text in zip(_LABELS[language], (found.wanted, told), strict=True):
+            for label, text in zip(_LABELS[language], (wanted, told), strict=True):
                 start = f"{'':{width + 8}}{label}: "
                 lines += textwrap.wrap(text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
     failed = [found.code for found in verdict.checks if not found.ok]
-    return "\n".join([*lines, f"{verdict.status}: {', '.join(failed) or f'{len(lines)} checks'}"])
+    return "\n".join([*lines, f"{verdict.status}: {', '.join(failed) or _ALL[language].format(len(lines))}"])
 
 
 def _checks(config: Config) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
 import json
@@ -78,7 +79,7 @@ class Host:
         self.command = root / "bin/outpost"
         self.command.write_text(script)
         self.environment = {
-            "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "FAKE": str(self.fake), "LANG": "ru_RU.UTF-8",
+            "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "FAKE": str(self.fake), "LANG": "en_US.UTF-8",
             "HOME": str(root),
         }  # fmt: skip
 
@@ -117,7 +118,7 @@ def host(tmp_path: Path) -> Host:
 def test_the_only_system_is_asked_in_its_container_with_its_token_and_language(host: Host) -> None:
     host.system("brain", running=True, token="secret")
     host.answers("print('well')")
-    done = host.run("status", "--json")
+    done = host.run("status", "--json", LANG="ru_RU.UTF-8")
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
     [line] = host.asked[:1]
     assert line[0] == "exec"
@@ -125,7 +126,7 @@ def test_the_only_system_is_asked_in_its_container_with_its_token_and_language(h
     assert "--tty" not in line, "a pipe is none"
     token, language, unit = json.loads((host.fake / "asked").read_text().splitlines()[1])[1:]
     assert (token, language) == ("secret", "ru")
-    assert unit == "failed (failed), exit-code 137, restarted 4 times"
+    assert unit == "failed (failed), exit-code 137, перезапусков: 4"
     assert not any("secret" in word for word in line), "a token stands in no process list"
 
 
@@ -287,3 +288,42 @@ def _loaded() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def _sentences() -> dict[str, str]:
+    """Every English sentence of the command -> its Russian, out of the code; a `Stop` or `print` with another fails."""
+    found: dict[str, str] = {}
+    loose = []
+    for node in ast.walk(ast.parse(COMMAND.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called == "say":
+            english, russian = (ast.literal_eval(argument) for argument in node.args)
+            found[english] = russian
+        elif called in ("Stop", "print") and node.args and isinstance(node.args[0], ast.Constant):
+            loose.append(node.args[0].value)
+    assert loose == []
+    return found
+
+
+def test_every_sentence_of_the_command_is_said_in_russian_with_the_same_values() -> None:
+    sentences = _sentences()
+    assert len(sentences) > 12
+    for english, russian in sentences.items():
+        assert any("а" <= letter <= "я" for letter in russian), english
+        assert english.count("{}") == russian.count("{}"), english
+
+
+@pytest.mark.parametrize("variable", ["OUTPOST_LANGUAGE", "LC_ALL", "LANG"])
+def test_what_cannot_be_handed_on_is_said_in_the_readers_language(host: Host, variable: str) -> None:
+    host.system("brain")
+    host.system("chest")
+    done = host.run("studies", **{"OUTPOST_LANGUAGE": "", "LC_ALL": "", "LANG": "", variable: "ru_RU.UTF-8"})
+    assert done.returncode == 2
+    assert "систем на этом сервере 2, укажите какая: outpost -s brain studies" in done.stderr
+    (host.fake / "fault").write_text("Cannot connect to the Docker daemon")
+    done = host.run("-s", "brain", "status", **{"OUTPOST_LANGUAGE": "ru"})
+    assert done.returncode == 3
+    assert "Docker не работает" in done.stderr
+    assert "docs/runbooks/ru/service-does-not-answer.md" in done.stderr

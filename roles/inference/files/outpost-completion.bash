@@ -69,6 +69,8 @@ _outpost() {
         "selftest --config") files=1 ;;
         "selftest --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "optimise --config") files=1 ;;
+        "optimise --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
+        "bundle check --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "status --config") files=1 ;;
         "status --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "top --config") files=1 ;;
@@ -85,9 +87,12 @@ _outpost() {
         "filter explain --rules") files=1 ;;
         "filter explain --bundle") files=1 ;;
         "filter explain --config") files=1 ;;
+        "filter explain --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "filter pixels --rules") files=1 ;;
         "filter pixels --bundle") files=1 ;;
         "filter pixels --config") files=1 ;;
+        "filter pixels --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
+        "filter check --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "quarantine list --config") files=1 ;;
         "quarantine list --language") COMPREPLY=($(compgen -W "en ru" -- "$word")); return ;;
         "quarantine show --config") files=1 ;;
@@ -129,9 +134,9 @@ _outpost() {
         "serve") words="--help --config" ;;
         "send") words="--help --host --port --called-aet --calling-aet"; paths=1 ;;
         "selftest") words="--help --config --json --language" ;;
-        "optimise") words="--help --config --json" ;;
+        "optimise") words="--help --config --json --language" ;;
         "bundle") words="--help check" ;;
-        "bundle check") words="--help --json"; paths=1 ;;
+        "bundle check") words="--help --json --language"; paths=1 ;;
         "token") words="--help read send admin" ;;
         "status") words="--help --config --language --json --drained" ;;
         "top") words="--help --config --language --json --interval --once" ;;
@@ -143,9 +148,9 @@ _outpost() {
         "restore") words="--help --config"; paths=1 ;;
         "completion") words="--help bash" ;;
         "filter") words="--help explain pixels check" ;;
-        "filter explain") words="--help --rules --bundle --config --json"; paths=1 ;;
-        "filter pixels") words="--help --rules --bundle --config --json"; paths=1 ;;
-        "filter check") words="--help --json"; paths=1 ;;
+        "filter explain") words="--help --rules --bundle --config --language --json"; paths=1 ;;
+        "filter pixels") words="--help --rules --bundle --config --language --json"; paths=1 ;;
+        "filter check") words="--help --language --json"; paths=1 ;;
         "quarantine") words="--help list show thumbnail resubmit export report" ;;
         "quarantine list") words="--help --config --language --reason --sender --since --after --limit --gone --json" ;;
         "quarantine show") words="--help --config --language --identity --json" ;;

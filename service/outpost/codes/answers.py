@@ -14,6 +14,7 @@ import re
 import sys
 from typing import Final
 
+from outpost.codes.matching import Sentences
 from outpost.options import Language, preferred_language
 
 # Longer ones are none of ours, or have something of a stranger's in them that is long.
@@ -826,18 +827,41 @@ ANSWERS: Final[dict[str, str]] = {
     "{}: not a DICOM file (Part 10): name files or folders of such": (
         "{}: не файл DICOM (Part 10): назовите такие файлы или каталоги с ними"
     ),
+    # What the kernel says of a file, a folder or a line (errno), as it is filled in above.
+    "Permission denied": "нет прав",
+    "Operation not permitted": "операция не разрешена",
+    "No such file or directory": "такого файла или каталога нет",
+    "File exists": "файл уже есть",
+    "Not a directory": "это не каталог",
+    "Is a directory": "это каталог",
+    "No space left on device": "на диске нет места",
+    "Disk quota exceeded": "превышена квота диска",
+    "Read-only file system": "файловая система только для чтения",
+    "Input/output error": "ошибка ввода-вывода",
+    "Structure needs cleaning": "файловая система повреждена",
+    "Stale file handle": "сетевой каталог недоступен",
+    "Transport endpoint is not connected": "сетевой каталог недоступен",
+    "Too many open files": "открыто слишком много файлов",
+    "File name too long": "слишком длинное имя файла",
+    "Device or resource busy": "устройство занято",
+    "No such device": "такого устройства нет",
+    "Cannot allocate memory": "не хватает памяти",
+    "Address already in use": "адрес занят",
+    "Cannot assign requested address": "такого адреса на этом сервере нет",
+    "Connection refused": "соединение отклонено",
+    "connection refused": "соединение отклонено",
+    "Connection reset by peer": "соединение сброшено той стороной",
+    "Connection timed out": "соединение не установлено вовремя",
+    "Broken pipe": "соединение разорвано",
+    "No route to host": "нет маршрута до узла",
+    "Network is unreachable": "сеть недоступна",
+    "Name or service not known": "имя не найдено",
+    "Temporary failure in name resolution": "служба имён не отвечает",
+    "No address associated with hostname": "у имени нет адреса",
 }
 
 
-@functools.cache
-def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
-    """(its longest fixed part, the sentence as a pattern, its Russian), what is most exact first."""
-    found = []
-    for english, told in sorted(ANSWERS.items(), key=lambda one: -len(one[0].replace("{}", ""))):
-        parts = english.split("{}")
-        pattern = re.compile("(.*?)".join(map(re.escape, parts)), re.DOTALL)
-        found.append((max(parts, key=len), pattern, told))
-    return found
+_SENTENCES: Final = Sentences(ANSWERS)
 
 
 @functools.lru_cache(maxsize=256)
@@ -845,13 +869,7 @@ def russian(sentence: str) -> str | None:
     """The Russian of a sentence of ours, what was filled in translated as well; None where there is none."""
     if len(sentence) > _LONGEST:
         return None
-    exact = ANSWERS.get(sentence)
-    if exact is not None and "{}" not in sentence:
-        return exact
-    for fixed, pattern, told in _patterns():
-        if fixed in sentence and (found := pattern.fullmatch(sentence)):
-            return told.format(*(russian(value) or value for value in found.groups()))
-    return None
+    return _SENTENCES.russian(sentence, lambda value: russian(value) or value)
 
 
 def said(told: object, language: Language) -> str:

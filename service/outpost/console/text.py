@@ -10,11 +10,14 @@ from typing import Any, Final
 
 from outpost.codes import answers
 from outpost.codes.event_texts import EVENTS
+from outpost.codes.found import detail, shown
 from outpost.health.codes import remedy
 from outpost.options import Language
 from outpost.reasons import explain
 
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "fail": ("FAIL", "СБОЙ"),
+    "warn": ("warn", "вним"),
     "ok": ("well: it takes studies and computes them", "здорова: принимает и считает исследования"),
     "degraded": ("works, but needs a person", "работает, но нужен человек"),
     "failed": ("NOT READY: studies are kept and wait", "НЕ ГОТОВА: исследования хранятся и ждут"),
@@ -40,6 +43,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "outbox": ("results waiting", "результаты ждут"),
     "none": ("none", "нет"),
     "disk": ("disk", "диск"),
+    "mib": ("MiB", "МиБ"),
     "free": ("free", "свободно"),
     "reserve": ("reserve", "резерв"),
     "day": ("last 24 h", "за сутки"),
@@ -64,6 +68,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "complete": ("to compute", "ждёт счёта"),
     "inferring": ("computing", "считается"),
     "delivering": ("delivering", "доставляется"),
+    "delivered": ("delivered", "доставлено"),
 }
 
 
@@ -95,19 +100,18 @@ def _status(found: Mapping[str, Any], language: Language) -> Iterator[str]:
         action = said("start" if word == "stopped" else "restart", language, system=found["system"])
         yield from _folded(f"  {said('do', language)}: ", action)
     for check in found["failing"]:
-        mark = "FAIL" if check["critical"] else "warn"
-        value = "-" if check["value"] is None else check["value"]
+        mark = said("fail" if check["critical"] else "warn", language)
         yield f"  {mark}  {check['code']}"
-        yield from _folded(f"        {said('found', language)}: ", f"{value}")
-        yield from _folded(f"        {said('wanted', language)}: ", check["wanted"])
+        yield from _folded(f"        {said('found', language)}: ", shown(check["value"], language))
+        yield from _folded(f"        {said('wanted', language)}: ", shown(check["wanted"], language))
         told = remedy(check["code"], language) or check["remedy"]
         yield from _folded(f"        {said('do', language)}: ", told)
     line = f"  {found['passed']} {said('passed', language)}"
     yield line + (f"; {said('rung', language)} {found['rung']}" if found["rung"] else "")
     if disk := found["disk"]:
         yield (
-            f"  {said('disk', language)}: {said('free', language)} {disk['free_mib']} MiB, "
-            f"{disk['used_percent']} %; {said('reserve', language)} {disk['reserve_mib']} MiB"
+            f"  {said('disk', language)}: {said('free', language)} {disk['free_mib']} {said('mib', language)}, "
+            f"{disk['used_percent']} %; {said('reserve', language)} {disk['reserve_mib']} {said('mib', language)}"
         )
     if found["work"] is None:
         yield from _folded("  ", answers.said(found["work_fault"], language))
@@ -117,15 +121,15 @@ def _status(found: Mapping[str, Any], language: Language) -> Iterator[str]:
 
 def _work(found: Mapping[str, Any], language: Language) -> Iterator[str]:
     work = found["work"]
-    parts = [
-        f"{said(state, language)} {queue['studies']} ({said('oldest', language)} {span(queue['oldest_seconds'])})"
-        for state, queue in work["queue"].items()
-    ]
+    parts = []
+    for state, queue in work["queue"].items():
+        oldest = shown(span(queue["oldest_seconds"]), language)
+        parts.append(f"{said(state, language)} {queue['studies']} ({said('oldest', language)} {oldest})")
     parts += [f"{said('held', language)} {code} {count}" for code, count in work["held"].items()]
     yield f"  {said('queue', language)}: {', '.join(parts) or said('nothing', language)}"
     outbox = found["outbox"]
     if outbox and outbox["studies"]:
-        yield f"  {said('outbox', language)}: {outbox['studies']}, {outbox['mib']} MiB"
+        yield f"  {said('outbox', language)}: {outbox['studies']}, {outbox['mib']} {said('mib', language)}"
     for late in work["waiting_for"]:
         error = answers.said(late["error"] or "-", language)
         text = f"{late['destination']} {late['results']}: {error}"
@@ -143,7 +147,7 @@ def _work(found: Mapping[str, Any], language: Language) -> Iterator[str]:
         yield f"  {said('nostudy', language)}"
         return
     yield f"  {said('last', language)} (UTC):"
-    yield from (f"    {line}" for line in table(_rows(work["last"])))
+    yield from (f"    {line}" for line in table(_rows(work["last"], language)))
 
 
 def drained(system: str, waiting: Mapping[str, int], language: Language) -> str:
@@ -158,15 +162,18 @@ def top(found: Mapping[str, Any], language: Language) -> str:
     """The same with what is being computed."""
     lines = list(_status(found, language))
     if work := found["work"]:
-        mean = f", {work['mean_seconds']} s" if work["mean_seconds"] is not None else ""
-        lines.insert(1, f"  {said('hour', language)}: delivered {work['delivered_last_hour']}{mean}")
+        mean = shown(f", {work['mean_seconds']} s", language) if work["mean_seconds"] is not None else ""
+        lines.insert(
+            1,
+            f"  {said('hour', language)}: {said('delivered', language)} {work['delivered_last_hour']}{mean}",
+        )
         if work["in_work"]:
             lines.insert(2, f"  {said('inwork', language)}:")
-            lines[3:3] = [f"    {line}" for line in table(_rows(work["in_work"]))]
+            lines[3:3] = [f"    {line}" for line in table(_rows(work["in_work"], language))]
     return "\n".join(lines)
 
 
-def _rows(studies: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _rows(studies: Sequence[Mapping[str, Any]], language: Language) -> list[tuple[str, ...]]:
     return [
         (
             study["study"],
@@ -175,7 +182,7 @@ def _rows(studies: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{study['modality'] or '?'} {study['instances']}",
             " ".join(filter(None, (study["state"], study["reason"]))),
             study["rung"],
-            f"{study['seconds']:.1f} s" if study["seconds"] is not None else "",
+            shown(f"{study['seconds']:.1f} s", language) if study["seconds"] is not None else "",
         )
         for study in studies
     ]
@@ -187,8 +194,8 @@ def events(found: Sequence[Mapping[str, Any]], language: Language, *, remedies: 
     for event in found:
         text = EVENTS.get(event["code"])
         mark = "!" if text is not None and text.needs_person else " "
-        detail = answers.said(event["detail"], language)
-        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", detail)
+        told_there = detail(event["detail"], language)
+        lines += _folded(f"{mark} {clock(event['at'])}  {event['code']}  ", told_there)
         if remedies and text is not None and text.needs_person:
             told = (text.meaning_ru, text.remedy_ru) if language == "ru" else (text.meaning, text.remedy)
             lines += _folded("    ", " ".join(told))

@@ -13,7 +13,9 @@ from pydicom.uid import UID
 
 from outpost import logs
 from outpost.codes.answers import complain
+from outpost.codes.spoken import spoken
 from outpost.delivery.scu import NotSent, Peer, PeerUnreachable, association, sent_as, store
+from outpost.options import preferred_language
 
 # Files an association, which carries 128 presentation contexts: each file may need one of its own, and up to two
 # more for other encodings of the same values.
@@ -53,9 +55,10 @@ def send(peer: Peer, paths: Iterable[Path]) -> int:
     for fault in faults:
         complain("outpost send", fault)
     seconds = time.monotonic() - started
-    print(f"{sent} of {len(files)} files confirmed, {size / 1e6:.1f} MB in {seconds:.1f} s")
+    language = preferred_language()
+    print(spoken(f"{sent} of {len(files)} files confirmed, {size / 1e6:.1f} MB in {seconds:.1f} s", language))
     for what, count in told.items():
-        print(f"{count} of them {what}")
+        print(spoken(f"{count} of them {what}", language))
     return 0 if sent == len(files) and sent and not faults else 1
 
 

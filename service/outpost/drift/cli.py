@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outpost.codes.answers import complain
+from outpost.codes.spoken import spoken
 from outpost.options import Exit, add_config, add_json, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
@@ -159,9 +160,8 @@ def _freeze(options: argparse.Namespace) -> int:
             f"{config.drift.min_sample} are wanted: choose a longer period"
         )
     shelf.freeze(book)
-    print(
-        f"frozen: {book.observations} observations of {len(book.senders)} senders; judged from the next hour on"
-    )
+    told = f"frozen: {book.observations} observations of {len(book.senders)} senders; judged from the next hour on"
+    print(spoken(told, preferred_language()))
     return 0
 
 
@@ -197,7 +197,8 @@ def _merge(options: argparse.Namespace) -> int:
     write_durably(options.output, lambda stream: stream.write(book.encode()))
     days = book.days
     told = f"{days[0]} to {days[1]}" if days else "nothing"
-    print(f"{options.output}: {told}, {len(book.parts)} days of systems, {book.observations} observations")
+    line = f"{options.output}: {told}, {len(book.parts)} days of systems, {book.observations} observations"
+    print(spoken(line, preferred_language()))
     return 0
 
 
@@ -234,13 +235,13 @@ def _replay(options: argparse.Namespace) -> int:
     for window in replay(days, reference, periods, limits):
         windows.append(window)
         for alarm in window.changed:
-            print(f"{window.days[1]} {'begins' if alarm.ended_on is None else 'ends'}: {alarm}")
+            how = "begins" if alarm.ended_on is None else "ends"
+            print(spoken(f"{window.days[1]} {how}: {alarm}", preferred_language()))
             if alarm.ended_on is not None:
                 alarms = [one for one in alarms if one.key != alarm.key or one.ended_on is not None]
             alarms.append(alarm)
-    print(
-        f"{len(windows)} windows, {len(alarms)} alarms, {sum(a.ended_on is None for a in alarms)} of them open"
-    )
+    still = sum(alarm.ended_on is None for alarm in alarms)
+    print(spoken(f"{len(windows)} windows, {len(alarms)} alarms, {still} of them open", preferred_language()))
     if options.output is not None:
         page = render(f"Replay of {options.table.name}", reference, windows, alarms, limits)
         options.output.write_text(page, encoding="utf-8")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from outpost.codes.answers import complain, faults
-from outpost.options import Exit, add_json, examples, preferred_language
+from outpost.codes.spoken import spoken
+from outpost.options import Exit, add_json, add_language, examples
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +37,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         help="judge by the rules of this system (default: $OUTPOST_CONFIG)",
     )
+    add_language(explain)
     add_json(explain, "print everything as JSON, a list of studies")
     explain.set_defaults(run=_explain)
 
@@ -54,6 +56,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         help="judge by the rules of this system (default: $OUTPOST_CONFIG)",
     )
+    add_language(pixels)
     add_json(pixels, "print everything as JSON, a list of images")
     pixels.set_defaults(run=_pixels)
 
@@ -63,6 +66,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         **examples("outpost filter check rules/brain.yaml"),
     )
     check.add_argument("path", type=Path, metavar="FILE")
+    add_language(check)
     add_json(check, "print the faults as JSON")
     check.set_defaults(run=_check)
 
@@ -72,18 +76,18 @@ def _explain(options: argparse.Namespace) -> int:
     from outpost.filter.rulefile import RulesInvalid, rules_of
 
     if not options.path.exists():
-        complain("", f"{options.path} does not exist: name a DICOM file or a folder")
+        complain("", f"{options.path} does not exist: name a DICOM file or a folder", options.language)
         return 2
     try:
         rules = rules_of(_source(options))
     except RulesInvalid as invalid:
-        print(faults(str(invalid), preferred_language()), file=sys.stderr)
+        print(faults(str(invalid), options.language), file=sys.stderr)
         return 2
     studies = explain(options.path, rules)
     if options.json:
         print(json.dumps([study.as_json() for study in studies]))
     else:
-        print("\n\n".join(text(number, study) for number, study in enumerate(studies, 1)))
+        print("\n\n".join(text(number, study, options.language) for number, study in enumerate(studies, 1)))
     rejected = not studies or any(study.as_json()["decision"] == "reject" for study in studies)
     return int(rejected)
 
@@ -93,12 +97,12 @@ def _pixels(options: argparse.Namespace) -> int:
     from outpost.filter.rulefile import RulesInvalid, rules_of
 
     if not options.path.exists():
-        complain("", f"{options.path} does not exist: name a DICOM image or a folder")
+        complain("", f"{options.path} does not exist: name a DICOM image or a folder", options.language)
         return 2
     try:
         policy = rules_of(_source(options)).rules.pixels
     except RulesInvalid as invalid:
-        print(faults(str(invalid), preferred_language()), file=sys.stderr)
+        print(faults(str(invalid), options.language), file=sys.stderr)
         return 2
     path: Path = options.path
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -109,7 +113,8 @@ def _pixels(options: argparse.Namespace) -> int:
         for name, findings in found:
             print(name)
             for one in findings or [{"action": "accept", "code": "nothing found", "detail": ""}]:
-                print("  " + "  ".join(filter(None, (one["action"], one["code"], one["detail"]))))
+                words = (spoken(one[key], options.language) for key in ("action", "code", "detail"))
+                print("  " + "  ".join(filter(None, words)))
     return int(any(one["action"] != "accept" for _, findings in found for one in findings))
 
 
@@ -136,10 +141,11 @@ def _check(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"ok": False, "faults": list(invalid.faults)}))
         else:
-            print(faults(str(invalid), preferred_language()), file=sys.stderr)
+            print(faults(str(invalid), options.language), file=sys.stderr)
         return Exit.FOUND
     if options.json:
         print(json.dumps({"ok": True, "faults": [], "digest": file.digest, "rules": len(file.rules.rules)}))
     else:
-        print(f"{options.path}: ok, {len(file.rules.rules)} rules, sha256 {file.digest}")
+        told = f"{options.path}: ok, {len(file.rules.rules)} rules, sha256 {file.digest}"
+        print(spoken(told, options.language))
     return 0

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outpost.codes.spoken import spoken
 from outpost.filter.conditions import Headers, Seen
 from outpost.filter.rulefile import RuleFile
 from outpost.filter.values import Fingerprint
 from outpost.filter.verdict import HeaderVerdict, Judge, Judged, series_name
 from outpost.inference.codes import InputRejected
 from outpost.inference.header import ImageHeader, read_header
+from outpost.options import Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +144,18 @@ def _word(effect: str | None, *, missing: bool) -> str:
     return "missing, excluded" if missing else "excluded"
 
 
-def text(number: int, one: Explained) -> str:
+def text(number: int, one: Explained, language: Language = "en") -> str:
     """One study for people."""
     verdict = one.verdict
     if verdict is None:
-        return "\n".join(["not judged:", *(f"  {told}" for told in one.unreadable)])
+        unread = (spoken(told, language) for told in one.unreadable)
+        return "\n".join([spoken("not judged:", language), *(f"  {told}" for told in unread)])
     words = {"accept": "accepted", "reject": "REJECTED", "pixels_decide": "accepted, the pixels decide"}
     counted = ", ".join(f"{code} {count}" for code, count in verdict.left_out.items())
-    lines = [
-        f"study {number}: {words[verdict.decision]}; {len(verdict.accepted)} of {verdict.judged} instances left"
-        + (f" ({counted})" if counted else "")
-        + f"; rules {verdict.rules}"
-    ]
+    left = f"{len(verdict.accepted)} of {verdict.judged} instances left" + (
+        f" ({counted})" if counted else ""
+    )
+    lines = [spoken(f"study {number}: {words[verdict.decision]}; {left}; rules {verdict.rules}", language)]
     not_one: dict[str, list[str]] = defaultdict(list)
     for answer in one.answers:
         if answer.rule.startswith("known.") and answer.verdict == "met":
@@ -162,17 +164,20 @@ def text(number: int, one: Explained) -> str:
             continue
         many = "" if answer.scope != "instance" else f", {answer.instances} instances"
         code = f" {answer.code}" if answer.code else ""
-        mark = "  <- decided" if answer.decided else ""
-        lines.append(f"  {answer.rule} ({answer.where}{many}): {answer.verdict}{code}{mark}")
+        line = spoken(f"  {answer.rule} ({answer.where}{many}): {answer.verdict}{code}", language)
+        lines.append(spoken(f"{line}  <- decided", language) if answer.decided else line)
         shown = (
             [s for s in answer.looks if s.truth is True] if answer.rule.startswith("known.") else answer.looks
         )
         lines += [
-            f"      {look.what}: found {look.found}, wanted {look.wanted}: {_told(look.truth)}"
+            spoken(
+                f"      {look.what}: found {look.found}, wanted {look.wanted}: {_told(look.truth)}", language
+            )
             for look in shown
         ]
     for where, names in not_one.items():
-        lines.append(f"  {where} is none of: {', '.join(name.removeprefix('known.') for name in names)}")
+        kinds = ", ".join(name.removeprefix("known.") for name in names)
+        lines.append(spoken(f"  {where} is none of: {kinds}", language))
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from outpost import __version__, errand
 from outpost.api.limits import tell_limits
 from outpost.codes.answers import both
+from outpost.codes.found import in_russian
 from outpost.errand import Errand
 from outpost.fleet import page, view
 from outpost.fleet.asking import asking
@@ -57,6 +58,13 @@ class Check:
     wanted: str
     remedy: str
     remedy_ru: str = ""
+    value_ru: str | float = ""
+    wanted_ru: str = ""
+
+    def __post_init__(self) -> None:
+        """What was found and is wanted, in Russian."""
+        object.__setattr__(self, "value_ru", in_russian(self.value))
+        object.__setattr__(self, "wanted_ru", in_russian(self.wanted))
 
 
 @dataclass(frozen=True, slots=True)

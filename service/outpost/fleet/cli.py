@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from outpost.codes.answers import complain
+from outpost.codes.spoken import spoken
 from outpost.options import Exit, add_config, examples, preferred_language
 
 if TYPE_CHECKING:  # what a command needs is imported as it runs
@@ -52,11 +53,13 @@ def _sync(arguments: argparse.Namespace) -> int:
         attempts = sync_all(config)
     except (CentreError, psycopg.Error) as error:
         return _fault(" ".join(str(error).split()))
+    language = preferred_language()
     for attempt in attempts:
         how = attempt.fault.sentence if attempt.fault else "up to date"
-        sys.stdout.write(f"{attempt.region}: {attempt.rows} rows, {attempt.took_seconds:.1f} s, {how}\n")
+        told = f"{attempt.region}: {attempt.rows} rows, {attempt.took_seconds:.1f} s, {how}"
+        sys.stdout.write(spoken(told, language) + "\n")
     whole = sum(attempt.fault is None for attempt in attempts)
-    sys.stdout.write(f"{whole} of {len(attempts)} regions read\n")
+    sys.stdout.write(spoken(f"{whole} of {len(attempts)} regions read", language) + "\n")
     return int(arguments.strict and whole < len(attempts))
 
 

@@ -10,7 +10,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from outpost.health.codes import CHECKS, CheckCode, remedy
+from outpost.codes.found import in_russian
+from outpost.health.codes import CHECKS, CheckCode, proves, remedy
 from outpost.inference.state import Assertion, Golden, LaneState
 from outpost.intake.room import MIB, disk_of
 from outpost.records.journal import utc_now
@@ -43,6 +44,8 @@ class Check:
     wanted: str
     remedy: str
     remedy_ru: str = ""
+    value_ru: str | float | None = None
+    wanted_ru: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ class Verdict:
 
 def check(code: CheckCode, ok: bool, value: str | float | None, wanted: str) -> Check:
     """One check, its remedy taken from the table when it fails."""
-    if ok:
-        return Check(code, ok, value, wanted, "")
-    return Check(code, ok, value, wanted, CHECKS[code].remedy, remedy(code, "ru"))
+    wanted_ru = proves(code, "ru") if wanted == CHECKS[code].proves else in_russian(wanted)
+    told = ("", "") if ok else (CHECKS[code].remedy, remedy(code, "ru"))
+    return Check(code, ok, value, wanted, *told, in_russian(value), wanted_ru)
 
 
 def asserted(assertion: Assertion, value: str | float | None = None) -> Check:
@@ -215,7 +218,8 @@ class Health:
         ]
         seconds, what = max(at_work, default=(0.0, ""))
         limit = self._pipeline.stall_seconds
-        found = f"a {what} for {seconds:.1f} s".replace("a golden", "the golden case") if what else "idle"
+        found = f"a study for {seconds:.1f} s" if what == "study" else f"the golden case for {seconds:.1f} s"
+        found = found if what else "idle"
         return check(CheckCode.INFERENCE_PROGRESS, seconds <= limit, found, f"<= {limit:.1f} s")
 
     def _intake(self) -> Iterator[Check]:

@@ -17,11 +17,13 @@ from typing import Any
 
 from pydicom.uid import UID
 
+from outpost.codes.spoken import spoken
 from outpost.filter.rulefile import RulesInvalid, rules_of, source_of
 from outpost.inference import engines
 from outpost.inference.bundle import Bundle, full_rung, load_bundle, read_manifest
 from outpost.inference.codes import REASONS, Code, InferenceFailed
 from outpost.inference.memory import MIB
+from outpost.options import Language
 
 _METADATA_KEYS = ("name", "version", "task", "network_data_format")
 
@@ -36,8 +38,13 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{'ok  ' if self.ok else 'FAIL'} {self.what}: {self.told}"
-        return line if self.ok else f"{line}\n     {self.remedy}"
+        return self.said("en")
+
+    def said(self, language: Language) -> str:
+        """For people: a line, its remedy below it."""
+        mark = "ok  " if self.ok else "СБОЙ" if language == "ru" else "FAIL"
+        line = f"{mark} {spoken(self.what, language)}: {spoken(self.told, language)}"
+        return line if self.ok else f"{line}\n     {spoken(self.remedy, language)}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from outpost import __version__
+from outpost.codes.spoken import spoken
 from outpost.durable import sync_folder
 from outpost.inference import engines, heap
 from outpost.inference.bundle import Bundle, EngineChoice, full_rung
 from outpost.inference.choice import FORMAT, current_key, evidence_file, named
 from outpost.inference.memory import MIB
+from outpost.options import Language
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +223,7 @@ def _write(file: Path, text: str) -> None:
 _HEAD = ("engine", "precision", "s/case", "x reference", "answer", "MiB", "verdict")
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
+def cells(row: dict[str, Any], language: Language = "en") -> tuple[str, ...]:
     """A row of the table as people read it."""
     golden = row.get("golden")
     return (
@@ -231,13 +233,14 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['ratio']:.2f}" if row.get("ratio") else "-",
         f"{golden['metric']} {golden['value']:.5g}" if golden else "-",
         str(row["memory_mib"]) if row["memory_mib"] else "-",
-        row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
+        spoken(row["verdict"] + (f": {row['reason']}" if row["reason"] else ""), language),
     )
 
 
-def table(evidence: dict[str, Any]) -> str:
+def table(evidence: dict[str, Any], language: Language = "en") -> str:
     """The evidence as text."""
-    lines = [_HEAD, *(cells(row) for row in evidence["rows"])]
+    head = tuple(spoken(name, language) for name in _HEAD)
+    lines = [head, *(cells(row, language) for row in evidence["rows"])]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

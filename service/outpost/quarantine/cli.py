@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outpost.codes.answers import complain
-from outpost.options import Exit, add_config, add_json, add_language, examples, moment
+from outpost.codes.found import detail
+from outpost.codes.spoken import spoken
+from outpost.options import Exit, add_config, add_json, add_language, examples, moment, preferred_language
 
 if TYPE_CHECKING:  # what the commands need is imported as they run
     from outpost.quarantine.client import RemoteDesk
@@ -215,14 +217,16 @@ def _list(options: argparse.Namespace) -> int:
         print(json.dumps({"reasons": reasons, **page}, ensure_ascii=False))
         return 0
     for reason in reasons:
-        print(
+        told = (
             f"{reason['reason']}: {reason['items']} held, {reason['bytes'] / _MIB:.1f} of "
             f"{reason['max_bytes'] / _MIB:.0f} MiB; {reason['evicted']} left for the quota. "
             f"{in_words(options, reason, 'meaning')}"
         )
+        print(spoken(told, options.language))
     if reasons:
         print()
-    rows = [("ITEM", "ENDED (UTC)", "FROM", "MODALITY", "IMAGES", "MIB", "OUTCOME", "REASON")]
+    heads = ("ITEM", "ENDED (UTC)", "FROM", "MODALITY", "IMAGES", "MIB", "OUTCOME", "REASON")
+    rows = [tuple(spoken(head, options.language) for head in heads)]
     rows += [
         (
             item["item"],
@@ -231,7 +235,7 @@ def _list(options: argparse.Namespace) -> int:
             item["modality"] or "?",
             str(item["instances"]),
             f"{item['bytes'] / _MIB:.1f}",
-            item["outcome"] + (" (gone)" if item["evicted_at"] else ""),
+            spoken(f"{item['outcome']} (gone)", options.language) if item["evicted_at"] else item["outcome"],
             item["reason"],
         )
         for item in page["items"]
@@ -240,7 +244,7 @@ def _list(options: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if page["next"]:
-        print(f"more: --after {page['next']}")
+        print(spoken(f"more: --after {page['next']}", options.language))
     return 0
 
 
@@ -255,7 +259,7 @@ def _show(options: argparse.Namespace) -> int:
     print(f"  {in_words(options, item, 'meaning')}")
     print(f"  {in_words(options, item, 'remedy')}")
     if item["detail"]:
-        print(f"  {item['detail']}")
+        print(f"  {detail(item['detail'], options.language)}")
     told = {
         "ended": item["at"],
         "from": ", ".join(item["senders"]),
@@ -266,8 +270,10 @@ def _show(options: argparse.Namespace) -> int:
         **item["header"],
     }
     for name, value in told.items():
-        if value:
+        if value and name in item["header"]:
             print(f"  {name}: {value}")
+        elif value:
+            print(f"  {spoken(name, options.language)}: {spoken(str(value), options.language)}")
     return 0
 
 
@@ -286,7 +292,8 @@ def _resubmit(options: argparse.Namespace) -> int:
         try:
             with open_desk(options) as desk:
                 done = desk.resubmit(name, skip_filter=options.skip_filter)
-            print(f"{name}: waits as {done['item']}, revision {done['revision']}")
+            told = f"{name}: waits as {done['item']}, revision {done['revision']}"
+            print(spoken(told, getattr(options, "language", preferred_language())))
         except _Refusal as refusal:
             complain(f"outpost: {name}", refusal, getattr(options, "language", None))
             status = max(status, refusal.status)

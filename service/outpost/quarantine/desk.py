@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 
+from outpost.codes.found import detail_ru
 from outpost.config import Quarantine
 from outpost.intake.assembly import Assembly
 from outpost.intake.header import is_uid
@@ -131,7 +132,7 @@ class Desk:
 
 
 def _item(item: shelf.Item) -> dict[str, Any]:
-    return asdict(item) | _explained(item.reason)
+    return asdict(item) | {"detail_ru": detail_ru(item.detail)} | _explained(item.reason)
 
 
 def _explained(code: str) -> dict[str, str]:

@@ -40,14 +40,18 @@ def _says(language: Language, study: dict[str, Any]) -> list[str]:
     if held := study["held"]:
         until = (study["held_until"] or "")[:16].replace("T", " ")
         wait = f"{'ждёт до' if russian else 'waits until'} {until} UTC" if until else held["code"]
-        words = (_in_words(language, held, "meaning"), study["detail"], _in_words(language, held, "remedy"))
+        words = (
+            _in_words(language, held, "meaning"),
+            _in_words(language, study, "detail"),
+            _in_words(language, held, "remedy"),
+        )
         lines.append(f"{wait}: {_prose(words)}")
     for kind in ("part", "doubt"):
         for note in study["notes"]:
             if note["kind"] == kind:
                 words = (
                     _in_words(language, note, "meaning"),
-                    note["detail"],
+                    _in_words(language, note, "detail"),
                     _in_words(language, note, "remedy"),
                 )
                 lines.append(f"{note['short']}. {_prose(words)}")

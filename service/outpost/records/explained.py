@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from outpost.codes.answers import said
+from outpost.codes.found import detail_ru
 from outpost.codes.held import HELD
 from outpost.codes.notes import NOTES, Note, NoteText, is_doubtful, is_partial
 from outpost.reasons import explain
@@ -59,6 +60,7 @@ def _study(record: StudyRecord) -> dict[str, Any]:
             "partial": is_partial(notes),
             "doubtful": is_doubtful(notes),
             "held": _held(record),
+            "detail_ru": detail_ru(record.detail),
         }
         | _texts(explain(record.reason))
     )
@@ -73,6 +75,7 @@ def _note(note: Note) -> dict[str, str]:
         "kind": text.kind if text else "remark",
         "short": text.short if text else words["meaning"],
         "detail": note.detail,
+        "detail_ru": detail_ru(note.detail),
         **words,
     }
 
