@@ -36,10 +36,10 @@ _PEEK: Final = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # Python has no names for them (asm-generic/socket.h)
 _SYNCOOKIES: Final = Path("/proc/sys/net/ipv4/tcp_syncookies")  # for IPv6, too
 # Classic BPF (Documentation/networking/filter.rst) over a segment from its TCP header on: drop the one that carries no
-# data and is no SYN, FIN or RST. (code, jump if true, jump if false, k)
+# data and is no SYN or RST. (code, jump if true, jump if false, k)
 _SILENT: Final = (
     (0x30, 0, 0, 13),  # the flags
-    (0x45, 6, 0, 0x07),  # FIN, SYN or RST: pass
+    (0x45, 6, 0, 0x06),  # SYN or RST: pass
     (0x30, 0, 0, 12),  # the header's length,
     (0x74, 0, 0, 4),
     (0x64, 0, 0, 2),  # in bytes,
