@@ -45,7 +45,7 @@ class Room:
 
     `first_seconds`: until its first byte. `whole_seconds`: until its first request is whole. `per_second` connections
     are let in, and `burst` in a moment; `accepted_per_second` taken from the kernel, whose queue else fills for all.
-    `crowd_per_second` are let in of addresses that have all the places already that one may have.
+    Of addresses with more than `crowd` that ask, `crowd_per_second` are let in: each costs, if only to be refused.
     """
 
     most: int = 256
@@ -55,6 +55,7 @@ class Room:
     per_second: float = 100.0
     burst: float = 100.0
     accepted_per_second: float = 3000.0
+    crowd: int = 8
     crowd_per_second: float = 25.0
 
 
@@ -102,20 +103,18 @@ class Lobby(threading.Thread):
         turned_away: Callable[[str, str, int], None],
         first: Callable[[bytes], bool] = lambda _: False,
         asks: Callable[[bytes], bool] = bool,
-        crowds: Callable[[str], bool] = lambda _: False,
         farewell: bytes = b"",
     ) -> None:
         """`enter` takes over a connection and its address. `whole` sees what has arrived, without its being read, and
         says whether that is a request: None where the connection was answered already and is to be closed.
         `turned_away` is told once a second who had to leave: the address, why (`full`, `late`), how many times.
         `first` says of what has arrived whether it is let in before all others, `asks` whether it is a request that
-        may be worth another's place, `crowds` whether an address has all the places already that one may have.
-        `farewell` is said to who spoke and is late.
+        may be worth another's place. `farewell` is said to who spoke and is late.
         """
         super().__init__(name=name, daemon=True)
         self._door, self._room = Listening(listening), room
         self._enter, self._whole, self._tell, self._is_first = enter, whole, turned_away, first
-        self._asks, self._crowds, self._farewell = asks, crowds, farewell
+        self._asks, self._farewell = asks, farewell
         self._left: Counter[tuple[str, str]] = Counter()  # since it was told
         self._told = time.monotonic()
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()  # by descriptor, in the order they came
@@ -130,7 +129,7 @@ class Lobby(threading.Thread):
         self._first = Pace(room.per_second, room.burst)
         self._evicting = Pace(room.per_second, room.burst)
         self._accepting = Pace(room.accepted_per_second, room.accepted_per_second / 2)
-        self._crowding = Pace(room.crowd_per_second, room.crowd_per_second)
+        self._crowding = Pace(room.crowd_per_second, room.burst)
         self._only_crowds = False  # are ready
         self._turning = Pace(_TURNS_PER_SECOND, _TURNS_PER_SECOND)
         self._silent_left = 0  # since `_counted`
@@ -334,7 +333,7 @@ class Lobby(threading.Thread):
     def _next(self, now: float) -> _Waiting | None:
         """Whose turn it is; None where it is that of nobody yet."""
         for peer, ready in self._ready.items():
-            if self._crowds(peer):
+            if len(ready) > self._room.crowd:
                 if self._crowding.wait(now):
                     continue
                 self._crowding.take()

@@ -510,7 +510,6 @@ class LimitedServer(uvicorn.Server):
             self._left_the_lobby,
             _asks_for_health if self._tls is None else lambda _: False,
             asks=whole,
-            crowds=lambda peer: self._protocol.of_peer[peer] >= limits.per_peer,
             farewell=_TIMED_OUT if self._tls is None else b"",
         )
         self._lobby.start()
