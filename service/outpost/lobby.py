@@ -170,8 +170,9 @@ class Lobby(threading.Thread):
 
     def _turn(self) -> None:
         listener = self._door.fileno()
-        if rest := self._turning.wait(time.monotonic()):
-            self._stopping.wait(rest)
+        while rest := self._turning.wait(time.monotonic()):
+            if self._stopping.wait(rest):
+                return
         self._turning.take()
         for descriptor, _ in self._poll.poll(self._rest(time.monotonic())):
             if descriptor == listener:
