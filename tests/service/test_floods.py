@@ -130,7 +130,10 @@ def test_a_flood_of_silent_connections_is_left_to_the_kernel_and_who_speaks_find
     left = dict(door.left)
     late += [door.connect() for _ in range(300)]
     time.sleep(1.2)
-    assert door.left == left, "those that say nothing do not come so far as to be turned away"
+    for one in late[100:]:
+        one.close()
+    time.sleep(0.5)
+    assert door.left == left, "those that say nothing, or end, do not come so far as to be turned away"
     for source in (ELSEWHERE, ATTACKER):
         with door.connect(source) as honest:
             begun = time.monotonic()
@@ -150,7 +153,7 @@ def test_a_flood_of_silent_connections_is_left_to_the_kernel_and_who_speaks_find
             connection.close()
     late[0].sendall(b"I come late\n")
     wait_for(lambda: door.entered, 5, "who was silent and speaks is let in")
-    for one in late:
+    for one in late[:100]:
         one.close()
 
 
