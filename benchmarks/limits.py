@@ -7,6 +7,9 @@ Sender: unmodified /usr/bin/storescu, 513 KiB slices, new UIDs each time. Attack
 same machine, of the lowest priority: what they use of the CPU themselves is not what is measured. Meanwhile somebody
 asks for health each half second, once from the attacker's own address and once from another. Bar: throughput falls by
 at most 20 %, the service goes on, and every question for health from elsewhere is answered.
+
+The peer is DCMTK's storescp, in the same minutes: what it still takes beside the same attack (that is what the kernel
+and two cores leave to anybody), and, where the attack is one on a DICOM port, what it takes when it is attacked itself.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from report import Spread, finish, table  # noqa: E402 - not installed
 from running import Service, StoreScp, wait_for  # noqa: E402 - not installed
 
 ATTACKER = "127.0.0.66"
-IMAGES = 200
+IMAGES, FEW = 200, 60
 BAR = 0.8
 _HEALTH_SECONDS = 5.0  # one question
 
@@ -166,6 +169,8 @@ ATTACKS: dict[str, Callable[[int, int], None]] = {
     "flood-associations": lambda dicom, _: knock(dicom, request_of("FLOOD")),
 }
 
+ON_DICOM = ("half-open-dicom", "slow-request", "silent-associations", "stalled-pdu", "flood-associations")
+
 
 def main() -> int:
     """Measure, print the table, keep the result."""
@@ -203,32 +208,41 @@ def _end_with_parent() -> None:
 
 def measure(folder: Path, names: list[str], rounds: int, *, keep: bool) -> int:
     """One service for all; each attack has a quiet run before and behind it."""
-    images = write_images(folder / "images")
+    images, few = write_images(folder / "images", IMAGES), write_images(folder / "few", FEW)
     pacs = StoreScp(folder / "pacs").start()
     # Studies stay open: what is measured is intake, and not the model.
     service = Service(
         folder / "site", [("PACS", pacs.port)], study={"quiet_seconds": 3600, "open_quiet_seconds": 3600}
     )
     rates: dict[str, list[float]] = {}
+    beside: dict[str, list[float]] = {}
+    attacked: dict[str, float] = {}
     health: dict[str, dict[str, list[float]]] = {}
     try:
         service.start()
         wait_for(lambda: service.http.get("/v2/health/ready").status_code == 200, 300, "the service is ready")
-        send(service, images)
-        for _ in range(rounds):
-            before = send(service, images)
+        send(service.dicom_port, images)
+        for turn in range(rounds):
+            before, peer_before = send(service.dicom_port, images), send(pacs.port, few)
             for name in names:
                 slowest: dict[str, list[float]] = {}
-                with attack(name, service), asking(service, slowest):
+                with attack(name, service.dicom_port, service.http_port), asking(service, slowest):
                     time.sleep(1.5)  # until it is in full swing
-                    under = send(service, images)
-                after = quiet(service, images)
+                    under = send(service.dicom_port, images)
+                    peer_under = send(pacs.port, few)
+                time.sleep(1)
+                after, peer_after = send(service.dicom_port, images), send(pacs.port, few)
                 rates.setdefault(name, []).append(under / statistics.mean((before, after)))
+                beside.setdefault(name, []).append(peer_under / statistics.mean((peer_before, peer_after)))
                 print(
-                    f"{name}: {before:.1f} {under:.1f} {after:.1f} images a second",
+                    f"{name}: {before:.1f} {under:.1f} {after:.1f} images a second, "
+                    f"storescp beside it {peer_before:.1f} {peer_under:.1f} {peer_after:.1f}",
                     file=sys.stderr,
                     flush=True,
                 )
+                peer_before = peer_after
+                if name in ON_DICOM and turn == 0:
+                    attacked[name] = attacked_itself(folder / f"attacked-{name}", name, few)
                 for source, seconds in slowest.items():
                     health.setdefault(name, {}).setdefault(source, []).extend(seconds)
                 before = after
@@ -241,35 +255,43 @@ def measure(folder: Path, names: list[str], rounds: int, *, keep: bool) -> int:
         if service.process is not None and service.process.poll() is None:
             service.kill()
         pacs.stop()
-    return conclude(rates, health, memory, status, keep=keep and rounds >= 3)
+    return conclude(rates, beside, attacked, health, memory, status, keep=keep and rounds >= 3)
 
 
-def write_images(folder: Path) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     from pydicom.data import get_testdata_file
 
     folder.mkdir()
     source = get_testdata_file("693_UNCI.dcm", download=False)
-    for number in range(IMAGES):
+    for number in range(count):
         shutil.copy(source, folder / f"{number}.dcm")
     return folder
 
 
-def send(service: Service, images: Path) -> float:
+def send(port: int, images: Path) -> float:
     """Images a second; 0 where they were not all taken."""
     begun = time.perf_counter()
-    command = ["/usr/bin/storescu", "+II", "+sd", "127.0.0.1", str(service.dicom_port), str(images)]
-    ended = subprocess.run(command, capture_output=True, timeout=300)
-    return IMAGES / (time.perf_counter() - begun) if ended.returncode == 0 else 0.0
+    command = ["/usr/bin/storescu", "+II", "+sd", "-to", "10", "-ta", "10", "-td", "60"]
+    ended = subprocess.run([*command, "127.0.0.1", str(port), str(images)], capture_output=True, timeout=300)
+    count = sum(1 for _ in images.iterdir())
+    return count / (time.perf_counter() - begun) if ended.returncode == 0 else 0.0
 
 
-def quiet(service: Service, images: Path) -> float:
-    time.sleep(1)
-    return send(service, images)
+def attacked_itself(folder: Path, name: str, images: Path) -> float:
+    """What storescp takes under this attack on its own port, of what it takes without."""
+    victim = StoreScp(folder).start()
+    try:
+        alone = send(victim.port, images)
+        with attack(name, victim.port, victim.port):
+            time.sleep(1.5)
+            return send(victim.port, images) / alone
+    finally:
+        victim.stop()
 
 
 @contextmanager
-def attack(name: str, service: Service) -> Iterator[None]:
-    ports = (str(service.dicom_port), str(service.http_port))
+def attack(name: str, dicom_port: int, http_port: int) -> Iterator[None]:
+    ports = (str(dicom_port), str(http_port))
     process = subprocess.Popen([sys.executable, __file__, "--attack", name, *ports])
     try:
         yield
@@ -319,6 +341,8 @@ def resident(pid: int) -> int:
 
 def conclude(
     rates: dict[str, list[float]],
+    beside: dict[str, list[float]],
+    attacked: dict[str, float],
     health: dict[str, dict[str, list[float]]],
     memory: int,
     status: int,
@@ -327,14 +351,23 @@ def conclude(
 ) -> int:
     """The table and the line; the attack that costs most decides."""
     spreads = {name: Spread.of(values) for name, values in rates.items()}
+    peers = {name: Spread.of(values) for name, values in beside.items()}
     rows = [
-        [name, f"{spread.median:.2f} ({spread.least:.2f}-{spread.greatest:.2f})"]
+        [name, f"{spread.median:.2f} ({spread.least:.2f}-{spread.greatest:.2f})", f"{peers[name].median:.2f}"]
+        + [f"{attacked[name]:.2f}" if name in attacked else ""]
         + [f"{max(health[name][source]):.2f}" for source in ("127.0.0.1", ATTACKER)]
         for name, spread in spreads.items()
     ]
     print(
         table(
-            ["attack", "throughput, of that without", "slowest health, s", "from the attacker's address"],
+            [
+                "attack",
+                "throughput, of that without",
+                "storescp beside it",
+                "attacked itself",
+                "slowest health, s",
+                "from the attacker's address",
+            ],
             rows,
         )
     )
@@ -348,6 +381,8 @@ def conclude(
         ok=spreads[worst].median >= BAR and answered and status == 0,
         details={
             "throughput": spreads,
+            "storescp_beside_it": peers,
+            "storescp_attacked_itself": attacked,
             "slowest_health_seconds": {
                 name: {source: max(values) for source, values in of.items()} for name, of in health.items()
             },

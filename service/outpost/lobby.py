@@ -3,6 +3,9 @@
 A peer that connects and is silent costs one descriptor; one that asks is let in, in fair turns between addresses and
 no faster than the service can bear. When the lobby is full, the silent connection that waited longest, of the address
 with the most, has to leave: whoever connects and asks at once always finds a place.
+
+In a flood the lobby looks at what came fifty times a second, and not at each connection as it comes: each time it takes
+the interpreter from the threads that receive images. What is silent then stays with the kernel until it speaks.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import errno
 import logging
 import select
 import socket
-import struct
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -20,15 +22,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from outpost.listening import RESET, Listening
+
 log = logging.getLogger(__name__)
 
 _TURN_SECONDS: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
-# Closing sends a reset: what leaves keeps no port and no memory of the kernel busy.
-_RESET: Final = struct.pack("ii", 1, 0)
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS: Final = 0.1
 _TELL_SECONDS: Final = 1.0
+# Looks at what came, a second; the first ones at once.
+_TURNS_PER_SECOND: Final = 50.0
+# Silent connections turned away in a second, from which on the kernel keeps them, and for how long in seconds.
+_SILENT_FLOOD: Final = 500
+_HELD_BACK_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
 
 
@@ -38,6 +45,7 @@ class Room:
 
     `first_seconds`: until its first byte. `whole_seconds`: until its first request is whole. `per_second` connections
     are let in, and `burst` in a moment; `accepted_per_second` taken from the kernel, whose queue else fills for all.
+    Of addresses with more than `crowd` that ask, `crowd_per_second` are let in: each costs, if only to be refused.
     """
 
     most: int = 256
@@ -47,6 +55,8 @@ class Room:
     per_second: float = 100.0
     burst: float = 100.0
     accepted_per_second: float = 3000.0
+    crowd: int = 8
+    crowd_per_second: float = 25.0
 
 
 class Pace:
@@ -92,15 +102,19 @@ class Lobby(threading.Thread):
         whole: Callable[[socket.socket, Any, bytes], bool | None],
         turned_away: Callable[[str, str, int], None],
         first: Callable[[bytes], bool] = lambda _: False,
+        asks: Callable[[bytes], bool] = bool,
+        farewell: bytes = b"",
     ) -> None:
         """`enter` takes over a connection and its address. `whole` sees what has arrived, without its being read, and
         says whether that is a request: None where the connection was answered already and is to be closed.
         `turned_away` is told once a second who had to leave: the address, why (`full`, `late`), how many times.
-        `first` says of what has arrived whether it is let in before all others.
+        `first` says of what has arrived whether it is let in before all others, `asks` whether it is a request that
+        may be worth another's place. `farewell` is said to who spoke and is late.
         """
         super().__init__(name=name, daemon=True)
-        self._listening, self._room = listening, room
+        self._door, self._room = Listening(listening), room
         self._enter, self._whole, self._tell, self._is_first = enter, whole, turned_away, first
+        self._asks, self._farewell = asks, farewell
         self._left: Counter[tuple[str, str]] = Counter()  # since it was told
         self._told = time.monotonic()
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()  # by descriptor, in the order they came
@@ -115,6 +129,12 @@ class Lobby(threading.Thread):
         self._first = Pace(room.per_second, room.burst)
         self._evicting = Pace(room.per_second, room.burst)
         self._accepting = Pace(room.accepted_per_second, room.accepted_per_second / 2)
+        self._crowding = Pace(room.crowd_per_second, room.burst)
+        self._only_crowds = False  # are ready
+        self._turning = Pace(_TURNS_PER_SECOND, _TURNS_PER_SECOND)
+        self._silent_left = 0  # since `_counted`
+        self._counted = self._told
+        self._held_back_until: float | None = None
 
     @property
     def waiting(self) -> int:
@@ -128,8 +148,8 @@ class Lobby(threading.Thread):
             self.join(timeout_seconds)
 
     def run(self) -> None:
-        self._listening.setblocking(False)
-        self._poll.register(self._listening.fileno(), select.EPOLLIN)
+        self._door.hold_back_nobody()  # as a lobby before this one may have left it
+        self._poll.register(self._door.fileno(), select.EPOLLIN)
         faults = 0
         try:
             while not self._stopping.is_set():
@@ -146,9 +166,14 @@ class Lobby(threading.Thread):
             for one in list(self._waiting.values()):
                 self._close(one)
             self._poll.close()
+            self._door.hold_back_nobody()
 
     def _turn(self) -> None:
-        listener = self._listening.fileno()
+        listener = self._door.fileno()
+        while rest := self._turning.wait(time.monotonic()):
+            if self._stopping.wait(rest):
+                return
+        self._turning.take()
         for descriptor, _ in self._poll.poll(self._rest(time.monotonic())):
             if descriptor == listener:
                 self._accept()
@@ -159,24 +184,30 @@ class Lobby(threading.Thread):
             self._accepts = True
             self._poll.register(listener, select.EPOLLIN)
         self._end_late(now)
+        self._hold_back(now)
         if self._left and now - self._told > _TELL_SECONDS:
             left, self._left, self._told = self._left, Counter(), now
             for (peer, why), times in left.items():
                 self._tell(peer, why, times)
+        self._only_crowds = False
         while self._ready and not self._entering.wait(now):
+            one = self._next(now)
+            if one is None:
+                self._only_crowds = True
+                break
             self._entering.take()
-            self._let_in(self._next())
+            self._let_in(one)
 
     def _rest(self, now: float) -> float:
         rest = _TURN_SECONDS
         if self._ready:
-            rest = min(rest, self._entering.wait(now))
+            rest = min(rest, (self._crowding if self._only_crowds else self._entering).wait(now))
         if not self._accepts:
             rest = min(rest, max(0.0, self._accept_again - now))
         return rest + 0.001 if rest else 0.0
 
     def _pause(self, seconds: float) -> None:
-        self._poll.unregister(self._listening.fileno())
+        self._poll.unregister(self._door.fileno())
         self._accepts, self._accept_again = False, time.monotonic() + seconds
 
     def _accept(self) -> None:
@@ -185,9 +216,7 @@ class Lobby(threading.Thread):
                 self._pause(wait + 0.01)
                 return
             try:
-                connection, address = self._listening.accept()
-            except BlockingIOError:
-                return
+                came = self._door.accept()
             except OSError as error:
                 if error.errno not in _NO_DESCRIPTORS:
                     return  # it was gone before it was here
@@ -195,35 +224,61 @@ class Lobby(threading.Thread):
                 self._make_place(None)
                 self._pause(_PAUSE_SECONDS)
                 return
+            if came is None:
+                return
             self._accepting.take()
-            self._arrive(connection, address)
+            self._arrive(*came)
 
-    def _arrive(self, connection: socket.socket, address: Any) -> None:
+    def _arrive(self, descriptor: int, address: Any) -> None:
         now = time.monotonic()
-        one = _Waiting(connection, address, now)
-        peer = one.peer
-        of_peer = self._of_peer[peer] >= self._room.per_peer
-        place = True
-        if of_peer or len(self._waiting) >= self._room.most:
-            # In a flood, what asks has asked by now: it waited in the kernel's queue. What is silent, and has others of
-            # its address waiting, goes at once: to give it another's place costs ten times that, while all wait.
-            crowds = of_peer or peer in self._silent
-            if crowds and self._evicting.wait(now):
-                place = _has_spoken(connection)
-            else:
-                self._evicting.take()
-            place = place and self._make_place(peer if of_peer else None)
+        peer = str(address[0])
+        try:
+            place = self._has_place(descriptor, peer, now)
+        except BaseException:
+            self._door.reset(descriptor)
+            raise
         if not place:
             self._left[peer, "full"] += 1
-            _reset(connection)
+            self._door.reset(descriptor)
             return
-        connection.setblocking(False)
-        descriptor = connection.fileno()
+        one = _Waiting(self._door.socket_of(descriptor), address, now)
         self._waiting[descriptor] = one
         self._of_peer[peer] += 1
         self._silent.setdefault(peer, OrderedDict())[descriptor] = one
         self._poll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         self._look(one)  # what it asks is mostly here already; by that it may be one that goes first
+
+    def _has_place(self, descriptor: int, peer: str, now: float) -> bool:
+        """Whether there is a place for who has just come; another one may have left for it."""
+        of_peer = self._of_peer[peer] >= self._room.per_peer
+        if not of_peer and len(self._waiting) < self._room.most:
+            return True
+        silent = peer in self._silent
+        if (of_peer or silent) and self._evicting.wait(now):
+            # In a flood, what asks has asked by now: it waited in the kernel's queue. What does not, and has others of
+            # its address waiting, goes at once: to give it another's place costs ten times that, while all wait. So
+            # does what asks where all others have asked, too, and came before it.
+            data = self._door.peek(descriptor)
+            self._silent_left += not data
+            if not self._asks(data) or not (silent or self._is_first(data)):
+                return False
+        else:
+            self._evicting.take()
+        return self._make_place(peer if of_peer else None)
+
+    def _hold_back(self, now: float) -> None:
+        """In a flood of silent connections leave them to the kernel, for a while."""
+        if self._held_back_until is not None:
+            if now < self._held_back_until:
+                return
+            self._door.hold_back_nobody()
+            self._held_back_until = None
+        elif self._silent_left > _SILENT_FLOOD and self._door.hold_back_silent():
+            self._held_back_until = now + _HELD_BACK_SECONDS
+            log.info("%s: a flood of silent connections, the kernel keeps them until they speak", self.name)
+        elif now - self._counted <= _TELL_SECONDS:
+            return
+        self._silent_left, self._counted = 0, now
 
     def _make_place(self, peer: str | None) -> bool:
         """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""
@@ -237,6 +292,7 @@ class Lobby(threading.Thread):
         else:
             return False
         self._left[leaving.peer, "full"] += 1
+        self._silent_left += not leaving.spoke
         self._close(leaving)
         return True
 
@@ -273,16 +329,22 @@ class Lobby(threading.Thread):
                 late.append(one)
         for one in late:
             self._left[one.peer, "late"] += 1
-            self._close(one)
+            self._close(one, self._farewell if one.spoke else b"")
 
-    def _next(self) -> _Waiting:
-        peer, ready = next(iter(self._ready.items()))
-        one = ready.popleft()
-        if ready:
-            self._ready.move_to_end(peer)
-        else:
-            del self._ready[peer]
-        return one
+    def _next(self, now: float) -> _Waiting | None:
+        """Whose turn it is; None where it is that of nobody yet."""
+        for peer, ready in self._ready.items():
+            if len(ready) > self._room.crowd:
+                if self._crowding.wait(now):
+                    continue
+                self._crowding.take()
+            one = ready.popleft()
+            if ready:
+                self._ready.move_to_end(peer)
+            else:
+                del self._ready[peer]
+            return one
+        return None
 
     def _let_in(self, one: _Waiting) -> None:
         self._forget(one)
@@ -309,23 +371,24 @@ class Lobby(threading.Thread):
             if not silent:
                 del self._silent[one.peer]
 
-    def _close(self, one: _Waiting) -> None:
+    def _close(self, one: _Waiting, farewell: bytes = b"") -> None:
         if one.ready and (ready := self._ready.get(one.peer)) is not None and one in ready:
             ready.remove(one)
             if not ready:
                 del self._ready[one.peer]
         self._forget(one)
-        _reset(one.connection)
-
-
-def _has_spoken(connection: socket.socket) -> bool:
-    try:
-        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False
+        if not farewell:
+            _reset(one.connection)
+            return
+        with contextlib.suppress(OSError):
+            while one.connection.recv(1 << 17):  # closing with bytes unread would reset the farewell away
+                pass
+        with contextlib.suppress(OSError):
+            one.connection.send(farewell)
+        one.connection.close()
 
 
 def _reset(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     connection.close()

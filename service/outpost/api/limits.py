@@ -52,6 +52,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _HEALTH: Final = ("/v2/health/", "/v2/models/", "/health/light", "/health")
+_TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"
 _LONGEST_DELAY: Final = 1.0  # seconds that a request waits for its pace
 _THREADS: Final = 64  # of all sync routes, and of storing by STOW-RS
 
@@ -376,7 +377,7 @@ class LimitedProtocol(H11Protocol):
             return None
         if self.is_idle and self._head_since is not None:
             if now - self._head_since > limits.head_seconds:
-                self._end(408)
+                self._end()
                 return "REQUEST_LATE"
             return None
         if self._reads_slowly(now) or self._sends_slowly(now):
@@ -417,9 +418,9 @@ class LimitedProtocol(H11Protocol):
             return slow
         return False
 
-    def _end(self, status: int) -> None:
+    def _end(self) -> None:
         if not self.transport.is_closing():
-            self.transport.write(f"HTTP/1.1 {status} Request Timeout\r\nConnection: close\r\n\r\n".encode())
+            self.transport.write(_TIMED_OUT)
             self.transport.close()
 
     def make_way(self) -> bool:
@@ -497,14 +498,19 @@ class LimitedServer(uvicorn.Server):
         def let_in(connection: socket.socket, _address: Any) -> None:
             loop.call_soon_threadsafe(self._enter, connection)
 
+        def whole(data: bytes) -> bool:
+            return (self._tls is not None and bool(data)) or _is_whole_head(data, limits.head_bytes)
+
         self._lobby = Lobby(
             "api-lobby",
             sockets[0],
             room,
             let_in,
-            lambda *_: True,
+            lambda _connection, _address, data: whole(data),
             self._left_the_lobby,
             _asks_for_health if self._tls is None else lambda _: False,
+            asks=whole,
+            farewell=_TIMED_OUT if self._tls is None else b"",
         )
         self._lobby.start()
         self._looking = loop.create_task(self._look())
@@ -596,6 +602,13 @@ _WORDS: Final = {
     "REQUEST_LATE": "it connected and did not ask in time",
     "TOO_SLOW": "it sends its body, or reads the answer, slower than any line is: look at the line or at the client",
 }
+
+
+def _is_whole_head(data: bytes, most: int) -> bool:
+    """Whether the head of a request is here to its end, or something that h11 answers without waiting for that."""
+    if not data[:1].isalpha() or len(data) > most:
+        return bool(data)
+    return b"\n\r\n" in data or b"\n\n" in data
 
 
 def _asks_for_health(head: bytes) -> bool:

@@ -262,6 +262,7 @@ class StorageScp:
             self._server.enter,
             self._at_the_door if tls is None else _first_of_tls,
             self._left_the_lobby,
+            asks=_asks if tls is None else bool,
         )
         self._collected = 0.0
 
@@ -509,6 +510,11 @@ def places_of(config: Intake) -> Places:
         stall_seconds=config.stall_seconds,
         unused_seconds=config.unused_seconds,
     )
+
+
+def _asks(data: bytes) -> bool:
+    """Whether these first bytes are a request."""
+    return bool(data) and bool(whole_request(data))
 
 
 def _first_of_tls(_connection: socket.socket, _address: Any, _data: bytes) -> bool:
