@@ -46,8 +46,9 @@ import inputs  # noqa: E402 - not installed
 import report  # noqa: E402 - not installed
 import studies  # noqa: E402 - not installed
 from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402 - not installed
-from outpost.health.codes import CHECKS, CheckCode
 from running import BEARER, Service, StoreScp  # noqa: E402 - not installed
+
+from outpost.health.codes import CHECKS, CheckCode  # noqa: E402 - after the path
 
 FAULTS = {
     "raise": 'every call raises "no kernel image is available"',
@@ -201,7 +202,9 @@ class OfOutpost:
         )
         self._service.storage = folder / "storage"
         try:
-            self._service.start({"BENCH_FAULT": str(fault), "PYTHONPATH": str(BUNDLE)})
+            # The service that this process sees is the one under test.
+            paths = [str(BUNDLE), *filter(None, [os.environ.get("PYTHONPATH")])]
+            self._service.start({"BENCH_FAULT": str(fault), "PYTHONPATH": os.pathsep.join(paths)})
             self._service.wait_ready()
         except AssertionError as error:
             self.stop()

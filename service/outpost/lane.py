@@ -376,6 +376,7 @@ class Lane(threading.Thread):
             if self._pauses:
                 self._pause()
             self._pauses = min(self._pauses + 1, 10)
+            self._floor.gave_up(failure.code, rung)
             return
         disturbed = cause_of(failure.code) in (Cause.MEMORY, Cause.TIME) or failure.code == Code.WORKER_HUNG
         if disturbed and not self._alone:
