@@ -48,6 +48,8 @@ import studies  # noqa: E402 - not installed
 from peers import PEERS, CannotRun, PeerServer, runs  # noqa: E402 - not installed
 from running import BEARER, Service, StoreScp  # noqa: E402 - not installed
 
+from outpost.health.codes import CHECKS, CheckCode  # noqa: E402 - after the path
+
 FAULTS = {
     "raise": 'every call raises "no kernel image is available"',
     "hang": "every call hangs",
@@ -200,7 +202,9 @@ class OfOutpost:
         )
         self._service.storage = folder / "storage"
         try:
-            self._service.start({"BENCH_FAULT": str(fault), "PYTHONPATH": str(BUNDLE)})
+            # The service that this process sees is the one under test.
+            paths = [str(BUNDLE), *filter(None, [os.environ.get("PYTHONPATH")])]
+            self._service.start({"BENCH_FAULT": str(fault), "PYTHONPATH": os.pathsep.join(paths)})
             self._service.wait_ready()
         except AssertionError as error:
             self.stop()
@@ -229,9 +233,18 @@ class OfOutpost:
     def pacs_folder(self) -> Path:
         return self._pacs.folder
 
-    def stow(self, files: Sequence[bytes]) -> int:
+    def stow(self, files: Sequence[bytes], seconds: float = ANSWER_SECONDS) -> int:
         """Send files of one study; returns the HTTP status."""
-        return self._ask("POST", "/dicom-web/studies", studies.body(files), ANSWER_SECONDS)[0]
+        return self._ask("POST", "/dicom-web/studies", studies.body(files), seconds)[0]
+
+    def failing(self) -> list[str]:
+        """Codes of the critical checks that fail now, or why it does not say so."""
+        try:
+            status, body = self._ask("GET", "/health/light", None, 2.0)
+            checks = json.loads(body)["checks"] if status in (200, 503) else []
+        except OSError as error:
+            return [type(error).__name__]
+        return [one["code"] for one in checks if not one["ok"] and CHECKS[CheckCode(one["code"])].critical]
 
     def revisions(self, study_uid: str) -> list[dict[str, Any]]:
         """What the service says of a study; empty where it knows none."""
@@ -374,27 +387,36 @@ def measure(subject: Subject, fault: str, order: Path, give_up: float) -> Cell:
     )
 
 
+class NothingInjected(Exception):
+    """There was no process that a fault could be done to: whatever came of the cell would say nothing."""
+
+
 def _inject(subject: Subject, fault: str, order: Path) -> Callable[[], None]:
-    """Begin a fault; returns what ends it."""
-    if fault == "kill":
-        for pid in subject.computing():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return lambda: None
-    if fault == "stop":
-        stopped = subject.computing()
-        _signal(stopped, signal.SIGSTOP)
-        return lambda: _signal(stopped, signal.SIGCONT)
+    """Begin a fault; returns what ends it. Raises `NothingInjected`."""
+    if fault in ("kill", "stop"):
+        found = subject.computing()
+        reached = _signal(found, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+        if not reached:
+            raise NothingInjected(f"nothing injected: none of {len(found)} processes that compute was there")
+        return (lambda: None) if fault == "kill" else lambda: _continue(reached)
     if fault == "disk":
         return _fill(subject.folder / "ballast")
     order.write_text(fault, encoding="ascii")
     return order.unlink
 
 
-def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+def _signal(processes: Sequence[int], number: signal.Signals) -> list[int]:
+    """Send a signal; returns the processes that were there to get it."""
+    reached = []
     for pid in processes:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+            reached.append(pid)
+    return reached
+
+
+def _continue(stopped: Sequence[int]) -> None:
+    _signal(stopped, signal.SIGCONT)
 
 
 def _fill(ballast: Path) -> Callable[[], None]:
@@ -469,7 +491,10 @@ def cell(server: str, fault: str, give_up: float) -> Cell:
         except CannotRun as error:
             return Cell(cannot=str(error))
         try:
-            found = measure(subject, fault, order, give_up)
+            try:
+                found = measure(subject, fault, order, give_up)
+            except NothingInjected as error:
+                found = Cell(cannot=str(error))
             if log := os.environ.get("BENCH_KEEP_LOGS"):
                 _keep_log(Path(log), server, fault, folder, Path(aside))
             return found
@@ -538,12 +563,14 @@ def show(
                 c.reduced,
                 c.revisions,
                 c.cannot or c.ends,
+                c.failing or "",
             ]
             for fault, c in of_input.items()
         ]
         print(
             report.table(
-                ["fault", "not ready", "lost + wrong", "reduced", "revisions", "ends"], rows_of_input
+                ["fault", "not ready", "lost + wrong", "reduced", "revisions", "ends", "failing"],
+                rows_of_input,
             )
         )
     print()

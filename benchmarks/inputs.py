@@ -32,7 +32,7 @@ FAULTS = {
     "part": "20 of 24 images of a study come, the rest of half of the studies 10 s later",
     "patients": "the second half of a study's images is of another patient",
     "sizes": "studies of 24 x 16384 x 16384 (RLE), of 1e6 and 1e-6 mm, of one line, of numbers beyond float32",
-    "many": "studies of 10,000 files",
+    "many": "studies of 10,000 files, in one request or in a hundred",
     "stopped": "a worker is stopped (SIGSTOP), killed or terminated every 5 s, whatever it does",
 }
 SECONDS = 25.0  # how long the fault lasts
@@ -58,6 +58,7 @@ class InputCell:
 
     Attributes:
         polls: how often readiness was asked, and how often it was not there.
+        failing: which critical checks failed then, and how often.
         lost: studies, good ones and the fault's, that came to no end, or to another than the table says.
         wrong: results that are of a part, of two patients, or of other voxels, without saying so.
         revisions: the most that one study had.
@@ -70,6 +71,7 @@ class InputCell:
     wrong: int = 0
     revisions: int = 0
     reduced: int = 0
+    failing: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     cannot: str = ""
 
@@ -90,8 +92,11 @@ class Outpost(Protocol):
 
     def ready(self) -> bool: ...
 
-    def stow(self, files: Sequence[bytes]) -> int:
-        """Send files; returns the HTTP status."""
+    def failing(self) -> list[str]:
+        """Codes of the critical checks that fail now, or why it does not say so."""
+
+    def stow(self, files: Sequence[bytes], seconds: float = 30.0) -> int:
+        """Send files; returns the HTTP status. Raises `OSError` where none comes in so many seconds."""
 
     def revisions(self, study_uid: str) -> list[dict[str, Any]]:
         """What the service says of a study; empty where it knows none."""
@@ -103,11 +108,14 @@ def measure(subject: Outpost, fault: str, settle_seconds: float) -> InputCell:
     """One cell: 5 s of health, the fault, and until every study has its end."""
     stop = threading.Event()
     polls = [0, 0]
+    failing: Counter[str] = Counter()
 
     def poll() -> None:
         while not stop.wait(0.1):
             polls[0] += 1
-            polls[1] += not subject.ready()
+            if not subject.ready():
+                polls[1] += 1
+                failing.update(subject.failing())
 
     rate = _RATES.get(fault, RATE)
     good, bad = _Sender(subject, 1, 2.0, _as_it_is), _Sender(subject, _FIRST, rate, _SENDERS[fault])
@@ -133,7 +141,11 @@ def measure(subject: Outpost, fault: str, settle_seconds: float) -> InputCell:
         thread.join()
     stop.set()
     threads[0].join()
-    return _judged(subject, fault, good.sent, bad.sent, ends, (polls[0], polls[1]))
+    cell = _judged(subject, fault, good.sent, bad.sent, ends, (polls[0], polls[1]))
+    cell.failing = dict(failing.most_common())
+    if bad.failed:
+        cell.cannot = bad.failed[0]
+    return cell
 
 
 Send = Callable[[Outpost, int], None]
@@ -146,18 +158,29 @@ class _Sender:
         self._subject, self._next, self._rate, self._send = subject, first, rate, send
         self.stop = threading.Event()
         self.sent: list[int] = []
+        self.failed: list[str] = []  # what kept the fault from being done: then the cell says nothing
 
     def run(self) -> None:
         threads = []
         while True:
             serial, self._next = self._next, self._next + 1
             self.sent.append(serial)
-            threads.append(threading.Thread(target=self._send, args=(self._subject, serial)))
+            threads.append(threading.Thread(target=self._one, args=(serial,)))
             threads[-1].start()
             if self.stop.wait(1 / self._rate):
                 break
         for thread in threads:
             thread.join()
+
+    def _one(self, serial: int) -> None:
+        try:
+            self._send(self._subject, serial)
+        except NothingInjected as error:
+            self.failed.append(str(error))
+
+
+class NothingInjected(Exception):
+    """There was no process that a fault could be done to."""
 
 
 def _as_it_is(subject: Outpost, serial: int) -> None:
@@ -237,10 +260,11 @@ def _odd_size(subject: Outpost, serial: int) -> None:
 
 
 def _many_files(subject: Outpost, serial: int) -> None:
-    """10,000 files in 100 requests: images of a projection, each with a UID of its own."""
+    """10,000 images of a projection, each with a UID of its own: of every other study, all in one request."""
     first = dcmread(io.BytesIO(subject.studies.files(serial)[0]))
     first.ImageType = ["DERIVED", "PRIMARY", "LOCALIZER"]
     uid = str(first.SOPInstanceUID)
+    requests: list[list[bytes]] = []  # made before the first is sent: between them no quiet time shall pass
     for hundred in range(100):
         files = []
         for number in range(100):
@@ -250,18 +274,35 @@ def _many_files(subject: Outpost, serial: int) -> None:
             buffer = io.BytesIO()
             first.save_as(buffer)
             files.append(buffer.getvalue())
-        _sent(subject, files)
+        requests.append(files)
+    if serial % 2:
+        requests = [[file for files in requests for file in files]]
+    for files in requests:
+        _sent(subject, files, _ONE_REQUEST_SECONDS)
 
 
 def _stops_a_worker(subject: Outpost, serial: int) -> None:
     kinds = (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM)
-    if workers := subject.computing():
-        with suppress(ProcessLookupError):
-            os.kill(workers[serial % len(workers)], kinds[serial % len(kinds)])
+    deadline = time.monotonic() + _WORKER_SECONDS
+    while not _hit(subject.computing(), serial, kinds[serial % len(kinds)]):
+        if time.monotonic() > deadline:
+            raise NothingInjected(f"nothing injected: no process that computes in {_WORKER_SECONDS:g} s")
+        time.sleep(0.05)
     _as_it_is(subject, serial)
 
 
-_RATES = {"many": 1 / 30, "stopped": 1 / 5}
+def _hit(workers: Sequence[int], serial: int, kind: signal.Signals) -> bool:
+    """Send a signal to one of the workers; returns whether it was there."""
+    try:
+        os.kill(workers[serial % len(workers)], kind)
+    except (ZeroDivisionError, ProcessLookupError):
+        return False
+    return True
+
+
+_RATES = {"many": 1 / 15, "stopped": 1 / 5}
+_ONE_REQUEST_SECONDS = 120.0  # for an answer to 10,000 files
+_WORKER_SECONDS = 30.0  # until one computes again
 
 _SENDERS: dict[str, Send] = {
     "sizes": _odd_size,
@@ -285,11 +326,11 @@ def _edited(files: Sequence[bytes], edit: Callable[[Dataset, int], None]) -> lis
     return made
 
 
-def _sent(subject: Outpost, files: Sequence[bytes]) -> None:
+def _sent(subject: Outpost, files: Sequence[bytes], seconds: float = 30.0) -> None:
     """Until it is taken, as senders do."""
     for _ in range(20):
         with suppress(OSError):
-            if subject.stow(files) == 200:
+            if subject.stow(files, seconds) == 200:
                 return
         time.sleep(0.5)
 
@@ -372,7 +413,7 @@ def _wanted(fault: str, serial: int) -> str:
     if fault == "sizes":
         return _SIZES[serial % len(_SIZES)][1]
     if fault == "many":
-        return "rejected NO_SERIES_FOR_BUNDLE"
+        return "rejected LOCALIZER"
     if fault == "part" and not _made_whole(serial):
         return "quarantined STUDY_INCOMPLETE"
     return "delivered"

@@ -47,6 +47,10 @@ HANGS_ALLOWED = 4
 DEATHS_TOGETHER = 2
 # The fact that names the study that is computed alone: a death of the service then has no other cause.
 ALONE = "alone"
+# One whose worker somebody ended or stopped from outside: that says nothing of the study, but it is not tried for ever.
+OUTSIDE_ALLOWED = 5
+# What stands for the rung of such a failure: no rung is to blame.
+OUTSIDE = "outside"
 # A device that fails again and again on one study, and computes the golden case between: the study is what it fails on.
 DEVICE_FAILURES_ALLOWED = 3
 
@@ -144,6 +148,9 @@ class Lane(threading.Thread):
         self._golden: Golden | None = None
         self._asserts: tuple[Assertion, ...] = ()
         self._busy_since: float | None = None
+        self._in_line = False  # for its turn in the model, with a study that has been read
+        self._study_since: float | None = None
+        self._in_studies = 0.0  # seconds, since the last golden case
         self._what: Work = ""
         self._not_before = 0.0
         self._pauses = 0
@@ -160,12 +167,14 @@ class Lane(threading.Thread):
     @property
     def state(self) -> LaneState:
         return LaneState(
-            alive=self._worker.alive,
-            busy_since=self._busy_since,
+            alive=self._worker.proven,
+            busy_since=None if self._in_line else self._busy_since,
             what=self._what,
             rung=self._worker.rung,
             asserts=self._asserts,
             golden=self._golden,
+            heard_at=self._worker.heard_at,
+            in_studies=self._in_studies + (time.monotonic() - since if (since := self._study_since) else 0.0),
         )
 
     @property
@@ -189,8 +198,10 @@ class Lane(threading.Thread):
 
     def hangs(self, now: float) -> bool:
         """Whether the lane itself, not its worker, has been silent for longer than any limit allows."""
-        since = self._busy_since
-        return since is not None and now - since > self._study_seconds + 600 + _GRACE_SECONDS
+        if self._busy_since is None or self._in_line:
+            return False
+        since = max(self._busy_since, self._worker.heard_at or 0.0)
+        return now - since > self._study_seconds + 600 + _GRACE_SECONDS
 
     def rest(self) -> None:
         """End the worker's process unless it is at work."""
@@ -240,10 +251,13 @@ class Lane(threading.Thread):
                 self._compute_golden([])
         else:
             hold = 0.0
+            self._study_since = time.monotonic()
             try:
                 with self._undisturbed(self._suspected(study)):
                     hold = self._process(study)
             finally:
+                self._in_studies += time.monotonic() - self._study_since
+                self._study_since = None
                 self._floor.put_down(study, hold)
 
     @contextmanager
@@ -310,6 +324,7 @@ class Lane(threading.Thread):
                 future.set_result(self._golden)
 
     def _passed(self, verdict: GoldenVerdict, rung: Rung) -> None:
+        self._in_studies = 0.0
         self._golden = Golden(
             ok=True,
             at=time.monotonic(),
@@ -353,7 +368,16 @@ class Lane(threading.Thread):
             seconds=verdict.seconds if verdict else None,
         )
         log.error("%s: golden case at rung %s: %s, %s", self.name, rung.name, failure.code, failure.message)
-        self._journal.note_failure(None, failure.code, rung.name, failure.message)
+        self._journal.note_failure(
+            None, failure.code, OUTSIDE if failure.outside else rung.name, failure.message
+        )
+        if failure.outside:
+            # Whoever ends our processes says nothing about a rung: the same again, ever more seldom.
+            if self._pauses:
+                self._pause()
+            self._pauses = min(self._pauses + 1, 10)
+            self._floor.gave_up(failure.code, rung)
+            return
         disturbed = cause_of(failure.code) in (Cause.MEMORY, Cause.TIME) or failure.code == Code.WORKER_HUNG
         if disturbed and not self._alone:
             # Perhaps it was what another lane reads that took the memory or the time, or what was here before:
@@ -365,9 +389,12 @@ class Lane(threading.Thread):
             if lower != rung:
                 self._stepped_down(rung, lower, failure.code)
             return  # at once, at the next turn
-        self._not_before = time.monotonic() + min(_PAUSE_FIRST_SECONDS * 2**self._pauses, _PAUSE_LAST_SECONDS)
+        self._pause()
         self._pauses = min(self._pauses + 1, 10)
         self._floor.gave_up(failure.code, rung)
+
+    def _pause(self) -> None:
+        self._not_before = time.monotonic() + min(_PAUSE_FIRST_SECONDS * 2**self._pauses, _PAUSE_LAST_SECONDS)
 
     def _unproven(self) -> None:
         if self._worker.pid is not None:  # also one that was stopped, or has died
@@ -464,10 +491,14 @@ class Lane(threading.Thread):
                 self._worker.read(files, rules, context)
             if rung.parallel < ladder.top.parallel:
                 self._floor.make_room(self.number)
-            with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
-                self._worker.extend(waited)
-                self._busy_since = time.monotonic()  # waiting in line is no sign of a worker that hangs
-                result = self._worker.compute(rung, work, study.revision, self._floor.usual_seconds(rung))
+            self._in_line = True  # which is no sign of a worker that hangs
+            try:
+                with self._floor.gate.entered(rung.parallel, self._stopping.is_set) as waited:
+                    self._busy_since, self._in_line = time.monotonic(), False
+                    self._worker.extend(waited)
+                    result = self._worker.compute(rung, work, study.revision, self._floor.usual_seconds(rung))
+            finally:
+                self._in_line = False
             self._floor.took(rung, self._worker.computing_seconds, self._worker.scale)
             return result
 
@@ -589,12 +620,11 @@ class Lane(threading.Thread):
         # been read has no shape.
         step = self._worker.step
         computing = bool(shape) and step not in (Step.READ, Step.WRITE)
-        number = self._journal.note_failure(
-            study.row, failure.code, rung.name if computing else "", failure.message
-        )
+        blamed = OUTSIDE if failure.outside else rung.name if computing else ""
+        number = self._journal.note_failure(study.row, failure.code, blamed, failure.message)
         told = f"{failure.code} at step {step}, rung {rung.name}"
         log.warning("study %d: %s, %s", study.row, told, failure.message)
-        another = computing and self._another(rung, failure.code, shape) != rung
+        another = computing and not failure.outside and self._another(rung, failure.code, shape) != rung
         if failure.sound:
             # The golden case has passed in the very process: the host is well, and the worker goes on. The study is
             # to blame, or the engine, which another one tells.
@@ -605,6 +635,8 @@ class Lane(threading.Thread):
         if not self._start():
             self._journal.acquit(number)
             self._journal.return_to_queue(study.row, forget_attempt=True)
+        elif failure.outside:
+            self._interrupted(study, failure)
         elif cause is Cause.MEMORY and computing:
             self._out_of_memory(study, failure)
         else:
@@ -619,6 +651,16 @@ class Lane(threading.Thread):
                 allowed = strikes_for_study(failure.code) + 1
             self._again_or_end(study, failure.code, failure.message, allowed)
         return 0.0
+
+    def _interrupted(self, study: StudyRecord, failure: InferenceFailed) -> None:
+        """A signal from outside ended or stopped the worker: as it is once more, unless that goes on."""
+        often = [name for _, name in self._journal.failures_of(study.row)].count(OUTSIDE)
+        if often < OUTSIDE_ALLOWED:
+            self._journal.return_to_queue(study.row, forget_attempt=False)
+            log.warning("study %d: %s; trying once more", study.row, failure.code)
+        else:
+            told = f"{failure.message}; {often} times a signal from outside interrupted it"
+            self._end(study, "quarantined", failure.code, told)
 
     def _out_of_memory(self, study: StudyRecord, failure: InferenceFailed) -> None:
         """The model did not find the memory it wanted: the rung is to blame only where nothing else was in work."""
@@ -643,14 +685,16 @@ class Lane(threading.Thread):
             self._end(study, "quarantined", code, detail)
 
     def _own_failures(self, study: StudyRecord) -> list[tuple[str, str]]:
-        """(code, rung) of failures the study may be to blame for: not the power's.
+        """(code, rung) of failures the study may be to blame for: not the power's, nor those that came from outside.
 
         Nor those for want of memory in the model, of which the ladder has learnt already.
         """
         return [
             (code, name)
             for code, name in self._journal.failures_of(study.row)
-            if code != PipelineCode.SERVICE_DIED and not (name and cause_of(code) is Cause.MEMORY)
+            if code != PipelineCode.SERVICE_DIED
+            and name != OUTSIDE
+            and not (name and cause_of(code) is Cause.MEMORY)
         ]
 
     def _end(self, study: StudyRecord, outcome: str, code: str, detail: str) -> None:

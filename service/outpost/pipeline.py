@@ -35,7 +35,7 @@ from outpost.inference.state import Golden, LaneState
 from outpost.inference.usual import UsualTimes
 from outpost.intake.assembly import Assembly
 from outpost.intake.spool import MIB, Spool
-from outpost.lane import ALONE, DEATHS_TOGETHER, Lane, end_study
+from outpost.lane import ALONE, DEATHS_TOGETHER, OUTSIDE, Lane, end_study
 from outpost.notify import Notifier
 from outpost.optimiser import IdleOptimiser
 from outpost.reasons import PipelineCode
@@ -416,7 +416,8 @@ class Pipeline:
     def gave_up(self, code: str, rung: Rung) -> None:
         """No rung helps: after enough failures of one cause, only receive."""
         self._notifier.status(f"holding studies: the golden case fails ({code})")
-        failures = self._journal.failures_since_success().get((code, rung.name), 0)
+        since = self._journal.failures_since_success()
+        failures = since.get((code, rung.name), 0) + since.get((code, OUTSIDE), 0)
         if failures >= self._config.inference.ladder.deaths_allowed:
             self._only_receive(
                 code, f"{failures} failures of {code} at rung {rung.name}, none but failures since"

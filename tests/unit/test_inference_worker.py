@@ -78,7 +78,8 @@ def test_after_a_fault_another_process_serves_the_next_study(
     worker: InferenceWorker, tmp_path: Path, brightest: int, code: Code
 ) -> None:
     before = worker.pid
-    assert fault(worker, tmp_path / "bad", brightest).code == code
+    failed = fault(worker, tmp_path / "bad", brightest)
+    assert (failed.code, failed.outside) == (code, False)
     assert not worker.alive
     assert not list(tmp_path.rglob("2.25.*")), "a failed study left a result"
     assert worker.run(study(tmp_path / "good"), tmp_path).files[0].exists()
@@ -96,16 +97,17 @@ def test_a_study_that_hangs_is_ended_in_time_and_its_process_is_gone(bundle: Pat
         assert worker.golden().ok
 
 
-def test_kill_9_in_the_middle_of_a_study_is_told_with_its_signal(
-    worker: InferenceWorker, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_a_signal_from_outside_in_the_middle_of_a_study_is_told_as_that(
+    worker: InferenceWorker, tmp_path: Path, number: signal.Signals
 ) -> None:
     assert worker.golden().ok
     pid = worker.pid
     assert pid
-    threading.Timer(0.7, lambda: os.kill(pid, signal.SIGKILL)).start()
+    threading.Timer(0.7, lambda: os.kill(pid, number)).start()
     failed = fault(worker, tmp_path, faulty_model.HANG)
-    assert failed.code == Code.WORKER_DIED
-    assert "SIGKILL" in failed.message
+    assert (failed.code, failed.outside) == (Code.WORKER_DIED, True)
+    assert number.name in failed.message
 
 
 def test_a_process_that_ends_between_reading_and_computing_is_told_as_that(
@@ -117,7 +119,7 @@ def test_a_process_that_ends_between_reading_and_computing_is_told_as_that(
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(InferenceFailed) as failed:
         worker.compute(worker.rung, tmp_path)
-    assert failed.value.code == Code.WORKER_DIED
+    assert (failed.value.code, failed.value.outside) == (Code.WORKER_DIED, True)
     assert worker.step != "computing", "the rung had no part in it"
     assert worker.golden().ok
 
@@ -131,7 +133,7 @@ def test_a_worker_that_was_stopped_is_replaced_in_seconds_and_says_where_it_was(
     threading.Timer(1.0, lambda: os.kill(pid, signal.SIGSTOP)).start()
     began = time.monotonic()
     failed = fault(worker, tmp_path, faulty_model.HANG)
-    assert failed.code == Code.WORKER_HUNG
+    assert (failed.code, failed.outside) == (Code.WORKER_HUNG, True)
     assert worker.step in ("reading", "computing")  # on a loaded host it may be reading still
     assert time.monotonic() - began < 9
     assert worker.golden().ok

@@ -168,6 +168,22 @@ def test_a_worker_that_has_not_proven_itself_lately_is_not_believed(
     assert failing(judged(config, running, lanes=(lane(), starting), golden_period=50.0)) == set()
 
 
+def test_a_study_of_many_files_that_is_being_read_is_no_reason_not_to_be_ready(
+    config: Config, running: threading.Thread
+) -> None:
+    """It is in work for two minutes, and the worker told of another file a second ago."""
+    now = time.monotonic()
+    busy = {"what": "study", "busy_since": now - 120, "golden": golden(130)}
+    for heard, in_studies, codes in (
+        (1.0, 120.0, set[str]()),
+        (8.5, 120.0, {"INFERENCE_PROGRESS"}),
+        (1.0, 0.0, {"GOLDEN_RECENT"}),
+    ):
+        reading = lane(**busy, heard_at=now - heard, in_studies=in_studies)
+        verdict = judged(config, running, lanes=(lane(), reading), golden_period=5.0)
+        assert failing(verdict) == codes
+
+
 @pytest.mark.parametrize("what", ["study", "golden"])
 def test_work_that_does_not_get_on_shows_within_the_stall_limit(
     config: Config, running: threading.Thread, what: str

@@ -194,8 +194,15 @@ class Health:
     def _golden_times(self, lanes: Sequence[LaneState], now: float) -> Iterator[Check]:
         """How old the golden cases are, and how long they took: the worst worker counts."""
         proven = [lane.golden for lane in lanes if lane.alive and lane.golden is not None]
-        oldest = max((now - golden.at for golden in proven), default=None)
-        # Between two golden cases a worker may compute a study; how long that may take INFERENCE_PROGRESS judges.
+        # Between two golden cases a worker may have a study in work; how long that may take INFERENCE_PROGRESS judges.
+        oldest = max(
+            (
+                max(0.0, now - lane.golden.at - lane.in_studies)
+                for lane in lanes
+                if lane.alive and lane.golden is not None
+            ),
+            default=None,
+        )
         limit = 2 * self._pipeline.golden_period + self._pipeline.stall_seconds
         yield check(
             CheckCode.GOLDEN_RECENT,
@@ -212,9 +219,9 @@ class Health:
 
     def _progress(self, lanes: Sequence[LaneState], now: float) -> Check:
         at_work = [
-            (now - lane.busy_since, lane.what)
+            (now - since, lane.what)
             for lane in lanes
-            if lane.busy_since is not None and lane.what in ("study", "golden")
+            if (since := lane.getting_on_since) is not None and lane.what in ("study", "golden")
         ]
         seconds, what = max(at_work, default=(0.0, ""))
         limit = self._pipeline.stall_seconds

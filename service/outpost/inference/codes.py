@@ -309,10 +309,12 @@ class InferenceFailed(Exception):
         code: why, as an entry of `REASONS`.
         message: one sentence with the value found and the value wanted, without patient data.
         sound: the golden case has passed since, in the very process that failed: it may go on serving.
+        outside: a signal from outside ended or stopped the process: that speaks neither of the study nor of the rung.
     """
 
-    def __init__(self, code: Code, message: str, sound: bool = False) -> None:
+    def __init__(self, code: Code, message: str, sound: bool = False, outside: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.sound = sound
+        self.outside = outside

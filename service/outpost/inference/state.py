@@ -71,12 +71,14 @@ class LaneState:
     """One of the processes that compute, as the pipeline sees it; read by other threads, written by its own.
 
     Attributes:
-        alive: whether its process runs.
+        alive: whether its process runs and has passed the golden case.
         busy_since: when its present work began, on the monotonic clock; None when it waits.
         what: its present work.
         rung: how it computes.
         asserts: what its process found as it started.
         golden: its last golden case; None before the first.
+        heard_at: when its process last began a piece of its present work: read another file, say; None as `busy_since`.
+        in_studies: seconds that it had studies in work since its last golden case; meanwhile it can compute none.
     """
 
     rung: Rung
@@ -85,3 +87,12 @@ class LaneState:
     what: Work = ""
     asserts: tuple[Assertion, ...] = field(default=())
     golden: Golden | None = None
+    heard_at: float | None = None
+    in_studies: float = 0.0
+
+    @property
+    def getting_on_since(self) -> float | None:
+        """When it last gave a sign of getting on with its present work; None when it waits."""
+        if self.busy_since is None:
+            return None
+        return max(self.busy_since, self.heard_at or self.busy_since)

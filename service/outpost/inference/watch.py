@@ -97,6 +97,11 @@ class Watch:
         self._patience = patience
         self._silent = self._stopped = self._busy = 0.0
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it hangs because a signal stopped it, as of the last look."""
+        return self._stopped >= _STOPPED_SECONDS
+
     def look(self) -> str:
         """Look at the process; returns why it hangs, or nothing while it does not."""
         now = self._clock()
@@ -113,7 +118,7 @@ class Watch:
             self._silent = 0.0
         else:
             self._silent += passed / (_DISK_TIMES if look.state == "D" else 1.0)
-        if self._stopped >= _STOPPED_SECONDS:
+        if self.stopped:
             return f"it was stopped by a signal for {self._stopped:.1f} s"
         if self._silent >= self._patience.silent_seconds:
             return (

@@ -44,6 +44,22 @@ if TYPE_CHECKING:
 _START_SECONDS = 180.0
 # Loading libraries and a model from a cold disk is mostly waiting.
 _SILENT_START_SECONDS = 60.0
+# Reading takes the longer, the more files there are; on a loaded host a small one takes milliseconds.
+_SECONDS_A_FILE = 0.02
+_FILES_OF_THE_LIMIT = 1000
+# By these a process ends itself when its own code is at fault. Whatever else ends it, another process has sent; the
+# kernel's kills for memory are counted (`memory.kills`).
+_OF_ITS_OWN = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,7 @@ class InferenceWorker:
     Args:
         bundle_path: folder of the bundle.
         rung: how to compute; its engine, precision and device are fixed until `change`.
-        timeout_seconds: longest time for one study; then the child is killed.
+        timeout_seconds: longest time for one study; then the child is killed. Longer for one of very many files.
         storage: folder of the system; engines keep converted models below it.
         start_seconds: longest time to load the bundle and compute the golden case.
         vram_mib: what the child may take of a GPU; 0 is all of it.
@@ -144,7 +160,9 @@ class InferenceWorker:
             InferenceFailed: no child can be had; the code says why. GOLDEN_MISMATCH is one reason.
         """
         with self._lock:
-            return self._ready_child().found
+            child = self._ready_child()
+            assert child.found is not None  # of one that is ready
+            return child.found
 
     def read(
         self, files: Sequence[Path], rules: RuleFile | None = None, context: StudyContext | None = None
@@ -161,7 +179,8 @@ class InferenceWorker:
             StudyIncomplete: images are missing that may still come.
             InferenceFailed: any other end; there is no child then, unless the failure is `sound`.
         """
-        self._deadline = time.monotonic() + self._timeout_seconds
+        allowed = self._timeout_seconds + _SECONDS_A_FILE * max(0, len(files) - _FILES_OF_THE_LIMIT)
+        self._deadline = time.monotonic() + allowed
         self._observed = {}  # of the study before, which died in a child
         request: dict[str, Any] = {
             "command": "read",
@@ -170,7 +189,7 @@ class InferenceWorker:
         }
         if rules is not None:  # whole, not by name: a child that starts later needs what judges now
             request["rules"] = rules.text.decode()
-        answer = self._ask(request, self._timeout_seconds, first=Step.READ)
+        answer = self._ask(request, allowed, first=Step.READ)
         return Reading(tuple(answer["shape"]), answer["left_out"], answer["judged"], answer["rules"])
 
     def compute(
@@ -196,8 +215,11 @@ class InferenceWorker:
         }
         with self._lock:
             if not self.alive:  # another process has not read the study
+                how = self._child.ended_idle() if self._child is not None else None
                 self._discard()
-                raise self._closing(InferenceFailed(Code.WORKER_DIED, "the process ended between two steps"))
+                raise self._closing(
+                    how or InferenceFailed(Code.WORKER_DIED, "the process ended between two steps")
+                )
             self._usual = usual_seconds
             try:
                 answer = self._ask(request, self._deadline - time.monotonic())
@@ -245,6 +267,18 @@ class InferenceWorker:
         return child is not None and child.process.poll() is None and not is_stopped(child.process.pid)
 
     @property
+    def proven(self) -> bool:
+        """Whether `alive`, and the golden case has passed in this very process."""
+        child = self._child
+        return child is not None and child.found is not None and self.alive
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the child last began a piece of its work, on the monotonic clock; None where there is no child."""
+        child = self._child
+        return child.heard_at if child is not None else None
+
+    @property
     def step(self) -> str:
         """Where the last request was when it ended: a `Step`, `golden` or `start`."""
         return self._step
@@ -282,8 +316,8 @@ class InferenceWorker:
     def _ask(self, request: dict[str, Any], seconds: float, first: str = "") -> dict[str, Any]:
         with self._lock:
             child = self._ready_child()
-            golden = child.found.golden.seconds
-            usual = max(golden, self._usual or 0.0)
+            assert child.found is not None  # of one that is ready
+            usual = max(child.found.golden.seconds, self._usual or 0.0)
             child.expect(first or str(request["command"]), usual)
             try:
                 return child.ask(request, seconds)
@@ -371,7 +405,7 @@ class InferenceWorker:
 class _Child:
     """A running child process and the pipes to it. `kills`: the kernel's count as it was started."""
 
-    found: Started
+    found: Started | None = None  # once its golden case has passed
 
     def __init__(self, process: subprocess.Popen[bytes], kills: int | None) -> None:
         self.process = process
@@ -382,12 +416,14 @@ class _Child:
         self._received = b""
         self._usual = 0.0
         self._computing_since: float | None = None
+        self.heard_at = time.monotonic()
         self.step, self.computing_seconds, self.scale = "start", 0.0, 1.0
 
     def expect(self, step: str, usual_seconds: float) -> None:
         """A request comes that begins with this step; a golden case usually takes so long."""
         self._kills = memory.kills()  # what the kernel kills from now on may be this one
         self._usual = usual_seconds
+        self.heard_at = time.monotonic()
         self.step, self.computing_seconds, self._computing_since = step, 0.0, None
         self._watch.beat(patience_for(0) if step == Step.READ else patience_of(usual_seconds))
 
@@ -421,7 +457,7 @@ class _Child:
 
     def _heard(self, step: str, mib: float, scale: float) -> None:
         """The child begins a step, or the next piece of it."""
-        now = time.monotonic()
+        now = self.heard_at = time.monotonic()
         if step == Step.COMPUTE:
             self._computing_since, self.scale = now, scale
         elif self._computing_since is not None:
@@ -454,7 +490,11 @@ class _Child:
                         f"no answer in {max(seconds, 0):.0f} s; the process was killed",
                     )
                 if why := self._watch.look():
-                    raise InferenceFailed(Code.WORKER_HUNG, f"{why}; the process was killed in {self.step}")
+                    raise InferenceFailed(
+                        Code.WORKER_HUNG,
+                        f"{why}; the process was killed in {self.step}",
+                        outside=self._watch.stopped,
+                    )
                 continue
             chunk = os.read(descriptor, 65536)
             if not chunk:
@@ -463,12 +503,20 @@ class _Child:
         line, _, self._received = self._received.partition(b"\n")
         return line
 
-    def _death(self) -> InferenceFailed:
+    def ended_idle(self) -> InferenceFailed:
+        """Why it is not there any more, between two requests: it has ended, or was stopped."""
+        if self.process.poll() is None:
+            return InferenceFailed(
+                Code.WORKER_HUNG, "it was stopped by a signal between two steps", outside=True
+            )
+        return self._death(" between two steps")
+
+    def _death(self, when: str = "") -> InferenceFailed:
         status = self.process.wait()
         how = (
             f"by signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"with status {status}"
         )
-        told = f"process {self.process.pid} ended {how}"
+        told = f"process {self.process.pid} ended {how}{when}"
         kills = memory.kills()
         if (
             status == -signal.SIGKILL
@@ -480,4 +528,5 @@ class _Child:
                 Code.WORKER_OUT_OF_MEMORY,
                 f"{told}: the kernel counts {kills - self._kills} kill(s) for memory",
             )
-        return InferenceFailed(Code.WORKER_DIED, told)
+        outside = status < 0 and -status not in _OF_ITS_OWN
+        return InferenceFailed(Code.WORKER_DIED, told, outside=outside)
