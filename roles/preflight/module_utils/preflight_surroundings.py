@@ -68,7 +68,9 @@ def free_inodes(paths):
 
 def apt_repositories():
     """Addresses of the repositories, each with the proxy that apt asks it through, or empty."""
-    sites = said(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"]).split()
+    # 'ADDRESS/dists/SUITE/InRelease' and a file's name, a row each.
+    rows = said(["apt-get", "--print-uris", "update"]).splitlines()
+    sites = [row.split("'")[1].partition("/dists/")[0] for row in rows if row.startswith("'")]
     proxies = {}
     for row in said(["apt-config", "dump"]).splitlines():
         name, _, value = row.partition(" ")
