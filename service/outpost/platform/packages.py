@@ -27,7 +27,7 @@ _LOOK_APT: Final = """\
 dpkg-query -W -f='is|${{db:Status-Abbrev}}|${{Package}}|${{Version}}\\n' {names} 2>/dev/null
 said=$(dpkg-query -W 2>&1 >/dev/null) || echo "unreadable|$(echo "$said" | grep -v warning: | tr '\\n' ' ')"
 torn=$(dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' 2>/dev/null | sed -n 's/^.[FUHWt]. *//p' | tr '\\n' ' ')
-[ -z "$(ls -A /var/lib/dpkg/updates 2>/dev/null)" ] || torn="$torn(journal) "
+[ -z "$(ls -A "${{DPKG_ADMINDIR:-/var/lib/dpkg}}/updates" 2>/dev/null)" ] || torn="$torn(journal) "
 echo "torn|$torn"
 now=$(date +%s); oldest=
 for list in /var/lib/apt/lists/*_Packages*; do
