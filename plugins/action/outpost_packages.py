@@ -69,12 +69,11 @@ class ActionModule(ActionBase):
             result = self._tool(names)
         dead = packages.dead_repositories(self._manager, said)
         if result.get("failed") and self._manager == "dnf":
-            dead = packages.dead_repositories("dnf", str(result.get("msg", "")))
+            dead = packages.dead_repositories("dnf", _said(result))
             if dead:
                 result = self._tool(names, disablerepo=sorted(dead))
         if result.get("failed"):
-            why = " ".join(str(result.get(key) or "") for key in ("msg", "results", "module_stderr"))
-            return self._stopped(packages.not_installed(self._host, names, why, dead))
+            return self._stopped(packages.not_installed(self._host, names, _said(result), dead))
         for place in dead:
             self._display.warning(
                 f"{self._host}: repository {place} did not answer; nothing was needed from it"
@@ -101,6 +100,12 @@ class ActionModule(ActionBase):
 
     def _stopped(self, words: Words) -> dict[str, Any]:
         return _failed(words.said("ru" if self._known.get("outpost_language") == "ru" else "en"))
+
+
+def _said(result: dict[str, Any]) -> str:
+    return " ".join(
+        str(result.get(key) or "") for key in ("msg", "results", "module_stderr", "exception")
+    ).strip()
 
 
 def _failed(text: str) -> dict[str, Any]:
