@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
             result = self._tool(names)
         dead = packages.dead_repositories(self._manager, said)
         if result.get("failed") and self._manager == "dnf":
-            dead = packages.dead_repositories("dnf", _said(result))
+            dead = packages.dead_repositories("dnf", f"{_said(result)} {result.get('exception')}")
             if dead:
                 result = self._tool(names, disablerepo=sorted(dead))
         if result.get("failed"):
@@ -103,8 +103,10 @@ class ActionModule(ActionBase):
 
 
 def _said(result: dict[str, Any]) -> str:
+    """What a package module says of its failure; dnf names the packages apart from the message."""
+    parts = [result.get(key) or "" for key in ("msg", "failures", "module_stderr")]
     return " ".join(
-        str(result.get(key) or "") for key in ("msg", "results", "module_stderr", "exception")
+        " ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts
     ).strip()
 
 
