@@ -25,7 +25,6 @@ _NOT_PACKAGED = (
     "/usr/share/doc/*/*",
     "/usr/share/lintian*",
     "/usr/share/man*",
-    "/usr/share/locale*",
     "/usr/lib/udev*",
 )
 

@@ -96,7 +96,13 @@ POSTGRESQL = Payload(
         Rpm(
             "postgresql15-libs",
             "Client library of PostgreSQL 15",
-            files=(f"{_PG}/lib/libpq.so*", "/etc/ld.so.conf.d/*", "/usr/share/doc/libpq5/**"),
+            # All of its packages' messages in other languages lie together.
+            files=(
+                f"{_PG}/lib/libpq.so*",
+                "/etc/ld.so.conf.d/*",
+                "/usr/share/doc/libpq5/**",
+                "/usr/share/locale/**",
+            ),
             after_install="/sbin/ldconfig\n",
         ),
         Rpm(

@@ -26,8 +26,11 @@ from outpost.platform.gpus import UnknownId
 from outpost.platform.ground import disk_wanted_mib, release_lines, secret_line
 from outpost.platform.host import capacity_lines, inventory_lines
 from outpost.platform.line import LANGUAGES, Line, Words
+from outpost.platform.packages import looking
+from outpost.platform.surroundings import surroundings_lines
 from outpost.platform.verdict import judge, text
 
+_ROLES = Path(__file__).parents[2] / "roles"
 _BUNDLES = Path(__file__).parents[2] / "service/bundles"
 
 
@@ -68,7 +71,7 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         host: its name in the inventory.
         wanted: `read` (of preflight_read), `clock`, `systems`, `bundles` (system -> bundle), `driver`, `modules`,
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `extra_ports`,
-            `key_enrolled`.
+            `key_enrolled`; `packages` and `archive` as the read was given.
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -87,7 +90,8 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         )  # fmt: skip
         verdict = judge(
             host, facts, asked, datetime.now(UTC).date(), systems=systems,
-            more=[*inventory_lines(systems), *more], key_enrolled=bool(wanted["key_enrolled"]),
+            more=[*inventory_lines(systems), *more, *surroundings_lines(wanted["read"], wanted)],
+            key_enrolled=bool(wanted["key_enrolled"]),
         )  # fmt: skip
     except (AskedWrong, UnknownId, OSError) as error:
         raise AnsibleFilterError(f"{host}: {error}") from error
@@ -170,6 +174,36 @@ def outpost_release_of(host: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def outpost_packages_asked(facts: Mapping[str, Any], own: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What the roles install on a host, for preflight_read: manager, names, the script that says what is there.
+
+    Args:
+        facts: platform_facts.
+        own: role -> packages that the inventory names instead of the role's own; an empty list names none.
+    """
+    manager, names = facts["package_manager"], []
+    for role in ("base", "container_runtime", "postgresql"):
+        table = yaml.safe_load((_ROLES / role / f"vars/{facts['family']}.yml").read_text())
+        names += [*(own.get(role) or table[f"__{role}_packages"])]
+    return {"manager": manager, "names": names, "script": looking(manager, names)}
+
+
+def outpost_archive_asked(release: Mapping[str, str], by_proxy: bool) -> dict[str, Any]:
+    """What preflight_read asks of a release (as outpost_release_of): url, path on the host, bytes, by_proxy.
+
+    Empty where the release is not known here: release-there says more.
+    """
+    manifest = Path(release["directory"], release["release"], "manifest.json")
+    try:
+        image = json.loads(manifest.read_text())["image"]
+        archive, size = str(image["archive"]), int(image["archive_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    url = f"{release['url'].rstrip('/')}/{release['release']}/{archive}" if release["url"] else ""
+    path = f"/opt/outpost/releases/{release['release']}/{archive}"
+    return {"url": url, "path": path, "bytes": size, "by_proxy": bool(by_proxy)}
+
+
 def outpost_release_disk(directory: str, release: str, least_mib: int) -> int:
     """Free MiB a host needs for a release: `least_mib`, or more where its manifest says so."""
     manifest = Path(directory, release, "manifest.json")
@@ -221,10 +255,12 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "outpost_archive_asked": outpost_archive_asked,
             "outpost_collected": outpost_collected,
             "outpost_failed": _failed,
             "outpost_ground_checks": outpost_ground_checks,
             "outpost_inventory_checks": outpost_inventory_checks,
+            "outpost_packages_asked": outpost_packages_asked,
             "outpost_preflight": outpost_preflight,
             "outpost_release_disk": outpost_release_disk,
             "outpost_release_of": outpost_release_of,

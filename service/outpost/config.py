@@ -332,6 +332,8 @@ class Destination(Section):
 
     `commitment` asks a DICOM node for storage commitment, and takes nothing less for proof of delivery; the
     node must know our AE title and `intake.dicom_port` to report to. `stow_token` is sent as a bearer token.
+    `stow_proxy` (http://HOST:PORT) is the proxy that the DICOMweb server is behind; one of the environment is never
+    taken.
     """
 
     name: Name
@@ -341,6 +343,7 @@ class Destination(Section):
     commitment: bool = False
     stow_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     stow_token: SecretStr = SecretStr("")
+    stow_proxy: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     tls: Tls | None = None
 
     @model_validator(mode="after")
@@ -358,6 +361,8 @@ class Destination(Section):
             raise ValueError(f"{' and '.join(missing)} missing: add it, or give stow_url alone")
         elif self.stow_token.get_secret_value():
             raise ValueError("stow_token without stow_url: C-STORE knows no tokens; take it out")
+        elif self.stow_proxy is not None:
+            raise ValueError("stow_proxy without stow_url: C-STORE knows no proxies; take it out")
         return self
 
 

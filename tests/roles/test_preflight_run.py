@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -213,7 +214,10 @@ def test_a_report_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Pat
 
 
 @pytest.fixture
-def module() -> ModuleType:
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    # On a host Ansible brings it along.
+    around = load(ROOT / "roles/preflight/module_utils/preflight_surroundings.py")
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.preflight_surroundings", around)
     return load(ROOT / "roles/preflight/library/preflight_read.py")
 
 

@@ -27,6 +27,14 @@ options:
     description: HOST:PORT of the image registry, empty where there is none.
     type: str
     default: ""
+  packages:
+    description: What the roles install, {manager, names, script}; the script says what is there. Empty asks nothing.
+    type: dict
+    default: {}
+  archive:
+    description: The release's archive, {url, path, bytes, by_proxy}. Empty asks nothing.
+    type: dict
+    default: {}
   timeout:
     description: Seconds for all names and addresses together; they are asked at once.
     type: float
@@ -44,7 +52,8 @@ RETURN = r"""
 read:
   description: >-
     memory_mib, cores, disk_free_mib by path, listening (port to process name), units, pid1, uid, clock, gpu_memory_mib
-    (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason).
+    (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason),
+    inodes_free by path, temporary_free_mib by path, surroundings (module_utils/preflight_surroundings.py).
   returned: always
   type: dict
 """
@@ -57,6 +66,7 @@ import threading
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.preflight_surroundings import TEMPORARY, docker_root, free_inodes, surroundings
 
 LISTEN = "0A"  # the state column of /proc/net/tcp
 
@@ -174,6 +184,8 @@ def main():
             "names": {"type": "list", "elements": "str", "default": []},
             "reach": {"type": "list", "elements": "str", "default": []},
             "registry": {"type": "str", "default": ""},
+            "packages": {"type": "dict", "default": {}},
+            "archive": {"type": "dict", "default": {}},
             "timeout": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
@@ -183,6 +195,10 @@ def main():
     timeout = module.params["timeout"]
     registry = [module.params["registry"]] if module.params["registry"] else []
     late = "no answer in %g s" % timeout
+    paths = list(module.params["paths"])
+    paths += [path for path in [docker_root()] if path and path not in paths]
+    around = surroundings(module.params["packages"], module.params["archive"], timeout, all_at_once)
+    around["remote_tmp"] = os.path.expanduser(module._remote_tmp or "~/.ansible/tmp")
     connected = all_at_once(
         lambda target: connect(target, timeout), set(module.params["reach"] + registry), timeout, late
     )
@@ -191,7 +207,10 @@ def main():
         read={
             "memory_mib": memory_mib(),
             "cores": len(os.sched_getaffinity(0)),
-            "disk_free_mib": {path: free_mib(path) for path in module.params["paths"]},
+            "disk_free_mib": {path: free_mib(path) for path in paths},
+            "inodes_free": free_inodes([path for path in paths if path != "/boot"]),
+            "temporary_free_mib": {path: free_mib(path) for path in (TEMPORARY, around["remote_tmp"])},
+            "surroundings": around,
             "listening": listening(),
             "units": active_units(),
             "pid1": pid1,

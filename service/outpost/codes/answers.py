@@ -538,6 +538,9 @@ ANSWERS: Final[dict[str, str]] = {
     "stow_token without stow_url: C-STORE knows no tokens; take it out": (
         "stow_token без stow_url: в C-STORE токенов нет; уберите"
     ),
+    "stow_proxy without stow_url: C-STORE knows no proxies; take it out": (
+        "stow_proxy без stow_url: в C-STORE прокси нет; уберите"
+    ),
     "the password is empty: set the one of the role fleet_collector": (
         "пароль пуст: задайте пароль роли fleet_collector"
     ),

@@ -131,7 +131,12 @@ class Courier:
         self._peer: Peer | None = None
         if destination.stow_url is not None:
             context = client_context(tls, section, check_hostname=True) if tls is not None else None
-            self._stow = StowPeer(destination.stow_url, destination.stow_token.get_secret_value(), context)
+            self._stow = StowPeer(
+                destination.stow_url,
+                destination.stow_token.get_secret_value(),
+                context,
+                destination.stow_proxy,
+            )
         else:
             assert (
                 destination.host and destination.port and destination.ae_title

@@ -54,16 +54,22 @@ _OF_THE_RESULT = {
 
 
 class StowPeer:
-    """One DICOMweb server. `url` is that of its studies, such as https://pacs/dicom-web/studies."""
+    """One DICOMweb server. `url` is that of its studies, such as https://pacs/dicom-web/studies.
 
-    def __init__(self, url: str, token: str, context: ssl.SSLContext | None) -> None:
+    `proxy` is the one that it is behind; the environment's is not where results are to go.
+    """
+
+    def __init__(
+        self, url: str, token: str, context: ssl.SSLContext | None, proxy: str | None = None
+    ) -> None:
         self._url = url
         self._with_length = False  # what the server answered 411 to went without
         self._client = httpx.Client(
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
             headers={"Authorization": f"Bearer {token}"} if token else {},
             verify=context if context is not None else True,
-            trust_env=False,  # a proxy of the environment is not where results are to go
+            trust_env=False,
+            proxy=proxy,
         )
 
     def store(self, file: Path) -> str:

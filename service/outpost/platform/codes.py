@@ -255,6 +255,65 @@ CODES: Final[Mapping[str, Code]] = {
             "Удалите ненужные ядра, прежде чем драйвер пересоберёт загрузочные образы.",
         ),
     ),
+    "inodes": _code(
+        "host",
+        True,
+        ("File systems can take the files of a release.", "Файловые системы вместят файлы выпуска."),
+        (
+            "Remove what made so many files: `du --inodes -x DIRECTORY | sort -n | tail` names where they are.",
+            "Удалите то, что создало столько файлов: `du --inodes -x КАТАЛОГ | sort -n | tail` покажет, где они.",
+        ),
+    ),
+    "temp-space": _code(
+        "host",
+        True,
+        (
+            "There is room for temporary files of the run.",
+            "Для временных файлов запуска есть место.",
+        ),
+        (
+            "Free space there; files of /tmp that nobody uses go with a restart of the host.",
+            "Освободите там место; ненужные файлы в /tmp уходят с перезагрузкой сервера.",
+        ),
+    ),
+    "writable": _code(
+        "host",
+        True,
+        (
+            "The directories that a run writes to are not read-only.",
+            "Каталоги, куда пишет запуск, открыты для записи.",
+        ),
+        (
+            "Look at `findmnt`, `lsattr -d DIRECTORY` and `journalctl -k`: of a failing disk the kernel makes it"
+            " read-only.",
+            "Посмотрите `findmnt`, `lsattr -d КАТАЛОГ` и `journalctl -k`: при сбое диска ядро делает его доступным"
+            " только для чтения.",
+        ),
+    ),
+    "package-tool": _code(
+        "host",
+        True,
+        (
+            "The package tool's database can be read.",
+            "База пакетного менеджера читается.",
+        ),
+        (
+            "Mend it: dpkg's with /var/lib/dpkg/status-old, rpm's with `rpm --rebuilddb`.",
+            "Почините её: у dpkg - из /var/lib/dpkg/status-old, у rpm - командой `rpm --rebuilddb`.",
+        ),
+    ),
+    "package-torn": _code(
+        "host",
+        False,
+        (
+            "No package is half installed.",
+            "Нет пакетов, установленных наполовину.",
+        ),
+        (
+            "A run that installs something finishes them first; by hand: `dpkg --configure -a`.",
+            "Запуск, которому нужно что-то установить, сначала доведёт их до конца; вручную: `dpkg --configure -a`.",
+        ),
+    ),
     "clock": _code(
         "host",
         True,
@@ -308,6 +367,44 @@ CODES: Final[Mapping[str, Code]] = {
         (
             "Open the way to the registry, or deliver releases as an archive.",
             "Откройте доступ к реестру или доставляйте выпуски архивом.",
+        ),
+    ),
+    "package-source": _code(
+        "network",
+        True,
+        (
+            "Where a package is missing, a repository answers.",
+            "Если не хватает пакета, хотя бы один репозиторий отвечает.",
+        ),
+        (
+            "Give the host the way to a repository (a mirror in the region, a disc), or install the packages by hand.",
+            "Дайте серверу доступ к репозиторию (зеркало в регионе, диск) или установите пакеты вручную.",
+        ),
+    ),
+    "repository": _code(
+        "network",
+        False,
+        (
+            "Every repository answers, while a package is missing.",
+            "Пока не хватает пакета, отвечает каждый репозиторий.",
+        ),
+        (
+            "Switch it off if nothing comes from it; the run goes on with the others.",
+            "Отключите его, если из него ничего не берут; запуск идёт дальше с остальными.",
+        ),
+    ),
+    "release-fetch": _code(
+        "network",
+        True,
+        (
+            "The web server near the host offers the release's archive, at its full size.",
+            "Веб-сервер рядом с сервером отдаёт архив выпуска полного размера.",
+        ),
+        (
+            "Copy the release's folder there and open the way to it, or empty outpost_release_url: the archive then"
+            " comes from the controller. Behind a proxy: inference_release_by_proxy.",
+            "Скопируйте туда папку выпуска и откройте доступ или очистите outpost_release_url: тогда архив придёт с"
+            " управляющей машины. За прокси: inference_release_by_proxy.",
         ),
     ),
     # Video cards.

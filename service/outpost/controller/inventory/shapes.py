@@ -31,6 +31,7 @@ _NODE: Final = {
     "commitment": Option("bool"),
     "stow_url": Option(),
     "stow_token": Option(secret=True),
+    "stow_proxy": Option(),
     "tls": _TLS,
 }
 _SYSTEM: Final = Option(
