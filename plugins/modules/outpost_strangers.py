@@ -138,13 +138,16 @@ def holders(inodes):
     """Inode -> process that holds it. Of several (a server and its children) the one whose parent is none of them."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
+        folder = "/proc/%s/fd" % pid
         try:
-            targets = [
-                os.readlink("/proc/%s/fd/%s" % (pid, name)) for name in os.listdir("/proc/%s/fd" % pid)
-            ]
+            names = os.listdir(folder)
         except OSError:
             continue  # the process ended while we looked
-        for target in targets:
+        for name in names:
+            try:
+                target = os.readlink(os.path.join(folder, name))
+            except OSError:
+                continue  # one that was closed says nothing of the others
             if target.startswith("socket:[") and target[8:-1] in inodes:
                 found.setdefault(target[8:-1], set()).add(int(pid))
     return {inode: first_of(pids) for inode, pids in found.items()}
