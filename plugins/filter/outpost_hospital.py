@@ -24,8 +24,8 @@ def outpost_docker_plan(read: dict[str, Any], wanted: dict[str, Any], language: 
 
     Returns:
         `faults` (sentences), `text` of daemon.json (empty: it stays), `settings`, `record`, `installs`, `differs` (keys
-        of ours that the engine runs without), `pending` (keys of others that a restart would bring in), `others`
-        (containers).
+        of ours that the engine runs without), `told` (those of them of which it tells), `pending` (keys of others that
+        a restart would bring in), `others` (containers).
     """
     asked = {key: value for key, value in wanted.items() if key != "packages"}
     planned = docker_settings.plan(
@@ -35,22 +35,25 @@ def outpost_docker_plan(read: dict[str, Any], wanted: dict[str, Any], language: 
     record = docker_settings.record_text(planned.ours)
     running = bool(read["answers"])
     differs = docker_settings.differing(planned.settings, read["info"], read["bridge"]) if running else []
-    if not strangers.gives_gpus(read):
-        differs = [key for key in differs if key != "features"]  # tasks/cdi.yml says that it is too old
-    ours = set(planned.ours)
-    # What no answer of Docker's shows is known by the record alone, which is written after the restart.
-    unseen = (
-        running
-        and read["record"]
-        and docker_settings.log_options(read["record"]) != planned.ours.get("log-opts")
-    )
+    ours, before = planned.ours, docker_settings.recorded(read["record"])
+    if not read["record"]:
+        # Of a release before the record, or of a run that was cut before the restart: then the file is the newer one.
+        before = {} if read["newer"] else dict(ours)
+    told = [key for key in differs if key in ours]
+    silent = [
+        key
+        for key in dict.fromkeys([*before, *ours])
+        if running and before.get(key) != ours.get(key)
+        and not (key in docker_settings.TOLD and key in planned.settings)
+    ]  # fmt: skip
     return {
         "faults": [fault.said("ru" if language == "ru" else "en") for fault in planned.faults],
         "text": planned.text,
         "settings": planned.settings,
         "record": record if record != read["record"] else "",
         "installs": strangers.engine_installs(read, wanted["packages"]),
-        "differs": [key for key in differs if key in ours] + (["log-opts"] if unseen else []),
+        "differs": [*told, *silent],
+        "told": told,
         "pending": [key for key in differs if key not in ours and key == "data-root"],
         "others": [name for name in read["containers"] if not name.startswith("outpost-")],
     }

@@ -53,6 +53,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -308,9 +309,14 @@ def docker():
             networks = []
         bridge = [one for one in networks if one.get("Name") == "bridge" and one.get("Driver") == "bridge"]
     state = {}
-    for line in said(["systemctl", "show", "docker.service", "--property=LoadState,ActiveState,ExecStart"])[
-        1
-    ].splitlines():
+    for line in said(
+        [
+            "systemctl",
+            "show",
+            "docker.service",
+            "--property=LoadState,ActiveState,ExecStart,ExecMainStartTimestampMonotonic",
+        ]
+    )[1].splitlines():
         key, _, value = line.partition("=")
         state[key] = value
     stat = None
@@ -332,6 +338,7 @@ def docker():
         "settings": text_of(settings) if os.path.exists(settings) else None,
         "settings_file": os.path.realpath(settings),
         "stat": stat,
+        "newer": newer(settings, state.get("ExecMainStartTimestampMonotonic", "")),
         "directory": os.path.isdir("/etc/docker"),
         "record": text_of("/etc/outpost/docker-settings.json"),
         "flags": flags(state.get("ExecStart", "")),
@@ -339,7 +346,7 @@ def docker():
         "info": {
             key: info.get(key)
             for key in ("LoggingDriver", "LiveRestoreEnabled", "DockerRootDir", "DefaultAddressPools",
-                        "CDISpecDirs", "RegistryConfig")
+                        "RegistryConfig")
         },
         "bridge": [
             {"subnet": row.get("Subnet", ""), "gateway": row.get("Gateway", "")}
@@ -352,6 +359,14 @@ def docker():
         ],
         "containers": sorted(one["name"] for one in running_containers().values()) if info else [],
     }  # fmt: skip
+
+
+def newer(path, started):
+    """Whether a file was written after its program was started, `started` microseconds after the boot."""
+    if not started.isdigit() or not int(started) or not os.path.exists(path):
+        return False
+    since = time.time() - time.monotonic() + int(started) / 1e6
+    return os.stat(path).st_mtime > since
 
 
 def flags(exec_start):

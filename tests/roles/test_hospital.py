@@ -25,7 +25,7 @@ SYSTEMS = {"brain": {"dicom_port": 11112, "api_port": 8080}, "chest": {"dicom_po
 DOCKER: dict[str, Any] = {
     "engine": "/usr/sbin/dockerd", "package": ["docker.io", "24.0.7"], "client": "/usr/bin/docker",
     "client_package": ["docker.io", "24.0.7"], "podman": False, "snap": False,
-    "containerd_package": ["containerd", "1.7"],
+    "containerd_package": ["containerd", "1.7"], "newer": False,
     "answers": "24.0.7", "error": "", "unit": "loaded", "active": "active", "settings": None, "record": "",
     "flags": ["H", "containerd"], "swarm": "inactive", "containers": ["outpost-brain"],
     "info": {"LoggingDriver": "json-file", "LiveRestoreEnabled": True, "DockerRootDir": "/var/lib/docker"},
@@ -400,12 +400,18 @@ def test_docker_is_restarted_for_what_runs_differently_and_for_nothing_else(hosp
     assert (quiet["text"], quiet["record"], quiet["differs"]) == ("", "", [])
     asleep = {**settled, "info": {**DOCKER["info"], "LiveRestoreEnabled": False}}
     assert hospital.outpost_docker_plan(asleep, wanted)["differs"] == ["live-restore"]
-    # Written by a run that was cut before the restart: the record has the options that run.
-    cut = hospital.outpost_docker_plan(settled, {**wanted, "log_max_size": "50m"})
-    cut = hospital.outpost_docker_plan(
-        {**settled, "settings": cut["text"]}, {**wanted, "log_max_size": "50m"}
-    )
-    assert cut["differs"] == ["log-opts"] or cut["text"], cut
+    # Written by a run that was cut before the restart: the record has what runs, and without one the file is newer.
+    bigger = {**wanted, "log_max_size": "50m"}
+    written = {**settled, "settings": hospital.outpost_docker_plan(settled, bigger)["text"]}
+    assert hospital.outpost_docker_plan(written, bigger)["differs"] == ["log-opts"]
+    cut = {**DOCKER, "settings": hospital.outpost_docker_plan(DOCKER, bigger)["text"]}
+    assert "log-opts" in hospital.outpost_docker_plan({**cut, "newer": True}, bigger)["differs"]
+    assert hospital.outpost_docker_plan({**cut, "newer": False}, bigger)["differs"] == []
+    # Taken out of the inventory again: Docker runs with it until it is restarted.
+    more = hospital.outpost_docker_plan(settled, {**wanted, "bip": "10.9.0.1/24", "settings": {"mtu": 1400}})
+    assert sorted(more["differs"]) == ["bip", "mtu"]
+    there = {**settled, "settings": more["text"], "record": more["record"]}
+    assert sorted(hospital.outpost_docker_plan(there, wanted)["differs"]) == ["bip", "mtu"]
     theirs = json.dumps(
         {**json.loads(fresh["text"]), "registry-mirrors": ["https://m"], "data-root": "/srv/docker"}
     )

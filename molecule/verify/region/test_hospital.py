@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
+from conftest import ROOT
 from testinfra.host import Host
 
 OF_HOSPITAL = {
@@ -64,3 +66,39 @@ def test_dnf_automatic_leaves_alone_what_must_not_move(region: str, host: Host) 
     assert answer[0] == "True", "the hospital's wish to have updates stays"
     assert "his-pacs*" in answer
     assert {"docker*", "containerd*", "postgresql*", "nvidia-*", "kernel*"} <= set(answer)
+
+
+def test_preflight_names_whose_listener_is_on_a_port_of_ours(region: str, host: Host) -> None:
+    """Strangers of every kind on the host that runs our service: process, published container, cluster."""
+    if region != "chita":
+        pytest.skip("asked once")
+    image = json.loads(host.file("/opt/outpost/current/manifest.json").content_string)["image"]["id"]
+    version = host.run("ls /etc/postgresql").stdout.split()[0]
+    host.run_expect([0], "systemd-run --unit=his-viewer python3 -m http.server 9996 --bind ::")
+    host.run_expect([0], f"docker run -d --rm --name his-archive -p 9997:80 --entrypoint sleep {image} 300")
+    host.run_expect([0], f"pg_createcluster -p 5440 {version} his --start")
+    host.run_expect([0], "su postgres -c 'createdb -p 5440 pacs'")
+    asked = {
+        "preflight_extra_ports": {"a.service": 9996, "b.service": 9997},
+        "preflight_database_port": 5440, "outpost_language": "en", "preflight_report_directory": "",
+    }  # fmt: skip
+    command = ["ansible-playbook", "-i", "inventories/lab", "playbooks/preflight.yml", "-l", region]
+    try:
+        done = subprocess.run(
+            [*command, "-e", json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        )  # fmt: skip
+    finally:
+        host.run("systemctl stop his-viewer; docker rm -f his-archive")
+        host.run(f"pg_dropcluster --stop {version} his")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2, said[-3000:]
+    stops = [line for line in done.stdout.splitlines() if "[port-free]" in line and "STOP" in line]
+    assert len(stops) == 3, stops
+    for named in (
+        "his-viewer.service",
+        "container his-archive",
+        f"cluster /var/lib/postgresql/{version}/his",
+    ):
+        assert named in said, named
+    for ours in ("11112 held by our own outpost@brain.service", "8080 held by our own outpost@brain.service"):
+        assert ours in said, ours

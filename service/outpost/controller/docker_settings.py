@@ -24,6 +24,11 @@ _FLAGS: Final[Mapping[str, str]] = {
     "feature": "features", "userns-remap": "userns-remap", "bridge": "bridge", "b": "bridge",
     "data-root": "data-root", "g": "data-root", "registry-mirror": "registry-mirrors",
 }  # fmt: skip
+# What `docker info` shows of every release; the others are known by the record alone.
+TOLD: Final = (
+    "log-driver", "live-restore", "data-root", "insecure-registries", "registry-mirrors", "default-address-pools",
+    "bip",
+)  # fmt: skip
 _OUR_KEYS: Final = frozenset({"log-driver", "log-opts", "live-restore", "insecure-registries", "features"})
 
 
@@ -127,7 +132,7 @@ def plan(
         current = parse(text)
     except Unreadable as error:
         return Plan({}, "", {}, (error.words,))
-    ours_before = _recorded(record) if record else _former_file(text, current)
+    ours_before = recorded(record) if record else _former_file(text, current)
     theirs = _without(current, ours_before)
     by_flag = {_FLAGS[flag] for flag in flags if flag in _FLAGS}
     result, faults = dict(theirs), []
@@ -264,7 +269,8 @@ def _former_file(text: str | None, current: Mapping[str, Any]) -> dict[str, Any]
     return dict(current) if set(current["log-opts"]) == {"max-size", "max-file"} else {}
 
 
-def _recorded(record: str) -> dict[str, Any]:
+def recorded(record: str) -> dict[str, Any]:
+    """Which settings are ours, and with which Docker was last started by us."""
     try:
         found = json.loads(record)
     except ValueError:
@@ -310,11 +316,6 @@ def record_text(ours: Mapping[str, Any]) -> str:
     return json.dumps(ours, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def log_options(record: str) -> Any:
-    """The log's bounds with which Docker was last started by us."""
-    return _recorded(record).get("log-opts")
-
-
 def differing(
     settings: Mapping[str, Any], info: Mapping[str, Any], bridge: Sequence[Mapping[str, str]]
 ) -> list[str]:
@@ -331,7 +332,7 @@ def differing(
     insecure |= set(registries.get("InsecureRegistryCIDRs") or ())
     mirrors = [str(mirror).rstrip("/") for mirror in registries.get("Mirrors") or ()]
     pools = [(pool.get("Base"), pool.get("Size")) for pool in info.get("DefaultAddressPools") or ()]
-    told: dict[str, bool] = {
+    same: dict[str, bool] = {
         "log-driver": settings.get("log-driver") == info.get("LoggingDriver"),
         "live-restore": settings.get("live-restore") == info.get("LiveRestoreEnabled"),
         "data-root": str(settings.get("data-root", "")).rstrip("/") == str(info.get("DockerRootDir", "")),
@@ -341,9 +342,8 @@ def differing(
             (pool.get("base"), pool.get("size")) for pool in settings.get("default-address-pools") or ()
         ] == pools,
         "bip": _has_bridge(str(settings.get("bip", "")), bridge),
-        "features": not (settings.get("features") or {}).get("cdi") or bool(info.get("CDISpecDirs")),
     }  # fmt: skip
-    return [key for key in settings if not told.get(key, True)]
+    return [key for key in settings if not same.get(key, True)]
 
 
 def _has_bridge(bip: str, bridge: Sequence[Mapping[str, str]]) -> bool:
