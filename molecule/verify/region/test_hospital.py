@@ -59,7 +59,7 @@ def test_dnf_automatic_leaves_alone_what_must_not_move(region: str, host: Host) 
         pytest.skip("there is no dnf")
     program = (
         "import dnf, dnf.automatic.main as automatic; base = dnf.Base(); base.conf.read();"
-        "found = automatic.AutomaticConfig('/etc/dnf/automatic.conf', None, None, None);"
+        "found = automatic.AutomaticConfig('/etc/dnf/automatic.conf');"
         "found.update_baseconf(base.conf); print(found.commands.apply_updates, *base.conf.excludepkgs)"
     )
     answer = host.run_expect([0], f'python3 -c "{program}"').stdout.split()
