@@ -604,7 +604,10 @@ def test_dnf_automatic_leaves_alone_what_unattended_upgrades_leaves_alone() -> N
     names = ["nvidia-", "linux-", "docker", "postgresql"]
     text = automatic.excluded(AUTOMATIC, names)
     base = text.partition("[base]\n")[2]
-    assert base.startswith("excludepkgs = nvidia-*, kernel*, kmod-*, akmod-*, docker*, postgresql*\n")
+    assert base.startswith(
+        "excludepkgs = nvidia-*, kmod-nvidia*, akmod-nvidia*, dkms-nvidia*, xorg-x11-drv-nvidia*, cuda-drivers*, "
+        "kernel*, docker*, moby-engine*, postgresql*\n"
+    )
     assert text.replace(base.splitlines()[0] + "\n", "") == AUTOMATIC
     assert automatic.excluded(text, names) == text
 
@@ -619,13 +622,13 @@ def test_dnf_automatic_leaves_alone_what_unattended_upgrades_leaves_alone() -> N
     ],
 )
 def test_what_the_site_excludes_stays_excluded(site: str, kept: list[str]) -> None:
-    text = automatic.excluded(f"[base]\n{site}debuglevel = 1\n[email]\nexclude = no\n", ["docker"])
+    text = automatic.excluded(f"[base]\n{site}debuglevel = 1\n[email]\nexclude = no\n", ["runc"])
     assert (
         text
-        == f"[base]\nexcludepkgs = {', '.join([*kept, 'docker*'])}\ndebuglevel = 1\n[email]\nexclude = no\n"
+        == f"[base]\nexcludepkgs = {', '.join([*kept, 'runc*'])}\ndebuglevel = 1\n[email]\nexclude = no\n"
     )
-    assert automatic.excluded(text, ["docker"]) == text
-    assert "\n[base]\nexcludepkgs = docker*\n" in automatic.excluded("[commands]\nx = 1\n", ["docker"])
+    assert automatic.excluded(text, ["runc"]) == text
+    assert "\n[base]\nexcludepkgs = runc*\n" in automatic.excluded("[commands]\nx = 1\n", ["runc"])
 
 
 def test_a_limit_of_the_journal_that_the_site_has_set_is_not_set_by_us(hospital: ModuleType) -> None:

@@ -9,7 +9,18 @@ from typing import Final
 _SECTION: Final = re.compile(r"^\s*\[([^]]+)\]")
 _KEY: Final = re.compile(r"^\s*(?:excludepkgs|exclude)\s*[=:]\s*(.*?)\s*$")
 # Beginnings of names on Debian that are called otherwise here.
-_NAMES: Final = {"linux-": ("kernel", "kmod-", "akmod-")}
+_NAMES: Final = {
+    "linux-": ("kernel",),
+    "docker": ("docker", "moby-engine"),
+    "nvidia-": (
+        "nvidia-",
+        "kmod-nvidia",
+        "akmod-nvidia",
+        "dkms-nvidia",
+        "xorg-x11-drv-nvidia",
+        "cuda-drivers",
+    ),
+}
 
 
 def patterns(beginnings: Sequence[str]) -> list[str]:
