@@ -61,7 +61,8 @@ LISTEN = "0A"  # the state column of /proc/net/tcp
 CONTAINER = re.compile(r"[0-9a-f]{64}")
 UNIT = re.compile(r"([^/]+\.(?:service|scope|socket))")
 CLUSTER_MARKS = "/etc/outpost/database-*.json"
-OURS_SAYS = ("Outpost", "outpost")
+# One of these is in every file of ours, also in those of earlier releases.
+OURS_SAYS = ("Outpost's role", "/opt/outpost", "/etc/outpost", "OUTPOST_")
 UNITS = (
     "/etc/systemd/system/outpost@.service",
     "/etc/systemd/system/outpost-fleet.service",
@@ -432,7 +433,7 @@ def places():
         if glob.glob("/var/lib/outpost/%s/journal*" % name)
     ]
     files = {
-        path: any(word in text_of(path)[:2000] for word in OURS_SAYS[:1])
+        path: any(word in text_of(path)[:2000] for word in OURS_SAYS)
         for path in UNITS
         if os.path.lexists(path)
     }

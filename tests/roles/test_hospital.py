@@ -520,6 +520,20 @@ def test_a_unit_or_command_of_our_name_that_is_not_ours_is_named_and_a_restored_
     assert failing(changed(places={"entries": restored, "journals": ["brain"], "files": {}})) == []
 
 
+def test_every_file_of_a_name_of_ours_is_known_as_ours(module: ModuleType) -> None:
+    files = {
+        "outpost@.service": "inference",
+        "outpost": "inference",
+        "outpost-fleet.service": "fleet_database",
+    }
+    files["outpost-firewall.service"] = "base"
+    assert {Path(path).name for path in module.UNITS} == set(files)
+    for name, role in files.items():
+        text = (ROOT / "roles" / role / "files" / name).read_text()
+        assert any(word in text[:2000] for word in module.OURS_SAYS), name
+    assert not any(word in "[Unit]\nDescription=An outpost of another product" for word in module.OURS_SAYS)
+
+
 # --- Time.
 
 DEBIAN = "pool 2.debian.pool.ntp.org iburst\nsourcedir /run/chrony-dhcp\nsourcedir /etc/chrony/sources.d\n"
