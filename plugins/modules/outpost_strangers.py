@@ -201,7 +201,7 @@ def listeners(ports):
         pid = owners.get(inode, 0)
         words = text_of("/proc/%d/cmdline" % pid).split("\0") if pid else []
         group = text_of("/proc/%d/cgroup" % pid) if pid else ""
-        units, ids = UNIT.findall(group), CONTAINER.findall(group)
+        units, ids = UNIT.findall(group), containers_of(group, text_of("/proc/1/cgroup"))
         row = {
             "port": port,
             "address": address,
@@ -238,6 +238,12 @@ def listeners(ports):
                  "container": name, "data": "", "cluster": ""}
             )  # fmt: skip
     return rows
+
+
+def containers_of(group, host):
+    """Ids of containers in a control group, the innermost last; without those that the host itself is in."""
+    around = set(CONTAINER.findall(host))
+    return [one for one in CONTAINER.findall(group) if one not in around]
 
 
 def socket_unit(port):

@@ -187,6 +187,15 @@ def test_a_servers_child_that_has_its_socket_too_is_not_taken_for_it(
     assert row["pid"] == server.pid
 
 
+def test_a_host_that_is_a_container_itself_has_services_of_its_own(module: ModuleType) -> None:
+    host, inner = "1d" * 32, "2e" * 32
+    around = f"0::/docker/{host}/init.scope\n"
+    service = f"0::/docker/{host}/system.slice/system-postgresql.slice/postgresql@15-main.service\n"
+    assert module.containers_of(service, around) == []
+    assert module.containers_of(f"0::/docker/{host}/docker/{inner}\n", around) == [inner]
+    assert module.containers_of(f"0::/system.slice/docker-{inner}.scope\n", "0::/init.scope\n") == [inner]
+
+
 @pytest.mark.parametrize(
     ("ports", "port", "who"),
     [
