@@ -19,6 +19,7 @@ from jinja2.runtime import Context
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.codes.driver import in_russian
+from outpost.controller import docker_settings, strangers
 from outpost.platform.collected import collected_json
 from outpost.platform.facts import ReadError
 from outpost.platform.fit import Asked, AskedWrong, Bundle
@@ -53,12 +54,11 @@ def outpost_preflight(
     disk_min_mib: int,
     memory_reserve_mib: int,
     clock_skew_max: int,
-    extra_ports: dict[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Judges what a host offers against its systems; see outpost.platform.host.capacity_lines."""
     lines = capacity_lines(
         read, systems, clock, disk_min_mib=disk_min_mib, memory_reserve_mib=memory_reserve_mib,
-        clock_skew_max=clock_skew_max, extra_ports=extra_ports,
+        clock_skew_max=clock_skew_max,
     )  # fmt: skip
     return _as_json(lines, "en")
 
@@ -70,8 +70,10 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         facts: platform_facts.
         host: its name in the inventory.
         wanted: `read` (of preflight_read), `clock`, `systems`, `bundles` (system -> bundle), `driver`, `modules`,
-            `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `extra_ports`,
-            `key_enrolled`; `packages` and `archive` as the read was given.
+            `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `key_enrolled`;
+            `packages` and `archive` as the read was given; `strangers` (of outpost_strangers), and for it
+            `extra_ports`, `database_port`, `docker` (fields of docker_settings.Wanted), `networks`,
+            `docker_packages`.
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -86,16 +88,25 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         more = wanted["read"] and capacity_lines(
             wanted["read"], systems, wanted["clock"], disk_min_mib=wanted["disk_min_mib"],
             memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
-            extra_ports=wanted["extra_ports"], bundles=bundles,
+            bundles=bundles,
         )  # fmt: skip
+        others = wanted["strangers"] and strangers.lines(wanted["strangers"], _asked(wanted, facts))
         verdict = judge(
             host, facts, asked, datetime.now(UTC).date(), systems=systems,
-            more=[*inventory_lines(systems), *more, *surroundings_lines(wanted["read"], wanted)],
+            more=[*inventory_lines(systems), *more, *surroundings_lines(wanted["read"], wanted), *others],
             key_enrolled=bool(wanted["key_enrolled"]),
         )  # fmt: skip
     except (AskedWrong, UnknownId, OSError) as error:
         raise AnsibleFilterError(f"{host}: {error}") from error
     return verdict.as_json(_language(wanted["language"]))
+
+
+def _asked(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> strangers.Asked:
+    return strangers.Asked(
+        systems=wanted["systems"], database_port=int(wanted["database_port"]), extra_ports=wanted["extra_ports"],
+        docker=docker_settings.Wanted(**wanted["docker"]), networks=wanted["networks"],
+        packages=wanted["docker_packages"], family=str(facts.get("family", "deb")),
+    )  # fmt: skip
 
 
 def outpost_verdict_text(report: dict[str, Any], show: str = "all") -> list[str]:

@@ -34,6 +34,8 @@ def run(
         "ansible_connection": "local", "ansible_become": False, "outpost_systems": SYSTEMS,
         "outpost_hospital_networks": ["192.0.2.0/24"], "outpost_admin_networks": [],
         "preflight_disk_min_mib": 1, "preflight_memory_reserve_mib": 0,
+        # Other tests have their databases on this machine.
+        "preflight_database_port": 5999,
         "platform_os_release": str(tree / "etc/os-release"),
         "preflight_report_directory": str(tmp_path / "report"),
     }  # fmt: skip

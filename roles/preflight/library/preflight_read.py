@@ -4,7 +4,7 @@
 DOCUMENTATION = r"""
 ---
 module: preflight_read
-short_description: Read a host's capacity, ports, init and clock
+short_description: Read a host's capacity, init and clock
 description:
   - Returns raw figures only. What they mean is decided on the controller, in one place, where it is tested.
 options:
@@ -51,7 +51,7 @@ EXAMPLES = r"""
 RETURN = r"""
 read:
   description: >-
-    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, pid1, uid, clock, gpu_memory_mib
+    memory_mib, cores, disk_free_mib by path, pid1, uid, clock, gpu_memory_mib
     (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason),
     inodes_free by path, temporary_free_mib by path, surroundings (module_utils/preflight_surroundings.py).
   returned: always
@@ -66,9 +66,7 @@ import threading
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.preflight_surroundings import TEMPORARY, docker_root, free_inodes, surroundings
-
-LISTEN = "0A"  # the state column of /proc/net/tcp
+from ansible.module_utils.preflight_surroundings import TEMPORARY, free_inodes, surroundings
 
 
 def free_mib(path):
@@ -84,50 +82,6 @@ def memory_mib():
             if line.startswith("MemTotal:"):
                 return int(line.split()[1]) // 1024
     return 0
-
-
-def socket_owners():
-    """Maps socket inode to the name of a process that holds it."""
-    owners = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/comm" % pid) as comm:
-                name = comm.read().strip()
-            for descriptor in os.listdir("/proc/%s/fd" % pid):
-                target = os.readlink("/proc/%s/fd/%s" % (pid, descriptor))
-                if target.startswith("socket:["):
-                    owners[target[8:-1]] = name
-        except OSError:
-            continue  # the process ended while we looked
-    return owners
-
-
-def listening():
-    """Maps each listening TCP port (as text) to the process behind it, or "unknown"."""
-    owners = socket_owners()
-    ports = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if not os.path.exists(table):
-            continue
-        with open(table) as rows:
-            for row in rows.readlines()[1:]:
-                fields = row.split()
-                if fields[3] == LISTEN:
-                    port = str(int(fields[1].rsplit(":", 1)[1], 16))
-                    ports[port] = owners.get(fields[9], "unknown")
-    return ports
-
-
-def active_units():
-    """Names of our own active units, so that a port they hold is not taken for a stranger's."""
-    command = ["systemctl", "list-units", "--no-legend", "--plain", "--state=active,activating", "outpost*"]
-    try:
-        answer = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.split()[0] for line in answer.stdout.decode().splitlines() if line.split()]
 
 
 def gpu_memory_mib():
@@ -195,8 +149,7 @@ def main():
     timeout = module.params["timeout"]
     registry = [module.params["registry"]] if module.params["registry"] else []
     late = "no answer in %g s" % timeout
-    paths = list(module.params["paths"])
-    paths += [path for path in [docker_root()] if path and path not in paths]
+    paths = module.params["paths"]
     around = surroundings(module.params["packages"], module.params["archive"], timeout, all_at_once)
     around["remote_tmp"] = os.path.expanduser(module._remote_tmp or "~/.ansible/tmp")
     connected = all_at_once(
@@ -211,8 +164,6 @@ def main():
             "inodes_free": free_inodes([path for path in paths if path != "/boot"]),
             "temporary_free_mib": {path: free_mib(path) for path in (TEMPORARY, around["remote_tmp"])},
             "surroundings": around,
-            "listening": listening(),
-            "units": active_units(),
             "pid1": pid1,
             "uid": os.geteuid(),
             "gpu_memory_mib": gpu_memory_mib(),

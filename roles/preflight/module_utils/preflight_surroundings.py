@@ -35,16 +35,6 @@ def said(command, timeout=60):
     return done.stdout.decode("utf-8", "replace")
 
 
-def docker_root():
-    """Where Docker keeps images if its settings name a place of their own; empty otherwise."""
-    try:
-        with open(DOCKER_SETTINGS) as settings:
-            root = json.load(settings).get("data-root", "")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return root if isinstance(root, str) and root.startswith("/") else ""
-
-
 def existing(path):
     """The path, or its nearest parent that exists."""
     while not os.path.exists(path):

@@ -13,12 +13,15 @@ from typing import Final, Literal
 
 from outpost.platform.line import Language, Line, Words, same
 
-Group = Literal["ground", "inventory", "system", "host", "network", "gpu", "driver", "torch", "astra"]
+Group = Literal[
+    "ground", "inventory", "system", "host", "others", "network", "gpu", "driver", "torch", "astra"
+]
 GROUPS: Final[Mapping[Group, str]] = {
     "ground": "What the run starts from, on the controller",
     "inventory": "The inventory alone, no host needed",
     "system": "The operating system",
     "host": "What the host offers against what its systems ask",
+    "others": "What on the host is the hospital's own",
     "network": "What the host reaches",
     "gpu": "The video cards",
     "driver": "The driver and the kernel",
@@ -44,6 +47,7 @@ _GROUPS_RU: Final[Mapping[str, str]] = {
     "inventory": "По одному инвентарю, сервер не нужен",
     "system": "Операционная система",
     "host": "Что есть на сервере и что нужно системам",
+    "others": "Что на сервере принадлежит больнице",
     "network": "До чего сервер достаёт по сети",
     "gpu": "Видеокарты",
     "driver": "Драйвер и ядро",
@@ -331,8 +335,99 @@ CODES: Final[Mapping[str, Code]] = {
         True,
         ("Each port is free, or held by its own unit.", "Каждый порт свободен или занят своей службой."),
         (
-            "Stop the stranger (`ss -ltnp`), or choose another port in outpost_systems.",
-            "Остановите чужую программу (`ss -ltnp`) или выберите другой порт в outpost_systems.",
+            "Leave the stranger (`ss -ltnp`) and choose another port for ours, or stop it if nobody needs it.",
+            "Оставьте чужую программу (`ss -ltnp`) и выберите нашей другой порт или остановите её, если она не нужна.",
+        ),
+    ),
+    # What is not ours.
+    "docker-engine": _code(
+        "others",
+        True,
+        (
+            "Docker is not there yet, or an engine that the systems can use; it is never replaced.",
+            "Docker ещё нет, или есть движок, годный для систем; его никогда не заменяют.",
+        ),
+        (
+            "Look at `docker version` and at the package that brought it.",
+            "Посмотрите `docker version` и пакет, которым он поставлен.",
+        ),
+    ),
+    "docker-settings": _code(
+        "others",
+        True,
+        (
+            "What we need can be merged into /etc/docker/daemon.json, and what is there stays.",
+            "Нужное нам можно добавить в /etc/docker/daemon.json, и всё, что там есть, останется.",
+        ),
+        (
+            "Correct that file, or set the key by container_runtime_settings; nothing was changed.",
+            "Исправьте этот файл или задайте ключ через container_runtime_settings; ничего не изменено.",
+        ),
+    ),
+    "docker-networks": _code(
+        "others",
+        True,
+        (
+            "Docker's bridge, networks and address pools are apart from the host's routes and the hospital's networks.",
+            "Мост, сети и диапазоны Docker не пересекаются с маршрутами узла и сетями больницы.",
+        ),
+        (
+            "Set container_runtime_bip and container_runtime_address_pools to networks that are free there.",
+            "Задайте в container_runtime_bip и container_runtime_address_pools сети, свободные у вас.",
+        ),
+    ),
+    "containers-others": _code(
+        "others",
+        False,
+        (
+            "Containers of others live through a restart of Docker.",
+            "Чужие контейнеры переживут перезапуск Docker.",
+        ),
+        (
+            "Docker is restarted in this run and they with it: tell their owners, or set live-restore before.",
+            "В этом запуске Docker перезапустится, и они с ним: предупредите владельцев или включите"
+            " live-restore заранее.",
+        ),
+    ),
+    "service-account": _code(
+        "others",
+        True,
+        (
+            "The name and the number of the service's user and group are free, or ours.",
+            "Имя и номер пользователя и группы службы свободны или наши.",
+        ),
+        (
+            "The number is part of the image. Give the other account another one (`usermod -u`, `groupmod -g`,"
+            " and `chown`"
+            " of its files), or give the systems another host; nothing was changed.",
+            "Номер записан в образе. Дайте той учётной записи другой (`usermod -u`, `groupmod -g` и `chown` её"
+            " файлов) или"
+            " дайте системам другой узел; ничего не изменено.",
+        ),
+    ),
+    "names-ours": _code(
+        "others",
+        True,
+        (
+            "Directories, units and commands of our names are not there yet, or ours.",
+            "Каталогов, служб и команд с нашими именами ещё нет, или они наши.",
+        ),
+        (
+            "Another program has that name. Move it away yourself, or give the systems another host; nothing was"
+            " changed.",
+            "Это имя занято другой программой. Перенесите её сами или дайте системам другой узел; ничего не изменено.",
+        ),
+    ),
+    "time-keeper": _code(
+        "others",
+        False,
+        (
+            "One program keeps the clock; the one that is there stays.",
+            "Часы держит одна программа; та, что есть, остаётся.",
+        ),
+        (
+            "Let one of them keep the time, and look that it is synchronised: `timedatectl`.",
+            "Оставьте одну из них и посмотрите, что время синхронно: `timedatectl`.",
         ),
     ),
     # The network.

@@ -276,7 +276,6 @@ def capacity_lines(
     disk_min_mib: int,
     memory_reserve_mib: int,
     clock_skew_max: int,
-    extra_ports: Mapping[str, int] | None = None,
     bundles: Sequence[Bundle] = (),
 ) -> list[Line]:
     """Judges what a host offers against what its systems ask.
@@ -288,12 +287,10 @@ def capacity_lines(
         disk_min_mib: free MiB wanted under each path read.
         memory_reserve_mib: MiB kept for the system and the database beside the systems' sum.
         clock_skew_max: seconds the host's clock may be off.
-        extra_ports: unit name -> port, for services beside the systems (the fleet page).
         bundles: named as the systems that run them.
     """
     return [
         *_capacity(read, systems, clock, disk_min_mib, memory_reserve_mib, clock_skew_max),
-        *_ports(read, systems, extra_ports or {}),
         *_bundle_memory(systems, bundles),
         *_network(read),
     ]
@@ -359,33 +356,6 @@ def _capacity(
                 "Free space under {path}; `du -xh {path} | sort -h | tail` names the largest.",
                 "Освободите место в {path}; `du -xh {path} | sort -h | tail` покажет самое большое.",
             ).by(path=path),
-        )
-
-
-def _ports(read: Mapping[str, Any], systems: Systems, extra_ports: Mapping[str, int]) -> Iterator[Line]:
-    wanted_ports = [
-        (f"outpost@{name}.service", int(system[key]))
-        for name, system in systems.items()
-        for key in ("dicom_port", "api_port")
-    ] + [(unit, int(port)) for unit, port in extra_ports.items()]
-    for unit, port in wanted_ports:
-        holder = read["listening"].get(str(port))
-        value = (
-            Words("{port} held by {holder}", "{port}: занят {holder}").by(port=port, holder=holder)
-            if holder
-            else Words("{port} held by nobody", "{port}: свободен").by(port=port)
-        )
-        yield line(
-            "port-free",
-            holder is None or unit in read["units"],
-            value,
-            Words("free, or held by {unit}", "свободен или занят {unit}").by(unit=unit),
-            subject=str(port),
-            remedy=Words(
-                "Stop {holder} (`ss -ltnp sport = :{port}`), or choose another port in outpost_systems.",
-                "Остановите {holder} (`ss -ltnp sport = :{port}`) или выберите другой порт "
-                "в outpost_systems.",
-            ).by(holder=holder, port=port),
         )
 
 
