@@ -57,6 +57,11 @@ def outpost_secret(root: str, label: str, length: int = 32) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
+def outpost_logins(roles: list[dict[str, Any]], root: str) -> list[dict[str, str]]:
+    """Roles of a database, each `name` and `label`, as `name` and `password`."""
+    return [{"name": role["name"], "password": outpost_secret(root, role["label"])} for role in roles]
+
+
 def outpost_tokens(systems: dict[str, Any], root: str, host: str) -> dict[str, dict[str, str]]:
     """The tokens of each system's API by role: read, send, admin."""
     try:
@@ -78,6 +83,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "outpost_logins": outpost_logins,
             "outpost_platform": outpost_platform,
             "outpost_region": outpost_region,
             "outpost_secret": outpost_secret,

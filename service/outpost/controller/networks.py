@@ -151,7 +151,7 @@ def joined(rules: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rule_lines(rules: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The rules in nft's language: who may, then nobody. Raises `NotANetwork`."""
+    """The rules in nft's language: who may (chain `named` of the table), then nobody. Raises `NotANetwork`."""
     lines = []
     for rule in joined(rules):
         port = rule["port"]
@@ -159,10 +159,10 @@ def rule_lines(rules: Iterable[Mapping[str, Any]]) -> list[str]:
         families: tuple[tuple[str, str, Sequence[Network]], ...] = (("ipv4", "ip", v4), ("ipv6", "ip6", v6))
         for family, protocol, networks in families:
             if any(one.prefixlen == 0 for one in networks):
-                lines.append(f"meta nfproto {family} tcp dport {port} accept")
+                lines.append(f"meta nfproto {family} tcp dport {port} jump named")
             elif networks:
                 lines.append(
-                    f"{protocol} saddr {{ {', '.join(map(str, networks))} }} tcp dport {port} accept"
+                    f"{protocol} saddr {{ {', '.join(map(str, networks))} }} tcp dport {port} jump named"
                 )
         lines.append(f"tcp dport {port} drop")
     return lines
