@@ -68,7 +68,7 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         host: its name in the inventory.
         wanted: `read` (of preflight_read), `clock`, `systems`, `bundles` (system -> bundle), `driver`, `modules`,
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `extra_ports`,
-            `key_enrolled`.
+            `key_enrolled`; may have `other_firewalls`.
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -83,7 +83,7 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         more = wanted["read"] and capacity_lines(
             wanted["read"], systems, wanted["clock"], disk_min_mib=wanted["disk_min_mib"],
             memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
-            extra_ports=wanted["extra_ports"], bundles=bundles,
+            extra_ports=wanted["extra_ports"], bundles=bundles, other_firewalls=bool(wanted.get("other_firewalls")),
         )  # fmt: skip
         verdict = judge(
             host, facts, asked, datetime.now(UTC).date(), systems=systems,

@@ -64,7 +64,7 @@ def written(given: dict[str, Any]) -> Config:
     values = {
         "inference_region": "chita", "inference_database_password": "x",
         "inference_uid_key": "y" * 32, "inference_api_hosts": ["chita"],
-        "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_api_own_tokens_before": {},
+        "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_database_port": 5432, "inference_api_own_tokens_before": {},
         "inference_api_own_tokens": {"brain": system_tokens(ROOT_SECRET, "chita", "brain")},
         "item": {"key": "brain", "value": SYSTEM},
         "inference_destinations": [{"name": "pacs", "host": "127.0.0.1", "port": 4242, "ae_title": "PACS"}], **given,

@@ -39,8 +39,8 @@ def test_every_variable_that_a_playbook_or_role_reads_of_the_inventory_is_on_it(
                 re.findall(r"(?<![\w.'\"/|-])(?<!\| )((?:outpost|region)_[a-z_]+)\b(?!\.)(?!['\"/])", code)
             )
     variables = {name for name in read - filters if f"`{name}`" not in PAGE}
-    # A login of the database, what site.yml tells preflight, and an action.
-    assert variables <= {"outpost_recorder", "outpost_deploys", "outpost_lock"}, variables
+    # A login of the database, what site.yml tells preflight, an action and a module.
+    assert variables <= {"outpost_recorder", "outpost_deploys", "outpost_lock", "outpost_units"}, variables
 
 
 def test_what_the_example_inventory_sets_is_on_it() -> None:

@@ -43,7 +43,7 @@ EXAMPLES = r"""
 RETURN = r"""
 read:
   description: >-
-    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, pid1, uid, clock, gpu_memory_mib
+    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, firewalls (names), pid1, uid, clock, gpu_memory_mib
     (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason).
   returned: always
   type: dict
@@ -120,6 +120,38 @@ def active_units():
     return [line.split()[0] for line in answer.stdout.decode().splitlines() if line.split()]
 
 
+def runs(*command):
+    """What a program prints; None where it fails or is not there."""
+    try:
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.decode(errors="replace") if answer.returncode == 0 else None
+
+
+def firewalls():
+    """Names of what closes ports here beside our own table: ufw, firewalld, chains that drop what they do not know."""
+    found = []
+    if os.path.exists("/etc/ufw/ufw.conf") and shutil.which("ufw", path="/usr/sbin:/usr/bin:/sbin"):
+        with open("/etc/ufw/ufw.conf") as config:
+            if any(line.strip().lower() == "enabled=yes" for line in config):
+                found.append("ufw")
+    if any(runs("systemctl", asked, "firewalld.service") is not None for asked in ("is-active", "is-enabled")):
+        found.append("firewalld")
+    table = chain = ""
+    for line in (runs("nft", "list", "chains") or "").splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+        elif words[:1] == ["chain"]:
+            chain = words[1]
+        elif "hook input" in line and "policy drop" in line and table != "inet outpost" and "ufw" not in found:
+            found.append("nftables %s %s" % (table, chain))
+    return found
+
+
 def gpu_memory_mib():
     """MiB of each GPU as the driver says; nothing but the driver knows before a program runs on it."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
@@ -194,6 +226,7 @@ def main():
             "disk_free_mib": {path: free_mib(path) for path in module.params["paths"]},
             "listening": listening(),
             "units": active_units(),
+            "firewalls": firewalls(),
             "pid1": pid1,
             "uid": os.geteuid(),
             "gpu_memory_mib": gpu_memory_mib(),

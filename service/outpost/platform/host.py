@@ -278,6 +278,7 @@ def capacity_lines(
     clock_skew_max: int,
     extra_ports: Mapping[str, int] | None = None,
     bundles: Sequence[Bundle] = (),
+    other_firewalls: bool = False,
 ) -> list[Line]:
     """Judges what a host offers against what its systems ask.
 
@@ -290,10 +291,12 @@ def capacity_lines(
         clock_skew_max: seconds the host's clock may be off.
         extra_ports: unit name -> port, for services beside the systems (the fleet page).
         bundles: named as the systems that run them.
+        other_firewalls: an admin says that the host's own firewall lets our ports through.
     """
     return [
         *_capacity(read, systems, clock, disk_min_mib, memory_reserve_mib, clock_skew_max),
         *_ports(read, systems, extra_ports or {}),
+        *_firewalls(read, allowed=other_firewalls),
         *_bundle_memory(systems, bundles),
         *_network(read),
     ]
@@ -387,6 +390,18 @@ def _ports(read: Mapping[str, Any], systems: Systems, extra_ports: Mapping[str, 
                 "в outpost_systems.",
             ).by(holder=holder, port=port),
         )
+
+
+def _firewalls(read: Mapping[str, Any], *, allowed: bool) -> Iterator[Line]:
+    if "firewalls" not in read:
+        return
+    found = listed(read["firewalls"])
+    yield line(
+        "firewall-other",
+        allowed or not read["firewalls"],
+        found or Words("none", "нет"),
+        Words("none beside Outpost's own table", "кроме таблицы самого Outpost, нет"),
+    )
 
 
 def _bundle_memory(systems: Systems, bundles: Sequence[Bundle]) -> Iterator[Line]:
