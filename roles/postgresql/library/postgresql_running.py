@@ -80,20 +80,26 @@ import time
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
-    import psycopg2
+    import psycopg2 as driver
 except ImportError:
-    psycopg2 = None
+    try:
+        import psycopg as driver
+    except ImportError:
+        driver = None
 
 READ_SECONDS = 15
 START_SECONDS = 60
 # Before the first byte of TLS (PostgreSQL's protocol, SSLRequest).
 SSL_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
+# Of a value that is none the view says no more than of one that waits for a restart; only the latter is pending.
 REFUSED = """
-SELECT sourcefile, sourceline, coalesce(name, ''), error FROM pg_file_settings
- WHERE error IS NOT NULL AND error <> 'setting could not be applied'
+SELECT f.sourcefile, f.sourceline, coalesce(f.name, ''), f.error
+  FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
+ WHERE f.error IS NOT NULL AND NOT coalesce(s.pending_restart, false)
 UNION ALL
 SELECT current_setting('hba_file'), line_number, '', error FROM pg_hba_file_rules WHERE error IS NOT NULL
 """
+NOT_APPLIED = "setting could not be applied"
 # What our file says and something else outweighs: a later file, ALTER SYSTEM, the command line.
 OUTWEIGHED = """
 SELECT f.name, s.setting, coalesce(s.sourcefile || ':' || s.sourceline, s.source)
@@ -140,7 +146,7 @@ class Server:
             os.setegid(owner.pw_gid)
             os.seteuid(owner.pw_uid)
         try:
-            session = psycopg2.connect(
+            session = driver.connect(
                 host=sockets or "127.0.0.1", port=port, user=owner.pw_name, dbname="postgres", connect_timeout=10,
                 options="-c lc_messages=C -c statement_timeout=60000",
             )  # fmt: skip
@@ -171,7 +177,7 @@ def wait_for(what, seconds, probe):
     while True:
         try:
             found = probe()
-        except (OSError, IndexError, ValueError, psycopg2.OperationalError):
+        except (OSError, IndexError, ValueError, driver.OperationalError):
             found = None
         if found:
             return found
@@ -224,11 +230,12 @@ def bring(server, asked, check):
         done.append("the server reads %s" % ", ".join(unread))
     if check:
         return done
-    # Always: the clock may have been set back since.
+    # Always: the clock may have been set back since. Of a file with a name that it does not know it reads nothing.
     server.ask("SELECT pg_reload_conf()")
     wait_for(
         "the server reads its files", READ_SECONDS,
-        lambda: server.ask("SELECT extract(epoch FROM pg_conf_load_time()) <> %s", float(read_at))[0][0],
+        lambda: server.ask("SELECT extract(epoch FROM pg_conf_load_time()) <> %s", float(read_at))[0][0]
+        or [row for row in server.ask(REFUSED) if row[3] != NOT_APPLIED],
     )  # fmt: skip
     refused = server.ask(REFUSED)
     if refused:
@@ -268,11 +275,11 @@ def log_in(asked):
     shut = []
     for login in asked["logins"]:
         try:
-            psycopg2.connect(
+            driver.connect(
                 host="127.0.0.1", port=asked["port"], user=login["name"], password=login["password"],
                 dbname=asked["database"], sslmode="require", connect_timeout=10,
             ).close()  # fmt: skip
-        except psycopg2.Error as error:
+        except driver.Error as error:
             shut.append("%s: %s" % (login["name"], " ".join(str(error).split())))
     if shut:
         raise Refused("a login is not let in on port %d: %s" % (asked["port"], "; ".join(shut)))
@@ -292,7 +299,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    if psycopg2 is None:
+    if driver is None:
         module.fail_json(msg=missing_required_lib("psycopg2"))
     asked, done = module.params, []
     try:
@@ -302,7 +309,7 @@ def main():
             done = bring(Server(asked["unit"]), asked, module.check_mode)
     except Refused as refused:
         module.fail_json(msg=str(refused), done=done)
-    except (OSError, IndexError, ValueError, psycopg2.Error) as error:
+    except (OSError, IndexError, ValueError, driver.Error) as error:
         if not module.check_mode:
             module.fail_json(msg="%s cannot be asked: %s" % (asked["unit"], " ".join(str(error).split())), done=done)
         done = ["the server is started"]
