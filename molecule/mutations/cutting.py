@@ -25,14 +25,24 @@ def on(host: str, command: str, check: bool = True) -> str:
 def run(
     playbook: Path | str, host: str, said: dict[str, Any], cut: str = "", tasks: Path | None = None
 ) -> tuple[int, str]:
-    """Status and words of a run; `cut`: the task (a regular expression) after which it is killed, or after how many."""
+    """Status and words of a run; `cut`: the task (a regular expression) after which it is killed, or how many."""
     environment = {
-        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false",
+        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), 
+        "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false",
         "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'tests/roles/steps/callback'}",
         "ANSIBLE_CALLBACKS_ENABLED": "outpost_cut", "OUTPOST_CUT": cut, "OUTPOST_TASKS": str(tasks or ""),
         "OUTPOST_FAILURES": "",
     }  # fmt: skip
-    command = ["ansible-playbook", "-i", str(ROOT / "inventories/lab"), str(playbook), "-l", host, "-e", json.dumps(said)]
+    command = [
+        "ansible-playbook",
+        "-i",
+        str(ROOT / "inventories/lab"),
+        str(playbook),
+        "-l",
+        host,
+        "-e",
+        json.dumps(said),
+    ]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False, timeout=1800,
         start_new_session=True,

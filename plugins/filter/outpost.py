@@ -71,7 +71,7 @@ def outpost_tokens(systems: dict[str, Any], root: str, host: str) -> dict[str, d
 
 
 def outpost_region(host: dict[str, Any]) -> dict[str, str]:
-    """Reduces a region's inventory variables to what the centre needs: title, address over the VPN, port if it says one."""
+    """Reduces a region's inventory variables to what the centre needs: title, address, and port if it says one."""
     port = {"port": str(host["postgresql_port"])} if host.get("postgresql_port") else {}
     return {
         "title": str(host.get("region_title", host["inventory_hostname"])),

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Brings systemd units to run on the files that are there, whoever wrote those, and whenever. Python 3.8, standard library."""
+"""Brings systemd units to run on the files that are there, whoever wrote those. Python 3.8, standard library."""
 
 DOCUMENTATION = r"""
 ---
 module: outpost_units
 short_description: Have units run, each on its files as they are
 description:
-  - A unit is started where it does not run, and restarted where it was started on other files than those that are there. What it was
-    started on is compared, never remembered from this run, so a run that was interrupted before a restart is made up for by the next.
-  - Of each start (systemd's InvocationID) a record lies in /run, with the digests of the files. A start without a record is judged by
-    time, whether a file changed after it.
-  - systemd is told to read its unit files again where it says that one of these units changed on disk, and never otherwise, since that
-    detaches GPUs from running containers.
+  - A unit is started where it does not run, and restarted where it was started on other files than those that are
+    there. So a run that was interrupted before a restart is made up for by the next.
+  - Of each start (systemd's InvocationID) a record lies in /run, with the digests of the files. A start without a
+    record is judged by time, whether a file changed after it.
+  - systemd is told to read its unit files again where it says that one of these units changed on disk, and never
+    otherwise, since that detaches GPUs from running containers.
 options:
   units:
     description: >-
@@ -64,7 +64,14 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 RECORDS = "/run/outpost-started"
-PROPERTIES = ["Id", "LoadState", "ActiveState", "InvocationID", "NeedDaemonReload", "ActiveEnterTimestampMonotonic"]
+PROPERTIES = [
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "InvocationID",
+    "NeedDaemonReload",
+    "ActiveEnterTimestampMonotonic",
+]
 RUNS = ("active", "reloading")
 
 
@@ -72,7 +79,7 @@ def systemctl(*arguments):
     """Its answer; None where it failed or is not there."""
     try:
         done = subprocess.run(
-            ["systemctl"] + list(arguments),
+            ["systemctl", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, universal_newlines=True,
         )  # fmt: skip
     except OSError as error:
@@ -162,7 +169,8 @@ def main():
         if state.get("LoadState") != "loaded":
             if not module.check_mode:
                 module.fail_json(
-                    msg="%s: systemd does not have it: %s" % (name, state.get("why") or state.get("LoadState")),
+                    msg="%s: systemd does not have it: %s"
+                    % (name, state.get("why") or state.get("LoadState")),
                     done=done,
                 )
             done.append("%s will be started, once it is there" % name)

@@ -89,7 +89,8 @@ def test_loopback_and_what_is_connected_pass_before_any_port_is_closed() -> None
 def test_who_is_let_in_is_counted_by_address_and_port_before() -> None:
     text = rules({"port": 1, "from": ["10.0.0.0/8"]}, new_per_second=20)
     for family, address in (("ipv4", "ip"), ("ipv6", "ip6")):
-        limit = f"update @new_{family} {{ {address} saddr . tcp dport limit rate over 20/second burst 500 packets }} drop"
+        rate = "limit rate over 20/second burst 500 packets"
+        limit = f"update @new_{family} {{ {address} saddr . tcp dport {rate} }} drop"
         assert " ".join(limit.split()) in " ".join(text.split())
     assert text.index("@new_ipv6") < text.index("accept"), "who is let in is counted first"
     assert "limit" not in rules({"port": 1, "from": []}, new_per_second=0)
@@ -97,7 +98,9 @@ def test_who_is_let_in_is_counted_by_address_and_port_before() -> None:
 
 def test_the_centre_is_who_the_networks_name_or_else_how_the_inventory_calls_it(closed: ModuleType) -> None:
     hosts = [{"inventory_hostname": "centre", "ansible_host": "fd00::10"}, {"inventory_hostname": "second"}]
-    assert closed.outpost_centre(None, hosts) == ["fd00::10", "second"], "without an address by name, which is refused"
+    assert closed.outpost_centre(None, hosts) == ["fd00::10", "second"], (
+        "without an address by name, which is refused"
+    )
     assert closed.outpost_centre([], hosts) == [], "nobody is an answer, too"
     assert closed.outpost_centre(["10.9.9.9"], hosts) == ["10.9.9.9"]
 
@@ -105,7 +108,8 @@ def test_the_centre_is_who_the_networks_name_or_else_how_the_inventory_calls_it(
 def test_the_database_lets_its_roles_in_by_both_families_and_nobody_unencrypted() -> None:
     tasks = yaml.safe_load((ROOT / "roles/postgresql/tasks/server.yml").read_text())
     [task] = [one for one in tasks if "ansible.builtin.blockinfile" in one]
-    block = Environment(autoescape=False, trim_blocks=True).from_string(task["ansible.builtin.blockinfile"]["block"])  # noqa: S701 - no page
+    environment = Environment(autoescape=False, trim_blocks=True)  # noqa: S701 - no page
+    block = environment.from_string(task["ansible.builtin.blockinfile"]["block"])
     said = block.render(
         postgresql_database="outpost", postgresql_roles=[{"name": "recorder"}],
         postgresql_access=[{"role": "reader", "from": "fd00::/64"}, {"role": "reader", "from": "all"}],
@@ -119,7 +123,11 @@ def test_the_database_lets_its_roles_in_by_both_families_and_nobody_unencrypted(
 
 def test_the_port_of_the_database_is_one_variable() -> None:
     """5432 is written down as a default alone: whoever speaks to the database takes postgresql_port."""
-    for path in [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2"), *(ROOT / "playbooks").glob("*.yml")]:
+    for path in [
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+        *(ROOT / "playbooks").glob("*.yml"),
+    ]:
         for line in path.read_text().splitlines():
             if "5432" in line and not line.lstrip().startswith("#"):
                 assert re.search(r"postgresql_port|region_port|default: 5432", line), f"{path}: {line}"

@@ -26,7 +26,9 @@ class Host:
         self.settings = cluster.data / "outpost.conf"
         (folder / "bin").mkdir()
         program = folder / "bin/systemctl"
-        control = f"setpriv --reuid=65534 --regid=65534 --clear-groups {cluster.programs}/pg_ctl -D {cluster.data}"
+        control = (
+            f"setpriv --reuid=65534 --regid=65534 --clear-groups {cluster.programs}/pg_ctl -D {cluster.data}"
+        )
         program.write_text(
             f"#!/bin/sh\nif [ $1 = show ]; then head -1 {cluster.data}/postmaster.pid; else echo $1 >> {self.log};"
             f" {control} -l {cluster.data}/log -m fast -w -s $1; fi\n"
@@ -34,7 +36,9 @@ class Host:
         program.chmod(0o755)
         self.path = f"{folder}/bin:{os.environ['PATH']}"
         self.write()
-        cluster.write("postgresql.conf", (cluster.data / "postgresql.conf").read_text() + "\ninclude 'outpost.conf'\n")
+        cluster.write(
+            "postgresql.conf", (cluster.data / "postgresql.conf").read_text() + "\ninclude 'outpost.conf'\n"
+        )
         cluster.start()
         with cluster.superuser("postgres") as session:
             session.execute("CREATE ROLE nobody SUPERUSER LOGIN")  # the tests' servers run as nobody
@@ -123,7 +127,9 @@ def test_a_reload_that_somebody_asked_for_before_leaves_the_restart_to_be_done(h
         ("postgresql.auto.conf", "log_line_prefix = 'theirs '\n", "log_line_prefix is theirs  by"),
     ],
 )
-def test_what_the_server_refuses_or_something_outweighs_is_told(host: Host, file: str, text: str, told: str) -> None:
+def test_what_the_server_refuses_or_something_outweighs_is_told(
+    host: Host, file: str, text: str, told: str
+) -> None:
     """A reload leaves what ran in place, and says nothing to whoever asked for it."""
     kept = (host.cluster.data / file).read_text() if file == "pg_hba.conf" else ""
     host.cluster.write(file, text + kept)

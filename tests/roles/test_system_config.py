@@ -55,18 +55,17 @@ def rendered(role: Path, template: str, given: dict[str, Any]) -> Any:
     environment.filters["to_json"] = json.dumps
     environment.filters["outpost_token_entries"] = configured
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
-    values = {
-        "fleet_database_port": 5432,**defaults, "ansible_managed": "", **given}
+    values = {"fleet_database_port": 5432, **defaults, "ansible_managed": "", **given}
     return yaml.safe_load(environment.get_template(template).render(values, float=float))
 
 
 def written(given: dict[str, Any]) -> Config:
     """The configuration of a system."""
     values = {
-        "fleet_database_port": 5432,
+        "inference_database_port": 5432,
         "inference_region": "chita", "inference_database_password": "x",
         "inference_uid_key": "y" * 32, "inference_api_hosts": ["chita"],
-        "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_database_port": 5432, "inference_api_own_tokens_before": {},
+        "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_api_own_tokens_before": {},
         "inference_api_own_tokens": {"brain": system_tokens(ROOT_SECRET, "chita", "brain")},
         "item": {"key": "brain", "value": SYSTEM},
         "inference_destinations": [{"name": "pacs", "host": "127.0.0.1", "port": 4242, "ae_title": "PACS"}], **given,
@@ -200,7 +199,8 @@ def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_th
     }
     assert len({token.name for token in tokens}) == 6, "a log says which of the two was shown"
     page = {
-        "fleet_database_port": 5432, "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "u" * 32,
+        "fleet_database_port": 5432,
+        "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "u" * 32,
         "fleet_database_password": "x", "fleet_database_page_hosts": [], "fleet_database_page_tls": {},
     }  # fmt: skip
     centre = FleetConfig.model_validate(rendered(FLEET_ROLE, "fleet.yaml.j2", page))

@@ -1,6 +1,7 @@
-"""The module outpost_units: a unit runs on its files, whoever wrote them; with a systemctl that keeps its units in a file.
+"""The module outpost_units: a unit runs on its files, whoever wrote them.
 
-The real systemd is asked in Molecule (molecule/mutations/test_interrupted.py).
+systemctl is a stand-in that keeps its units in a file. The real systemd is asked in Molecule
+(molecule/mutations/test_interrupted.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SYSTEMCTL = '''#!{python}
+SYSTEMCTL = """#!{python}
 import json, sys, time
 path = "{state}"
 units = json.load(open(path))
@@ -41,7 +42,7 @@ else:
         unit.update(ActiveState="active", InvocationID=str(time.time_ns()),
                     ActiveEnterTimestampMonotonic=int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6))
 json.dump(units, open(path, "w"))
-'''
+"""
 
 
 class Host:
@@ -55,7 +56,9 @@ class Host:
         )
         program.chmod(0o755)
         module = (ROOT / "plugins/modules/outpost_units.py").read_text()
-        (folder / "outpost_units.py").write_text(module.replace('"/run/outpost-started"', f'"{folder}/records"'))
+        (folder / "outpost_units.py").write_text(
+            module.replace('"/run/outpost-started"', f'"{folder}/records"')
+        )
         time.sleep(0.01)
         self.unit(ActiveState="inactive", enabled=False)
 
@@ -104,14 +107,16 @@ def test_a_file_that_changed_restarts_whenever_it_did(host: Host) -> None:
 
 def test_a_unit_of_which_nothing_is_known_is_judged_by_time(host: Host) -> None:
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
-    host.unit(ActiveState="active", enabled=True, InvocationID="x", ActiveEnterTimestampMonotonic=now - 60_000_000)
+    host.unit(
+        ActiveState="active", enabled=True, InvocationID="x", ActiveEnterTimestampMonotonic=now - 60_000_000
+    )
     assert host.restarted(), "the file was written after it had started"
     host.unit(InvocationID="y", ActiveEnterTimestampMonotonic=now + 60_000_000)
     assert not host.restarted(), "somebody has restarted it since"
 
 
 def test_a_file_that_went_back_restarts_what_ran_in_between(host: Host) -> None:
-    """Changed, restarted by hand, put back as it was: the run has written nothing, and the old one is what is wanted."""
+    """Changed, restarted by hand, put back: no run has written anything, and the old one is what is wanted."""
     host.module()
     host.file.write_text("server b\n")
     host.module()

@@ -6,10 +6,10 @@ DOCUMENTATION = r"""
 module: postgresql_running
 short_description: Have the server run on its files as they are
 description:
-  - The server is asked, not the run before. It reads its files again, and is restarted where a setting waits for that, or the
-    port on which it runs is not the wanted one. So a run that was interrupted is made up for by the next.
-  - What the server refuses of its files, a setting that something else overrides, another certificate than the one in the file, and a
-    login that is not let in are failures; a server goes on with what it had, and would not say so.
+  - The server is asked, not the run before. It reads its files again, and is restarted where a setting waits for
+    that, or the port on which it runs is not the wanted one. So a run that was interrupted is made up for by the next.
+  - What the server refuses of its files, a setting that something else outweighs, another certificate than the one in
+    the file, and a login that is not let in are failures; a server goes on with what it had, and would not say so.
 options:
   unit:
     description: Its systemd unit.
@@ -33,7 +33,7 @@ options:
     type: path
     default: ""
   logins:
-    description: Roles that have to be let in over loopback, encrypted; name and password. Where there are any, nothing else is looked at.
+    description: Roles that have to be let in over loopback, encrypted. Where there are any, nothing else is looked at.
     type: list
     elements: dict
     default: []
@@ -223,7 +223,7 @@ def written_certificate(path):
 def bring(server, asked, check):
     """Has the server run on its files. Returns what was done."""
     done = []
-    (read_at,), = server.ask("SELECT extract(epoch FROM pg_conf_load_time())")
+    ((read_at,),) = server.ask("SELECT extract(epoch FROM pg_conf_load_time())")
     files = [path for path in [asked["settings"], asked["certificate"]] + asked["files"] if path]
     unread = [path for path in files if changed_after(path, float(read_at))]
     if unread:
@@ -239,9 +239,11 @@ def bring(server, asked, check):
     )  # fmt: skip
     refused = server.ask(REFUSED)
     if refused:
-        said = "; ".join("%s:%s: %s" % (row[0], row[1], " ".join(part for part in row[2:] if part)) for row in refused)
+        said = "; ".join(
+            "%s:%s: %s" % (row[0], row[1], " ".join(part for part in row[2:] if part)) for row in refused
+        )
         raise Refused("the server goes on with its settings of before, it refuses these files: %s" % said)
-    waiting = sorted(name for name, in server.ask("SELECT name FROM pg_settings WHERE pending_restart"))
+    waiting = sorted(name for (name,) in server.ask("SELECT name FROM pg_settings WHERE pending_restart"))
     port = server.runs_on()[0]
     if waiting or port != asked["port"]:
         done.append("%s is restarted for %s" % (server.unit, ", ".join(waiting) or "port %d" % asked["port"]))
@@ -254,13 +256,15 @@ def bring(server, asked, check):
 def judge(server, asked):
     port = server.runs_on()[0]
     if not server.ask("SELECT 1 FROM pg_file_settings WHERE sourcefile = %s LIMIT 1", asked["settings"]):
-        raise Refused("the server does not read %s: something in postgresql.conf leads elsewhere" % asked["settings"])
+        raise Refused(
+            "the server does not read %s: something in postgresql.conf leads elsewhere" % asked["settings"]
+        )
     outweighed = server.ask(OUTWEIGHED, asked["settings"])
     if outweighed:
         said = "; ".join("%s is %s by %s" % row for row in outweighed)
         raise Refused(
-            "settings of %s do not act: %s. Take them out there (ALTER SYSTEM RESET where that is postgresql.auto.conf),"
-            " or name the value in postgresql_settings" % (asked["settings"], said)
+            "settings of %s do not act: %s. Take them out there (ALTER SYSTEM RESET where that is"
+            " postgresql.auto.conf), or name the value in postgresql_settings" % (asked["settings"], said)
         )
     if port != asked["port"]:
         raise Refused("the server runs on port %d, wanted is %d" % (port, asked["port"]))
@@ -286,7 +290,10 @@ def log_in(asked):
 
 
 def main():
-    login = {"name": {"type": "str", "required": True}, "password": {"type": "str", "required": True, "no_log": True}}
+    login = {
+        "name": {"type": "str", "required": True},
+        "password": {"type": "str", "required": True, "no_log": True},
+    }
     module = AnsibleModule(
         argument_spec={
             "unit": {"type": "str", "required": True},
@@ -311,7 +318,9 @@ def main():
         module.fail_json(msg=str(refused), done=done)
     except (OSError, IndexError, ValueError, driver.Error) as error:
         if not module.check_mode:
-            module.fail_json(msg="%s cannot be asked: %s" % (asked["unit"], " ".join(str(error).split())), done=done)
+            module.fail_json(
+                msg="%s cannot be asked: %s" % (asked["unit"], " ".join(str(error).split())), done=done
+            )
         done = ["the server is started"]
     module.exit_json(changed=bool(done), done=done)
 

@@ -43,8 +43,9 @@ EXAMPLES = r"""
 RETURN = r"""
 read:
   description: >-
-    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, firewalls (names), pid1, uid, clock, gpu_memory_mib
-    (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason).
+    memory_mib, cores, disk_free_mib by path, listening (port to process name), units, firewalls (names),
+    pid1, uid, clock, gpu_memory_mib (list, empty without a working driver), names (name to addresses), reach and
+    registry (target to ok or the reason).
   returned: always
   type: dict
 """
@@ -138,7 +139,9 @@ def firewalls():
         with open("/etc/ufw/ufw.conf") as config:
             if any(line.strip().lower() == "enabled=yes" for line in config):
                 found.append("ufw")
-    if any(runs("systemctl", asked, "firewalld.service") is not None for asked in ("is-active", "is-enabled")):
+    if any(
+        runs("systemctl", asked, "firewalld.service") is not None for asked in ("is-active", "is-enabled")
+    ):
         found.append("firewalld")
     table = chain = ""
     for line in (runs("nft", "list", "chains") or "").splitlines():
@@ -147,7 +150,9 @@ def firewalls():
             table = " ".join(words[1:3])
         elif words[:1] == ["chain"]:
             chain = words[1]
-        elif "hook input" in line and "policy drop" in line and table != "inet outpost" and "ufw" not in found:
+        elif (
+            "hook input" in line and "policy drop" in line and table != "inet outpost" and "ufw" not in found
+        ):
             found.append("nftables %s %s" % (table, chain))
     return found
 

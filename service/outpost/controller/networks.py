@@ -44,11 +44,12 @@ _NO_CENTRE = Words(
 
 
 _NOWHERE = Words(
-    "outpost_centre_networks is not set, and the inventory has no centre (group fleet is empty): the region's database would"
-    " be closed to it, and the fleet view would see this region no more. Put the centre back, or set outpost_centre_networks"
-    " to the addresses that the region sees it under, such as [10.0.0.10]; [] where there is none. Nothing was changed.",
-    "outpost_centre_networks не задана, и центра в инвентаре нет (группа fleet пуста): база региона закрылась бы для него,"
-    " и общая картина потеряла бы этот регион. Верните центр или задайте outpost_centre_networks: адреса, под которыми"
+    "outpost_centre_networks is not set, and the inventory has no centre (group fleet is empty): the region's"
+    " database would be closed to it, and the fleet view would see this region no more. Put the centre back, or set"
+    " outpost_centre_networks to the addresses that the region sees it under, such as [10.0.0.10]; [] where there is"
+    " none. Nothing was changed.",
+    "outpost_centre_networks не задана, и центра в инвентаре нет (группа fleet пуста): база региона"
+    " закрылась бы для него, и общая картина потеряла бы этот регион. Верните центр или задайте outpost_centre_networks: адреса, под которыми"
     " регион видит центр, например [10.0.0.10]; [], если центра нет. Ничего не изменено.",
 )
 
