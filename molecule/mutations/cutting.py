@@ -27,7 +27,7 @@ def run(
 ) -> tuple[int, str]:
     """Status and words of a run; `cut`: the task (a regular expression) after which it is killed, or how many."""
     environment = {
-        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), 
+        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false",
         "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'tests/roles/steps/callback'}",
         "ANSIBLE_CALLBACKS_ENABLED": "outpost_cut", "OUTPOST_CUT": cut, "OUTPOST_TASKS": str(tasks or ""),

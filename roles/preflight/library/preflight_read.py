@@ -59,6 +59,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
+UFW = "/etc/ufw/ufw.conf"
 LISTEN = "0A"  # the state column of /proc/net/tcp
 
 
@@ -135,8 +136,8 @@ def runs(*command):
 def firewalls():
     """Names of what closes ports here beside our own table: ufw, firewalld, chains that drop what they do not know."""
     found = []
-    if os.path.exists("/etc/ufw/ufw.conf") and shutil.which("ufw", path="/usr/sbin:/usr/bin:/sbin"):
-        with open("/etc/ufw/ufw.conf") as config:
+    if os.path.exists(UFW) and shutil.which("ufw"):
+        with open(UFW) as config:
             if any(line.strip().lower() == "enabled=yes" for line in config):
                 found.append("ufw")
     if any(
