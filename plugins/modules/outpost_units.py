@@ -166,6 +166,8 @@ def main():
         act("systemd reads what changed on disk: %s" % ", ".join(outdated), "daemon-reload")
     for unit in wanted:
         name, state = unit["name"], states[unit["name"]]
+        if not unit["runs"] and state.get("LoadState") != "loaded":
+            continue
         if state.get("LoadState") != "loaded":
             if not module.check_mode:
                 module.fail_json(

@@ -68,10 +68,15 @@ class Host:
         known = json.loads(path.read_text())["chrony.service"] if path.exists() else usual
         path.write_text(json.dumps({"chrony.service": {**known, **changes}}))
 
-    def module(self, check: bool = False, name: str = "chrony.service") -> tuple[dict[str, Any], list[str]]:
+    def module(
+        self, check: bool = False, name: str = "chrony.service", runs: bool = True
+    ) -> tuple[dict[str, Any], list[str]]:
         """What the module says, and what it had systemctl do."""
         (self.folder / "log").write_text("")
-        arguments = {"units": [{"name": name, "files": [str(self.file)]}], "_ansible_check_mode": check}
+        arguments = {
+            "units": [{"name": name, "files": [str(self.file)], "runs": runs}],
+            "_ansible_check_mode": check,
+        }
         done = subprocess.run(
             [sys.executable, str(self.folder / "outpost_units.py")],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
@@ -155,3 +160,9 @@ def test_a_unit_that_is_not_there_or_does_not_start_is_a_failure(host: Host) -> 
     said, _ = host.module()
     assert said["failed"]
     assert "it does not start" in said["msg"]
+
+
+def test_a_unit_that_is_not_to_run_is_looked_at_and_no_more(host: Host) -> None:
+    assert host.module(name="absent.service", runs=False)[0]["changed"] is False
+    host.unit(NeedDaemonReload="yes", enabled=True)
+    assert host.module(runs=False)[1] == ["daemon-reload"]
