@@ -177,6 +177,13 @@ $(SCENARIOS:%=molecule-%): molecule-%: release
 test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
 	lab/rotation
 
+# Records what it proved, and on which files, in molecule/cuts/proven.json. OUTPOST_CUTS=10 is a sample.
+.PHONY: test-cuts
+test-cuts: release ## a first run and an update cut at every task on a host of each system; some two hours each
+	lab/cuts ubuntu
+	lab/cuts astra
+	lab/cuts redos
+
 .PHONY: bench-intake bench-decode bench-health bench-filter bench-limits
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax

@@ -31,21 +31,21 @@ REGION = "chita"
 THERE = [
     "Write the authorities of both secrets",
     "Write the certificate and its key",
-    "Apply pending settings before the database is touched|Have the server read its files",
+    "Have the server run on its files",
     "Create the roles",
     "Create the database",
     "Write the systems' configuration",
     "Restart the systems that changed",
-    "Remember what they were started on",
+    "Name the region and its release in the database",
 ]
 BACK = [
-    "Load the firewall rules|Ask whether these very rules are loaded",
+    "Have the kernel hold these very rules",
     "Wait until every system is ready",
     "Judge who may reach the host, which takes no host",
     "Write the collector's configuration",
     "Ask with the new secret",
     "Attach the regions of the inventory",
-    "Restart the collector where something changed",
+    "Restart the collector where it runs on something else",
 ]
 
 

@@ -57,6 +57,11 @@ def outpost_secret(root: str, label: str, length: int = 32) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
+def outpost_logins(roles: list[dict[str, Any]], root: str) -> list[dict[str, str]]:
+    """Roles of a database, each `name` and `label`, as `name` and `password`."""
+    return [{"name": role["name"], "password": outpost_secret(root, role["label"])} for role in roles]
+
+
 def outpost_tokens(systems: dict[str, Any], root: str, host: str) -> dict[str, dict[str, str]]:
     """The tokens of each system's API by role: read, send, admin."""
     try:
@@ -66,10 +71,12 @@ def outpost_tokens(systems: dict[str, Any], root: str, host: str) -> dict[str, d
 
 
 def outpost_region(host: dict[str, Any]) -> dict[str, str]:
-    """Reduces a region's inventory variables to what the centre needs: title and address over the VPN."""
+    """Reduces a region's inventory variables to what the centre needs: title, address, and port if it says one."""
+    port = {"port": str(host["postgresql_port"])} if host.get("postgresql_port") else {}
     return {
         "title": str(host.get("region_title", host["inventory_hostname"])),
         "address": str(host.get("region_address", host.get("ansible_host", host["inventory_hostname"]))),
+        **port,
     }
 
 
@@ -78,6 +85,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "outpost_logins": outpost_logins,
             "outpost_platform": outpost_platform,
             "outpost_region": outpost_region,
             "outpost_secret": outpost_secret,

@@ -34,6 +34,14 @@ def outpost_network_faults(wanted: dict[str, Any], language: str = "en") -> list
     return networks.faults(wanted, "ru" if language == "ru" else "en")
 
 
+def outpost_centre(named: Any, hosts: Iterable[Mapping[str, Any]]) -> Any:
+    """Whom a region's database is open to: outpost_centre_networks, or where that is not set what the centre is called.
+
+    hosts: variables of the hosts of the group fleet.
+    """
+    return list(networks.called(hosts)) if named is None else named
+
+
 def outpost_region_ports(systems: dict[str, dict[str, Any]], wanted: dict[str, Any]) -> list[dict[str, Any]]:
     """Ports of a region and who may connect. wanted: `archives`, `hospital`, `admin`, `centre`, `database_port`."""
     return networks.region_ports(systems, **wanted)
@@ -81,6 +89,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "outpost_centre": outpost_centre,
             "outpost_certificate": outpost_certificate,
             "outpost_differing": outpost_differing,
             "outpost_firewall": outpost_firewall,

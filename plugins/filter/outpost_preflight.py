@@ -73,7 +73,7 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `key_enrolled`;
             `packages` and `archive` as the read was given; `strangers` (of outpost_strangers), and for it
             `extra_ports`, `database_port`, `docker` (fields of docker_settings.Wanted), `networks`,
-            `docker_packages`.
+            `docker_packages`; may have `other_firewalls`.
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -88,7 +88,7 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         more = wanted["read"] and capacity_lines(
             wanted["read"], systems, wanted["clock"], disk_min_mib=wanted["disk_min_mib"],
             memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
-            bundles=bundles,
+            bundles=bundles, other_firewalls=bool(wanted.get("other_firewalls")),
         )  # fmt: skip
         others = wanted["strangers"] and strangers.lines(wanted["strangers"], _asked(wanted, facts))
         verdict = judge(

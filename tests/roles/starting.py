@@ -32,5 +32,6 @@ def started_from(folder: Path) -> dict[str, Any]:
         "outpost_release_directory": str(folder / "releases"),
         "outpost_hospital_networks": [],
         "outpost_admin_networks": [],
+        "outpost_centre_networks": [],
         "region_pacs": {"ae_title": "PACS", "host": "192.0.2.5", "port": 104},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from cryptography import x509
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,17 +36,20 @@ def closed() -> ModuleType:
     return load(ROOT / "plugins/filter/outpost_closed.py")
 
 
-def rules(*rows: dict[str, Any]) -> str:
+def rules(*rows: dict[str, Any], new_per_second: int = 50) -> str:
     """The firewall's file as role base writes it."""
     folder = FileSystemLoader(ROOT / "roles/base/templates")
     environment = Environment(loader=folder, undefined=StrictUndefined, autoescape=False)  # noqa: S701 - nft
     environment.filters["outpost_firewall"] = networks.rule_lines
     template = environment.get_template("firewall.nft.j2")
-    return template.render(ansible_managed="", __base_firewall_mark="rules_1", base_firewall_ports=rows)
+    return template.render(
+        ansible_managed="", base_firewall_ports=rows,
+        base_firewall_new_per_second=new_per_second, base_firewall_new_burst=500,
+    )  # fmt: skip
 
 
 def lines(*rows: dict[str, Any]) -> list[str]:
-    return [line.strip() for line in rules(*rows).splitlines() if "dport" in line]
+    return [line.strip() for line in rules(*rows).splitlines() if "tcp dport " in line and "@" not in line]
 
 
 # --- Who may connect.
@@ -52,8 +57,8 @@ def lines(*rows: dict[str, Any]) -> list[str]:
 
 def test_a_port_is_open_to_the_named_by_both_families_and_closed_to_all_else() -> None:
     assert lines({"port": 8080, "from": ["10.0.0.0/24", "fd00::/64", "192.168.75.5"]}) == [
-        "ip saddr { 10.0.0.0/24, 192.168.75.5/32 } tcp dport 8080 accept",
-        "ip6 saddr { fd00::/64 } tcp dport 8080 accept",
+        "ip saddr { 10.0.0.0/24, 192.168.75.5/32 } tcp dport 8080 jump named",
+        "ip6 saddr { fd00::/64 } tcp dport 8080 jump named",
         "tcp dport 8080 drop",
     ]
 
@@ -64,21 +69,73 @@ def test_a_port_that_nobody_is_named_for_is_closed_to_all() -> None:
 
 def test_networks_inside_each_other_are_joined_since_nft_refuses_sets_that_overlap() -> None:
     named = ["10.0.0.0/8", "10.0.0.5", "10.0.0.5", "10.9.0.0/16", "11.0.0.0/8"]
-    assert lines({"port": 1, "from": named})[0] == "ip saddr { 10.0.0.0/7 } tcp dport 1 accept"
+    assert lines({"port": 1, "from": named})[0] == "ip saddr { 10.0.0.0/7 } tcp dport 1 jump named"
 
 
 def test_everybody_may_be_named_and_a_port_named_twice_is_open_to_both() -> None:
     assert lines({"port": 1, "from": ["0.0.0.0/0"]}, {"port": 1, "from": ["::/0"]}) == [
-        "meta nfproto ipv4 tcp dport 1 accept", "meta nfproto ipv6 tcp dport 1 accept", "tcp dport 1 drop",
+        "meta nfproto ipv4 tcp dport 1 jump named", "meta nfproto ipv6 tcp dport 1 jump named", "tcp dport 1 drop",
     ]  # fmt: skip
 
 
 def test_loopback_and_what_is_connected_pass_before_any_port_is_closed() -> None:
     text = rules({"port": 1, "from": []})
     places = [
-        text.index(word) for word in ('iif "lo" accept', "ct state established,related accept", "tcp dport")
+        text.index(word) for word in ('iif "lo" accept', "ct state established,related accept", "tcp dport 1")
     ]
     assert all(one < next_one for one, next_one in pairwise(places))
+
+
+def test_who_is_let_in_is_counted_by_address_and_port_before() -> None:
+    text = rules({"port": 1, "from": ["10.0.0.0/8"]}, new_per_second=20)
+    for family, address in (("ipv4", "ip"), ("ipv6", "ip6")):
+        rate = "limit rate over 20/second burst 500 packets"
+        limit = f"update @new_{family} {{ {address} saddr . tcp dport {rate} }} drop"
+        assert " ".join(limit.split()) in " ".join(text.split())
+    assert text.index("@new_ipv6") < text.index("accept"), "who is let in is counted first"
+    assert "limit" not in rules({"port": 1, "from": []}, new_per_second=0)
+
+
+def test_the_centre_is_who_the_networks_name_or_else_how_the_inventory_calls_it(closed: ModuleType) -> None:
+    hosts = [{"inventory_hostname": "centre", "ansible_host": "fd00::10"}, {"inventory_hostname": "second"}]
+    assert closed.outpost_centre(None, hosts) == ["fd00::10", "second"], (
+        "without an address by name, which is refused"
+    )
+    assert closed.outpost_centre([], hosts) == [], "nobody is an answer, too"
+    assert closed.outpost_centre(["10.9.9.9"], hosts) == ["10.9.9.9"]
+
+
+def test_the_database_lets_its_roles_in_by_both_families_and_nobody_unencrypted() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/postgresql/tasks/server.yml").read_text())
+    [task] = [one for one in tasks if "ansible.builtin.blockinfile" in one]
+    environment = Environment(autoescape=False, trim_blocks=True)  # noqa: S701 - no page
+    block = environment.from_string(task["ansible.builtin.blockinfile"]["block"])
+    said = block.render(
+        postgresql_database="outpost", postgresql_roles=[{"name": "recorder"}],
+        postgresql_access=[{"role": "reader", "from": "fd00::/64"}, {"role": "reader", "from": "all"}],
+    )  # fmt: skip
+    assert said.splitlines() == [
+        "hostnossl all all all reject", "hostnossl replication all all reject",
+        "hostssl outpost recorder 127.0.0.1/32 scram-sha-256", "hostssl outpost recorder ::1/128 scram-sha-256",
+        "hostssl outpost reader all scram-sha-256", "hostssl outpost reader fd00::/64 scram-sha-256",
+    ]  # fmt: skip
+
+
+def test_the_port_of_the_database_is_one_variable() -> None:
+    """5432 is written down as a default alone: whoever speaks to the database takes postgresql_port."""
+    for path in [
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+        *(ROOT / "playbooks").glob("*.yml"),
+    ]:
+        for line in path.read_text().splitlines():
+            if "5432" in line and not line.lstrip().startswith("#"):
+                assert re.search(r"postgresql_port|region_port|default: 5432", line), f"{path}: {line}"
+        text = path.read_text()
+        tasks = re.split(r"\n\s*- name: ", text)
+        for task in tasks:
+            if "community.postgresql." in task and "<<: *ask" not in task:
+                assert "login_port" in task, f"{path}: {task[:60]}"
 
 
 def test_the_ports_of_a_region_come_from_its_systems() -> None:
@@ -114,6 +171,11 @@ def test_an_inventory_that_names_everybody_has_no_fault() -> None:
         ({"admin": None}, "outpost_admin_networks is not set"),
         ({"region": False, "admin": None}, "outpost_admin_networks is not set"),
         ({"centre_named": ["centre.region.ru"]}, "Set outpost_centre_networks"),
+        ({"centre_named": ["10.0.0.10", "centre"]}, "The centre is called centre"),
+        ({"centre_named": ["10.0.0.10/24"]}, "The centre is called 10.0.0.10/24"),
+        ({"centre_named": ["[fd00::10]"]}, "The centre is called [fd00::10]"),
+        ({"centre_named": []}, "the inventory has no centre"),
+        ({"centre_named": None}, "the inventory has no centre"),
         ({"hospital": ["10.0.0.7/24"]}, "write 10.0.0.0/24 or 10.0.0.7"),
         ({"admin": ["duty.local"]}, "no name"),
         ({"admin": "10.0.0.0/24"}, "a list is wanted"),

@@ -33,6 +33,8 @@ def test_a_fitting_host_passes_every_check(preflight: ModuleType) -> None:
         ("cores", {"cores": 1}),
         ("clock", {"clock": 1001.0 + 3600}),
         ("disk", {"disk_free_mib": {"/var/lib": 6143}}),
+        ("firewall-other", {"firewalls": ["firewalld"]}),
+        ("firewall-other", {"firewalls": ["nftables inet filter input"]}),
     ],
 )
 def test_each_shortage_is_found_and_nothing_else(

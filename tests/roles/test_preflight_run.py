@@ -243,3 +243,53 @@ def test_targets_that_never_answer_cost_the_bound_once(module: ModuleType) -> No
     assert answers == {"a": "late", "b": "late", "c": "late"}
     assert time.monotonic() - began < 2
     never.set()
+
+
+def chain(table: str, name: str, hook: str, policy: str) -> str:
+    """As `nft list chains` prints it."""
+    kind = f"type filter hook {hook} priority filter; policy {policy};"
+    return f"table {table} {{\n\tchain {name} {{\n\t\t{kind}\n\t}}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("ufw", "firewalld", "chains", "found"),
+    [
+        ("no", "", "", []),
+        ("yes", "", "", ["ufw"]),
+        ("no", "is-active", "", ["firewalld"]),
+        ("no", "is-enabled", "", ["firewalld"]),  # not now, but after the next boot
+        ("no", "", chain("inet filter", "input", "input", "drop"), ["nftables inet filter input"]),
+        ("no", "", chain("ip filter", "FORWARD", "forward", "drop"), []),
+        ("no", "", chain("inet outpost", "input", "input", "accept"), []),
+    ],
+    ids=[
+        "none",
+        "ufw",
+        "firewalld",
+        "firewalld at boot",
+        "a table that drops",
+        "what Docker sets",
+        "our own",
+    ],
+)
+def test_a_firewall_beside_ours_is_found(
+    module: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ufw: str,
+    firewalld: str,
+    chains: str,
+    found: list[str],
+) -> None:
+    (tmp_path / "ufw.conf").write_text(f"# ufw\nENABLED={ufw}\n")
+    (tmp_path / "chains").write_text(chains)
+    for name, does in (
+        ("ufw", "true"),
+        ("systemctl", f'[ "$1" = "{firewalld}" ]'),
+        ("nft", f"cat {tmp_path}/chains"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(module, "UFW", str(tmp_path / "ufw.conf"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert module.firewalls() == found

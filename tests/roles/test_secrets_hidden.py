@@ -16,7 +16,7 @@ from outpost.codes.run import CODES
 
 ROOT = Path(__file__).parents[2]
 # What makes a secret, and the words by which one is handed on.
-DERIVES = re.compile(r"outpost_secret\b(?! is)|outpost_tokens\b|outpost_certificate\b")
+DERIVES = re.compile(r"outpost_secret\b(?! is)|outpost_logins\b|outpost_tokens\b|outpost_certificate\b")
 MENTIONS = re.compile(
     DERIVES.pattern
     + r"|outpost_(root|uid)_secret(_before)?\b|passw|uid_key: //p|stow_token|region_pacs \| combine|_own_tokens"

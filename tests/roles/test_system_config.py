@@ -55,13 +55,14 @@ def rendered(role: Path, template: str, given: dict[str, Any]) -> Any:
     environment.filters["to_json"] = json.dumps
     environment.filters["outpost_token_entries"] = configured
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
-    values = {**defaults, "ansible_managed": "", **given}
+    values = {"fleet_database_port": 5432, **defaults, "ansible_managed": "", **given}
     return yaml.safe_load(environment.get_template(template).render(values, float=float))
 
 
 def written(given: dict[str, Any]) -> Config:
     """The configuration of a system."""
     values = {
+        "inference_database_port": 5432,
         "inference_region": "chita", "inference_database_password": "x",
         "inference_uid_key": "y" * 32, "inference_api_hosts": ["chita"],
         "inference_dicom_tls": {}, "inference_api_tls": {}, "inference_api_own_tokens_before": {},
@@ -145,6 +146,7 @@ def test_a_system_is_closed_by_tokens_of_its_own_unless_it_is_opened_by_choice()
 
 def test_the_centres_page_is_closed_likewise() -> None:
     values = {
+        "fleet_database_port": 5432,
         "fleet_database_page_token": "t" * 32,
         "fleet_database_page_token_before": "",
         "fleet_database_password": "x",
@@ -167,6 +169,7 @@ def test_the_centres_page_is_closed_likewise() -> None:
 
 def test_the_centres_page_speaks_tls_by_the_fleets_certificate_or_the_sites_own() -> None:
     values = {
+        "fleet_database_port": 5432,
         "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "",
         "fleet_database_password": "x", "fleet_database_page_hosts": [],
     }  # fmt: skip
@@ -196,6 +199,7 @@ def test_while_the_root_secret_is_rotated_the_tokens_of_both_open_the_api_and_th
     }
     assert len({token.name for token in tokens}) == 6, "a log says which of the two was shown"
     page = {
+        "fleet_database_port": 5432,
         "fleet_database_page_token": "t" * 32, "fleet_database_page_token_before": "u" * 32,
         "fleet_database_password": "x", "fleet_database_page_hosts": [], "fleet_database_page_tls": {},
     }  # fmt: skip

@@ -227,3 +227,78 @@ def test_the_gpu_changes_nothing_else_of_the_command_line(launcher: ModuleType) 
         "--env=CUDA_DEVICE_ORDER=PCI_BUS_ID",
     ]
     assert [word for word in gpu if word in without] == without
+
+
+@pytest.fixture
+def files(launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host's files, and a docker and a systemctl that say what is in them."""
+    for name, folder in (("CONFIGS", "etc"), ("UNITS", "units"), ("CURRENT", "release"), ("RUNTIME", "run")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(launcher, name, tmp_path / folder)
+    (tmp_path / "etc/tls").mkdir()
+    (tmp_path / "etc/tls/fleet.pem").write_text("a certificate")
+    (tmp_path / "etc/brain.yaml").write_text("system: brain\n")
+    (tmp_path / "etc/brain.env").write_text("# by a role\nOUTPOST_CORES=2\nOUTPOST_MEMORY_MIB=4096\n")
+    (tmp_path / "units/outpost@.service").write_text("[Service]\n")
+    (tmp_path / "release/manifest.json").write_text("{}")
+    (tmp_path / "release/outpost-run").write_text("the launcher")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(f"#!/bin/sh\ncat {tmp_path}/inspected\n")
+    (programs / "systemctl").write_text("#!/bin/sh\necho no\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def started(launcher: ModuleType, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the unit had started the container: what Docker would say of it."""
+    for name, value in (("OUTPOST_CORES", "2"), ("OUTPOST_MEMORY_MIB", "4096")):
+        monkeypatch.setenv(name, value)
+    line = launcher.command_line("brain", ["serve"], "sha256:1", "0.1.0")
+    [label] = [argument.partition("=")[2] for argument in line if argument.startswith("--label=")]
+    key, _, value = label.partition("=")
+    (files / "inspected").write_text(json.dumps({"Labels": {key: value}, "Env": ["OUTPOST_RELEASE=0.1.0"]}))
+
+
+def test_a_container_says_what_it_was_started_on(
+    launcher: ModuleType, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(launcher, files, monkeypatch)
+    running = launcher.running("brain", files / "release")
+    assert running["started"] == running["wanted"]
+    assert (running["release"], running["reload"]) == ("0.1.0", False)
+    assert "--label" not in " ".join(launcher.command_line("brain", ["status"], "sha256:1", "0.1.0"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("etc/brain.yaml", "system: brain\n# changed\n"),
+        ("etc/brain.env", "OUTPOST_CORES=3\nOUTPOST_MEMORY_MIB=4096\n"),
+        ("etc/brain.env", "OUTPOST_CORES=2\nOUTPOST_MEMORY_MIB=4096\nOUTPOST_DEVICE=cpu\n"),
+        ("etc/tls/fleet.pem", "another one of that size"),
+        ("etc/tls/site.pem", "a new one"),
+        ("units/outpost@.service", "[Service]\nRestartSec=1\n"),
+        ("release/manifest.json", '{"version": "0.2.0"}'),
+        ("release/outpost-run", "another launcher"),
+    ],
+)
+def test_whatever_a_start_reads_is_compared(
+    launcher: ModuleType, files: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    started(launcher, files, monkeypatch)
+    (files / file).write_text(text)
+    running = launcher.running("brain", files / "release")
+    assert running["started"] != running["wanted"]
+
+
+@pytest.mark.parametrize("inspected", ["", '{"Labels": null, "Env": null}', '{"Labels": {}, "Env": ["A=B"]}'])
+def test_a_container_that_is_not_there_or_of_before_runs_on_nothing_that_is_known(
+    launcher: ModuleType, files: Path, inspected: str
+) -> None:
+    (files / "inspected").write_text(inspected)
+    running = launcher.running("brain", files / "release")
+    assert (running["started"], running["release"]) == ("", "")
+    assert len(running["wanted"]) == 64

@@ -51,7 +51,7 @@ EXAMPLES = r"""
 RETURN = r"""
 read:
   description: >-
-    memory_mib, cores, disk_free_mib by path, pid1, uid, clock, gpu_memory_mib
+    memory_mib, cores, disk_free_mib by path, firewalls (names), pid1, uid, clock, gpu_memory_mib
     (list, empty without a working driver), names (name to addresses), reach and registry (target to ok or the reason),
     inodes_free by path, temporary_free_mib by path, surroundings (module_utils/preflight_surroundings.py).
   returned: always
@@ -68,6 +68,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.preflight_surroundings import TEMPORARY, free_inodes, surroundings
 
+UFW = "/etc/ufw/ufw.conf"
+
 
 def free_mib(path):
     """Free MiB for an unprivileged writer at path, or at its nearest parent that exists."""
@@ -82,6 +84,42 @@ def memory_mib():
             if line.startswith("MemTotal:"):
                 return int(line.split()[1]) // 1024
     return 0
+
+
+def runs(*command):
+    """What a program prints; None where it fails or is not there."""
+    try:
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.decode(errors="replace") if answer.returncode == 0 else None
+
+
+def firewalls():
+    """Names of what closes ports here beside our own table: ufw, firewalld, chains that drop what they do not know."""
+    found = []
+    if os.path.exists(UFW) and shutil.which("ufw"):
+        with open(UFW) as config:
+            if any(line.strip().lower() == "enabled=yes" for line in config):
+                found.append("ufw")
+    if any(
+        runs("systemctl", asked, "firewalld.service") is not None for asked in ("is-active", "is-enabled")
+    ):
+        found.append("firewalld")
+    table = chain = ""
+    for line in (runs("nft", "list", "chains") or "").splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+        elif words[:1] == ["chain"]:
+            chain = words[1]
+        elif (
+            "hook input" in line and "policy drop" in line and table != "inet outpost" and "ufw" not in found
+        ):
+            found.append("nftables %s %s" % (table, chain))
+    return found
 
 
 def gpu_memory_mib():
@@ -164,6 +202,7 @@ def main():
             "inodes_free": free_inodes([path for path in paths if path != "/boot"]),
             "temporary_free_mib": {path: free_mib(path) for path in (TEMPORARY, around["remote_tmp"])},
             "surroundings": around,
+            "firewalls": firewalls(),
             "pid1": pid1,
             "uid": os.geteuid(),
             "gpu_memory_mib": gpu_memory_mib(),

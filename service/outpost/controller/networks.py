@@ -43,6 +43,18 @@ _NO_CENTRE = Words(
 )
 
 
+_NOWHERE = Words(
+    "outpost_centre_networks is not set, and the inventory has no centre (group fleet is empty): the region's"
+    " database would be closed to it, and the fleet view would see this region no more. Put the centre back, or set"
+    " outpost_centre_networks to the addresses that the region sees it under, such as [10.0.0.10]; [] where there is"
+    " none. Nothing was changed.",
+    "outpost_centre_networks не задана, и центра в инвентаре нет (группа fleet пуста): база региона"
+    " закрылась бы для него, и общая картина потеряла бы этот регион. Верните центр или задайте"
+    " outpost_centre_networks: адреса, под которыми регион видит центр, например [10.0.0.10];"
+    " [], если центра нет. Ничего не изменено.",
+)
+
+
 class NotANetwork(ValueError):
     """What stands where an address or a network should; the text says what to write."""
 
@@ -64,6 +76,11 @@ def network(text: object) -> Network:
         ) from None
     alone = said.partition("/")[0]
     raise NotANetwork(f"{said!r} names a host and a network at once; write {wide} or {alone}")
+
+
+def called(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How the inventory calls hosts, as whoever connects does: by ansible_host, or by name where they have none."""
+    return [str(host.get("ansible_host") or host.get("inventory_hostname") or "?") for host in hosts]
 
 
 def is_address(text: object) -> bool:
@@ -101,7 +118,10 @@ def faults(wanted: Mapping[str, Any], language: Language = "en") -> list[str]:
         if words is None:
             found.append(_MISSING[variable].said(language))
     if wanted["region"] and wanted.get("centre") is None:
-        names = [str(name) for name in wanted.get("centre_named") or [] if not is_address(name)]
+        known = list(wanted.get("centre_named") or [])
+        names = [str(name) for name in known if not is_address(name)]
+        if not known:
+            found.append(_NOWHERE.said(language))
         found += [_NO_CENTRE.by(value=name).said(language) for name in names]
     variables["outpost_centre_networks"] = wanted.get("centre")
     for variable, words in variables.items():
@@ -151,7 +171,7 @@ def joined(rules: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rule_lines(rules: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The rules in nft's language: who may, then nobody. Raises `NotANetwork`."""
+    """The rules in nft's language: who may (chain `named` of the table), then nobody. Raises `NotANetwork`."""
     lines = []
     for rule in joined(rules):
         port = rule["port"]
@@ -159,10 +179,10 @@ def rule_lines(rules: Iterable[Mapping[str, Any]]) -> list[str]:
         families: tuple[tuple[str, str, Sequence[Network]], ...] = (("ipv4", "ip", v4), ("ipv6", "ip6", v6))
         for family, protocol, networks in families:
             if any(one.prefixlen == 0 for one in networks):
-                lines.append(f"meta nfproto {family} tcp dport {port} accept")
+                lines.append(f"meta nfproto {family} tcp dport {port} jump named")
             elif networks:
                 lines.append(
-                    f"{protocol} saddr {{ {', '.join(map(str, networks))} }} tcp dport {port} accept"
+                    f"{protocol} saddr {{ {', '.join(map(str, networks))} }} tcp dport {port} jump named"
                 )
         lines.append(f"tcp dport {port} drop")
     return lines

@@ -430,6 +430,22 @@ CODES: Final[Mapping[str, Code]] = {
             "Оставьте одну из них и посмотрите, что время синхронно: `timedatectl`.",
         ),
     ),
+    "firewall-other": _code(
+        "host",
+        True,
+        (
+            "No firewall beside Outpost's own table closes the ports to those who are named.",
+            "Кроме таблицы самого Outpost, порты не закрывает никакой межсетевой экран.",
+        ),
+        (
+            "It would drop what Outpost's rules let in, behind a green run. Switch it off (`ufw disable`,"
+            " `systemctl disable --now firewalld`); or open the ports of docs/closed-hosts.md in it yourself and set"
+            " preflight_other_firewalls: true.",
+            "Он отбросит то, что правила Outpost пропускают, и запуск об этом не узнает. Выключите его (`ufw disable`,"
+            " `systemctl disable --now firewalld`); или откройте в нём порты из docs/closed-hosts.md и задайте"
+            " preflight_other_firewalls: true.",
+        ),
+    ),
     # The network.
     "dns": _code(
         "network",

@@ -277,6 +277,7 @@ def capacity_lines(
     memory_reserve_mib: int,
     clock_skew_max: int,
     bundles: Sequence[Bundle] = (),
+    other_firewalls: bool = False,
 ) -> list[Line]:
     """Judges what a host offers against what its systems ask.
 
@@ -288,9 +289,11 @@ def capacity_lines(
         memory_reserve_mib: MiB kept for the system and the database beside the systems' sum.
         clock_skew_max: seconds the host's clock may be off.
         bundles: named as the systems that run them.
+        other_firewalls: an admin says that the host's own firewall lets our ports through.
     """
     return [
         *_capacity(read, systems, clock, disk_min_mib, memory_reserve_mib, clock_skew_max),
+        *_firewalls(read, allowed=other_firewalls),
         *_bundle_memory(systems, bundles),
         *_network(read),
     ]
@@ -357,6 +360,18 @@ def _capacity(
                 "Освободите место в {path}; `du -xh {path} | sort -h | tail` покажет самое большое.",
             ).by(path=path),
         )
+
+
+def _firewalls(read: Mapping[str, Any], *, allowed: bool) -> Iterator[Line]:
+    if "firewalls" not in read:
+        return
+    found = listed(read["firewalls"])
+    yield line(
+        "firewall-other",
+        allowed or not read["firewalls"],
+        found or Words("none", "нет"),
+        Words("none beside Outpost's own table", "кроме таблицы самого Outpost, нет"),
+    )
 
 
 def _bundle_memory(systems: Systems, bundles: Sequence[Bundle]) -> Iterator[Line]:
