@@ -19,6 +19,7 @@ from jinja2.runtime import Context
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.codes.driver import in_russian
+from outpost.controller import removal
 from outpost.platform.collected import collected_json
 from outpost.platform.facts import ReadError
 from outpost.platform.fit import Asked, AskedWrong, Bundle
@@ -68,7 +69,8 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
         host: its name in the inventory.
         wanted: `read` (of preflight_read), `clock`, `systems`, `bundles` (system -> bundle), `driver`, `modules`,
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `extra_ports`,
-            `key_enrolled`.
+            `key_enrolled`; where the host's systems and its database were looked for, also `left`, `renamed`,
+            `database` (outpost.controller.removal.lines).
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -85,6 +87,9 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
             memory_reserve_mib=wanted["memory_reserve_mib"], clock_skew_max=wanted["clock_skew_max"],
             extra_ports=wanted["extra_ports"], bundles=bundles,
         )  # fmt: skip
+        if "left" in wanted:
+            found = removal.lines(wanted["left"], wanted["renamed"], wanted["database"])
+            more = [*more, *found]
         verdict = judge(
             host, facts, asked, datetime.now(UTC).date(), systems=systems,
             more=[*inventory_lines(systems), *more], key_enrolled=bool(wanted["key_enrolled"]),
