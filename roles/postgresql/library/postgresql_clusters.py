@@ -405,6 +405,20 @@ def read_mark(path):
         return "damaged"
 
 
+def read(root, mark, traces):
+    """All that the controller judges by."""
+    programs = installed(root)
+    patterns = [os.path.join(root, pattern.lstrip("/")) for pattern in traces]
+    found = [path for pattern in patterns for path in glob.glob(pattern)]
+    return {
+        "clusters": clusters(root, programs),
+        "mark": read_mark(os.path.join(root, mark.lstrip("/"))),
+        "traces": sorted("/" + os.path.relpath(path, root) for path in found),
+        "unmounted": unmounted(root),
+        "installed": programs,
+    }
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -414,23 +428,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    root = module.params["root"]
-    programs = installed(root)
-    traces = [
-        path
-        for pattern in module.params["traces"]
-        for path in glob.glob(os.path.join(root, pattern.lstrip("/")))
-    ]
-    module.exit_json(
-        changed=False,
-        read={
-            "clusters": clusters(root, programs),
-            "mark": read_mark(os.path.join(root, module.params["mark"].lstrip("/"))),
-            "traces": sorted("/" + os.path.relpath(path, root) for path in traces),
-            "unmounted": unmounted(root),
-            "installed": programs,
-        },
-    )
+    asked_for = module.params
+    module.exit_json(changed=False, read=read(asked_for["root"], asked_for["mark"], asked_for["traces"]))
 
 
 if __name__ == "__main__":
