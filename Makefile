@@ -176,6 +176,10 @@ $(SCENARIOS:%=molecule-%): molecule-%: release
 test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
 	lab/rotation
 
+.PHONY: test-removal
+test-removal: release ## systems removed, clusters of PostgreSQL found and upgraded on a host, killed on the way; half an hour
+	lab/removal
+
 .PHONY: bench-intake bench-decode bench-health bench-filter bench-limits
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax

@@ -406,3 +406,45 @@ def cluster_words(one: Mapping[str, Any]) -> Words:
 def as_json(choice: Choice, language: Language) -> dict[str, Any]:
     """For the role: kind, cluster, why it stops."""
     return {"kind": choice.kind, "cluster": dict(choice.cluster), "words": choice.words.said(language)}
+
+
+def upgrade_target(read: Mapping[str, Any], name: str, family: str) -> dict[str, Any]:
+    """The cluster that an upgrade goes to, VERSION/NAME; as the packages' tools would make it where it is not there."""
+    version, _, own = name.partition("/")
+    found = next((one for one in read["clusters"] if f"{one['version']}/{one['name']}" == name), None)
+    return dict(found) if found else _new(family, version, own)
+
+
+def upgrade_fault(
+    old: Mapping[str, Any], new: Mapping[str, Any], name: str, database: str, installed: Mapping[str, str]
+) -> Words:
+    """Why the database cannot be brought from one cluster into the other; empty where it can."""
+    version, _, own = name.partition("/")
+    if not version.isdigit() or not own or "/" in own:
+        return Words(
+            f"Say where the database goes: -e postgresql_upgrade_to=VERSION/NAME, as 17/main. Given: {name or '-'}.",
+            f"Куда перенести базу: -e postgresql_upgrade_to=ВЕРСИЯ/ИМЯ, например 17/main. Дано: {name or '-'}.",
+        )
+    if version not in installed:
+        have = ", ".join(sorted(installed, key=_number))
+        return Words(
+            f"PostgreSQL {version} is not installed (there is: {have}). Install its server and contrib packages first.",
+            f"PostgreSQL {version} не установлен (есть: {have}). Сначала установите его сервер и contrib.",
+        )
+    if _number(version) < _number(old["version"]):
+        return Words(
+            f"{name} is older than {old['version']}/{old['name']}: PostgreSQL brings no database back.",
+            f"{name} старее, чем {old['version']}/{old['name']}: назад PostgreSQL базы не переносит.",
+        )
+    others = sorted((set(old["databases"]) | set(new["databases"])) - {database})
+    if old["data"] != new["data"] and others:
+        return Words(
+            f"The clusters hold other databases, too ({', '.join(others)}): they are somebody else's to bring over.",
+            f"В кластерах есть и другие базы ({', '.join(others)}): их переносит их хозяин.",
+        )
+    if new["contents"] == "initialised" and new["data_version"] != version:
+        return Words(
+            f"{new['data']} was written by PostgreSQL {new['data_version']}.",
+            f"{new['data']} записан PostgreSQL {new['data_version']}.",
+        )
+    return _NONE
