@@ -92,8 +92,8 @@ def test_ports_and_region_are_read_from_what_the_role_writes(reader: ModuleType,
     path = tmp_path / "brain.yaml"
     path.write_text(
         "# Ansible managed\nsystem: brain\nregion: chita\nintake:\n  dicom_port: 11112\n  ae_title: \"OUTPOST\"\n"
-        "delivery:\n  destinations:\n    - {\"name\": \"pacs\", \"port\": 104}\nrecords:\n  host: 127.0.0.1\n  port: 5432\n"
-        "api:\n  port: 8080\n  tls: {\"certificate\": \"/x\"}\n"
+        "delivery:\n  destinations:\n    - {\"name\": \"pacs\", \"port\": 104}\nrecords:\n  host: 127.0.0.1\n"
+        "  port: 5432\napi:\n  port: 8080\n  tls: {\"certificate\": \"/x\"}\n"
     )  # fmt: skip
     assert reader.configuration(str(path)) == {"region": "chita", "dicom_port": 11112, "api_port": 8080}
     assert reader.configuration(str(tmp_path / "none.yaml")) == {"region": "", "dicom_port": 0, "api_port": 0}
