@@ -16,7 +16,7 @@ import pytest
 from loaded import load
 from postgres_cluster import NET, Cluster, workspace
 
-from outpost.controller.clusters import Choice, Wanted, choose
+from outpost.controller.clusters import Choice, Wanted, choose, upgrade_fault, upgrade_target
 
 ROOT = Path(__file__).parents[2]
 
@@ -342,3 +342,25 @@ def test_the_identifier_is_that_of_pg_controldata(reader: ModuleType, made: dict
     identifier, clean = reader.control(str(made["ours"]))
     assert f"Database system identifier:           {identifier}\n" in said
     assert clean
+
+
+def test_an_upgrade_goes_up_into_a_cluster_that_is_nobody_elses(host: Host, made: dict[str, Path]) -> None:
+    host.programs("usr/lib/postgresql/13", "usr/lib/postgresql/15")
+    host.debian("13/main", made["ours"], 5432, 13)
+    host.debian("15/erp", made["strangers"], 5433, 15)
+    read = host.read()
+    old = host.choice().cluster
+
+    def fault(name: str) -> str:
+        return upgrade_fault(old, upgrade_target(read, name, "deb"), name, "outpost", read["installed"]).en
+
+    assert fault("15/main") == ""
+    assert upgrade_target(read, "15/main", "deb")["data"] == "/var/lib/postgresql/15/main"
+    assert fault("13/main") == "", "it is there already"
+    assert "other databases, too (erp)" in fault("15/erp")
+    assert "PostgreSQL 17 is not installed (there is: 13, 15)" in fault("17/main")
+    assert "VERSION/NAME" in fault("17")
+    assert (
+        "is older than"
+        in upgrade_fault({**old, "version": "15"}, {}, "13/x", "outpost", read["installed"]).en
+    )
