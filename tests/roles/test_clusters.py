@@ -344,6 +344,19 @@ def test_the_identifier_is_that_of_pg_controldata(reader: ModuleType, made: dict
     assert clean
 
 
+def test_an_upgrade_that_broke_off_after_the_switch_goes_on_with_the_new_one(
+    host: Host, made: dict[str, Path]
+) -> None:
+    """Both down, the new one on our port already: the host remembers it."""
+    host.programs("usr/lib/postgresql/15")
+    host.debian("15/main", made["ours"], 5432, 1)
+    host.debian("15/next", made["ours"], 5432, 2)
+    host.mark(2)
+    assert host.choice().cluster["name"] == "next"
+    host.mark(1)
+    assert host.choice().cluster["name"] == "main", "and before the switch goes back"
+
+
 def test_an_upgrade_goes_up_into_a_cluster_that_is_nobody_elses(host: Host, made: dict[str, Path]) -> None:
     host.programs("usr/lib/postgresql/13", "usr/lib/postgresql/15")
     host.debian("13/main", made["ours"], 5432, 13)
