@@ -184,6 +184,10 @@ test-cuts: release ## a first run and an update cut at every task on a host of e
 	lab/cuts astra
 	lab/cuts redos
 
+.PHONY: test-removal
+test-removal: release ## systems removed, clusters of PostgreSQL found and upgraded on a host, killed on the way; half an hour
+	lab/removal
+
 .PHONY: bench-intake bench-decode bench-health bench-filter bench-limits
 bench-intake: .venv/tests.stamp ## C-STORE intake against storescp and stock pynetdicom, over veth; as root
 bench-decode: .venv/tests.stamp ## decoders by transfer syntax

@@ -19,7 +19,7 @@ from jinja2.runtime import Context
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "service"))
 from outpost.codes.driver import in_russian
-from outpost.controller import docker_settings, strangers
+from outpost.controller import docker_settings, removal, strangers
 from outpost.platform.collected import collected_json
 from outpost.platform.facts import ReadError
 from outpost.platform.fit import Asked, AskedWrong, Bundle
@@ -73,7 +73,8 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `key_enrolled`;
             `packages` and `archive` as the read was given; `strangers` (of outpost_strangers), and for it
             `extra_ports`, `database_port`, `docker` (fields of docker_settings.Wanted), `networks`,
-            `docker_packages`; may have `other_firewalls`.
+            `docker_packages`; may have `other_firewalls`; where the host's systems and its database were looked for, also
+            `left`, `renamed`, `database` (outpost.controller.removal.lines).
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.
@@ -91,6 +92,9 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
             bundles=bundles, other_firewalls=bool(wanted.get("other_firewalls")),
         )  # fmt: skip
         others = wanted["strangers"] and strangers.lines(wanted["strangers"], _asked(wanted, facts))
+        if "left" in wanted:
+            found = removal.lines(wanted["left"], wanted["renamed"], wanted["database"])
+            more = [*more, *found]
         verdict = judge(
             host, facts, asked, datetime.now(UTC).date(), systems=systems,
             more=[*inventory_lines(systems), *more, *surroundings_lines(wanted["read"], wanted), *others],

@@ -133,6 +133,14 @@ _REFUSED: Final[dict[str, Reason]] = {
         "Посмотрите в `outpost top`, движется ли очередь. Поток мусора остановите у отправителя; если нагрузка "
         "законна, увеличьте inference_intake.max_waiting_studies. Отправители повторят сами.",
     ),
+    Refusal.OUT_OF_SERVICE.name: Reason(
+        "The system is being taken out of service (playbooks/remove.yml): no other study is opened; those that are "
+        "open are computed and delivered.",
+        "Have the sender send to another system. If it is to stay: run site.yml with the system in the inventory.",
+        "Система выводится из работы (playbooks/remove.yml): новые исследования не открываются; начатые считаются и "
+        "доставляются.",
+        "Пусть отправитель шлёт в другую систему. Если эта должна остаться: запустите site.yml с ней в инвентаре.",
+    ),
     Refusal.TOO_MANY_INSTANCES.name: Reason(
         "The study has as many instances as one may have (intake.max_instances_per_study): this one was not taken.",
         "Look at what the sender sends under one Study Instance UID; if such studies are lawful here, raise "

@@ -40,6 +40,7 @@ LOOKS_AT_HIDDEN = {
     "Remember which regions still have the secret of before": "is_available, rowcount, names of regions",
     "Decide what has to be restarted": "changed, names of systems",
     "Decide whether there is anything to go back to": "how many, changed",
+    "Have it use it": "changed, names of systems",
 }
 
 

@@ -124,6 +124,27 @@ def test_by_stow_the_answer_is_503_with_a_time_and_open_studies_go_on(
     assert stowed(service, tmp_path, image(images[0].StudyInstanceUID)).status_code == 200
 
 
+def test_a_system_that_goes_out_of_service_takes_what_is_open_and_opens_nothing(
+    service: Service, tmp_path: Path
+) -> None:
+    """playbooks/remove.yml leaves a file in the system's state directory; no restart, and a restart changes nothing."""
+    closed = service.storage / "out-of-service"
+    closed.touch()
+    words = "this system goes out of service, send elsewhere"
+    answers = sent(service, "CT1", [image(study_of(service, "CT1")), image()])
+    assert answers == [(0, ""), (OUT_OF_RESOURCES, words)]
+    answer = stowed(service, tmp_path, image())
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (503, None)
+    assert words in answer.text
+    answer = stowed(service, tmp_path, image(study_of(service, "CT1")), image())
+    assert answer.status_code == 202
+    events = [event["detail"] for event in service.http.get("/events").json()]
+    assert [text for text in events if "'CT1' at 127.0.0.1: OUT_OF_SERVICE" in text]
+    assert not list((service.storage / "quarantine").glob("OUT_OF_SERVICE/*")), "nothing of it is kept"
+    closed.unlink()
+    assert sent(service, "CT1", [image()]) == [(0, "")]
+
+
 def test_who_names_itself_anew_each_time_takes_the_room_of_nobody_else(service: Service) -> None:
     taken = 0
     for number in range(60):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from postgres_cluster import NET, READER_PASSWORD, Fleet, cut, make_region_database, study, the_fleet
 
+from outpost.fleet import console, page, view
 from outpost.fleet.collector import sync_all
 from outpost.fleet.sync import Attempt, CentreError, prepare, sync_region
 
@@ -356,6 +357,20 @@ def test_a_detached_region_keeps_its_history_and_continues_when_attached_again(f
     )
     assert kept == [{"state": "removed", "n": 4}]
     assert "chita" not in {attempt.region for attempt in sync_all(fleet.config)}
+    # To people: removed, and when; no word of a dead one.
+    found = console.summary(fleet.config)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert [line["region"] for line in found["removed"]] == ["chita"]
+    assert f"(chita): removed on {today}, its history stays" in console.text(found, "en")
+    assert f"(chita): выведен {today}, история остаётся" in console.text(found, "ru", whole=False)
+    with fleet.centre.login(
+        "fleet", "fleet_collector", fleet.config.centre.password.get_secret_value()
+    ) as own:
+        gone = view.removed(own)
+        shown = page.render(view.freshness(own), [], [], datetime.now(UTC), removed=gone)
+    assert "Removed regions: their history stays" in shown
+    assert "<code>chita</code>" in shown
+    assert not page.render([], [], [], datetime.now(UTC)).count("Removed regions")
 
     assert fleet.attach("chita") == "changed"
     fleet.regions["chita"].write(5)

@@ -32,7 +32,11 @@ def test_every_code_is_in_exactly_one_group() -> None:
 
 def test_every_reason_of_the_doors_is_explained() -> None:
     assert set(AT_THE_DOORS) == {str(code) for code in Turned} - set(REASON_TABLE)
-    assert {str(code) for code in Turned} & set(REASON_TABLE) == {"OUT_OF_SPACE", "TOO_MANY_STUDIES"}
+    assert {str(code) for code in Turned} & set(REASON_TABLE) == {
+        "OUT_OF_SPACE",
+        "TOO_MANY_STUDIES",
+        "OUT_OF_SERVICE",
+    }
 
 
 def test_every_cause_of_a_result_that_does_not_arrive_is_explained() -> None:

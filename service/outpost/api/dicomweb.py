@@ -77,6 +77,8 @@ def add_dicomweb(
         except InstanceRefused as full:
             if full.refusal is Refusal.TOO_MANY_STUDIES:
                 raise refused(503, Turned.TOO_MANY_STUDIES, full.comment, _LATER) from None
+            if full.refusal is Refusal.OUT_OF_SERVICE:
+                raise refused(503, Turned.OUT_OF_SERVICE, full.comment) from None
             raise refused(507, Turned.OUT_OF_SPACE, f"{full.comment}: send again later") from None
         status, reply = stow.reply()
         headers = _LATER if stow.is_to_be_repeated() else None

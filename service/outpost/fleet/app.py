@@ -133,6 +133,7 @@ def create_app(config: FleetConfig, collector: Collector) -> FastAPI:
                     view.marked(connection),
                     view.health(connection),
                     language(request),
+                    view.removed(connection),
                 )
             )
 

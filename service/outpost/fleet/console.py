@@ -23,11 +23,13 @@ _CERTIFICATE_DAYS: Final = timedelta(days=30)
 _WORDS: Final[dict[Language, dict[str, str]]] = {
     "en": {
         "unit": "collector: {unit}; what follows is of the last reading. Why: journalctl -u outpost-fleet -n 50",
+        "gone": "{title} ({region}): removed on {day}, its history stays",
         "cannot": "the fleet's database cannot be asked: {fault}",
         "certificate": "the page's certificate ends on {until}: run the playbook centre.yml, or replace the site's own",
     },
     "ru": {
         "unit": "сборщик: {unit}; данные ниже - на момент последнего чтения. Почему: journalctl -u outpost-fleet -n 50",
+        "gone": "{title} ({region}): выведен {day}, история остаётся",
         "cannot": "база центра не отвечает: {fault}",
         "certificate": "сертификат страницы действует до {until}: запустите centre.yml или замените сертификат",
     },
@@ -48,11 +50,13 @@ def summary(config: FleetConfig) -> dict[str, Any]:
         "regions": [],
         "summary": [],
         "marked": [],
+        "removed": [],
     }
     try:
         with asking(config.centre, "table", _SECONDS) as connection:
             regions, health = view.freshness(connection), view.health(connection)
             counted, marked = view.summary(connection), view.marked(connection)
+            removed = view.removed(connection)
     except (CentreError, psycopg.Error) as error:
         return found | {"fault": " ".join(str(error).split())}
     return found | {
@@ -61,6 +65,7 @@ def summary(config: FleetConfig) -> dict[str, Any]:
         "regions": [asdict(line) for line in regions],
         "summary": [asdict(line) for line in counted],
         "marked": [asdict(line) for line in marked],
+        "removed": [asdict(line) for line in removed],
     }
 
 
@@ -81,6 +86,9 @@ def text(found: dict[str, Any], language: Language, *, whole: bool = True) -> st
         parts.append(table.render(regions, counted, marked, health, language))
     else:
         parts.append(table.render_health(regions, health, language))
+    for line in found.get("removed", []):
+        day = f"{line['removed_at']:%Y-%m-%d}"
+        parts.append(words["gone"].format(title=line["title"], region=line["region"], day=day))
     return "\n".join(parts)
 
 

@@ -18,6 +18,7 @@ from outpost.fleet.view import (
     Health,
     Marked,
     Region,
+    Removed,
     Study,
     age,
     headline,
@@ -77,6 +78,8 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "release": "release {text}",
         "no_system": "no system known",
         "regions": "How old the data is",
+        "gone": "Removed regions: their history stays",
+        "h_removed": "Removed on (UTC)",
         "studies": "Studies, each counted once",
         "marked": "Results that say they are partial or doubtful, last 24 h",
         "last": "Received last",
@@ -131,6 +134,8 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "release": "версия {text}",
         "no_system": "системы неизвестны",
         "regions": "Насколько свежи данные",
+        "gone": "Выведенные регионы: их история остаётся",
+        "h_removed": "Выведен (UTC)",
         "studies": "Исследования, каждое по одному разу",
         "marked": "Результаты с пометкой «неполный» или «сомнительный» за сутки",
         "last": "Получены последними",
@@ -205,6 +210,7 @@ def render(
     marked: Sequence[Marked] = (),
     health: Sequence[Health] = (),
     language: Language = "en",
+    removed: Sequence[Removed] = (),
 ) -> str:
     """The whole page."""
     words = _WORDS[language]
@@ -225,6 +231,7 @@ def render(
         if health
         else "",
         f"<h2>{escape(words['regions'])}</h2>{_regions(regions, language)}",
+        f"<h2>{escape(words['gone'])}</h2>{_removed(removed, language)}" if removed else "",
         f"<h2>{escape(words['studies'])}</h2>{_counted(counted, language)}",
         f"<h2>{escape(words['marked'])}</h2>{_marked(marked, language)}",
         f"<h2>{escape(words['last'])}</h2>{_studies(studies, language)}",
@@ -349,6 +356,18 @@ def _regions(regions: Sequence[Region], language: Language) -> str:
     columns = [_Column("h_region"), _Column("h_health"), _Column("h_data"), _Column("h_age", "number")]
     columns += [_Column("h_through"), _Column("h_release"), _Column("h_reason")]
     return _table(columns, rows, words["no_region"], language)
+
+
+def _removed(removed: Sequence[Removed], language: Language) -> str:
+    rows = [
+        [
+            _Cell(f"{escape(r.title)} <code>{escape(r.region)}</code>"),
+            _Cell(moment(r.removed_at)),
+            _Cell(moment(r.last_at)),
+        ]
+        for r in removed
+    ]
+    return _table([_Column("h_region"), _Column("h_removed"), _Column("h_last")], rows, "", language)
 
 
 def fault_code(region: Region) -> str:

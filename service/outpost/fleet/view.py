@@ -84,6 +84,16 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """A region that was taken out of service, when, and when its last study was received; aware, UTC."""
+
+    region: str
+    title: str
+    removed_at: datetime
+    last_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """One line of fleet.summary: studies of a region that ended alike. Each study counts once."""
 
@@ -154,6 +164,16 @@ def freshness(connection: psycopg.Connection) -> list[Region]:
     names = ", ".join(Region.__dataclass_fields__)
     with connection.cursor(row_factory=class_row(Region)) as cursor:
         return cursor.execute(f"SELECT {names} FROM fleet.freshness ORDER BY region").fetchall()
+
+
+def removed(connection: psycopg.Connection) -> list[Removed]:
+    """Every region that was taken out of service, the last one first. Its studies stay in the totals."""
+    with connection.cursor(row_factory=class_row(Removed)) as cursor:
+        return cursor.execute(
+            "SELECT r.region, r.title, r.removed_at, (SELECT max(s.received_at) FROM fleet.studies_store s"
+            " WHERE s.region = r.region) AS last_at FROM fleet.regions r WHERE r.removed_at IS NOT NULL"
+            " ORDER BY r.removed_at DESC, r.region"
+        ).fetchall()
 
 
 def health(connection: psycopg.Connection) -> list[Health]:

@@ -39,7 +39,12 @@ _OF_LIMITS: Final = frozenset(
 
 # Of instances, what a person has to stop at the sender.
 _ALSO_EVENTS: Final = frozenset(
-    {Refusal.TOO_COMPLEX.name, Refusal.TOO_MANY_STUDIES.name, Refusal.TOO_MANY_INSTANCES.name}
+    {
+        Refusal.TOO_COMPLEX.name,
+        Refusal.TOO_MANY_STUDIES.name,
+        Refusal.OUT_OF_SERVICE.name,
+        Refusal.TOO_MANY_INSTANCES.name,
+    }
 )
 
 
@@ -60,6 +65,7 @@ class Turned(StrEnum):
     TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
     OUT_OF_SPACE = "OUT_OF_SPACE"
     TOO_MANY_STUDIES = "TOO_MANY_STUDIES"
+    OUT_OF_SERVICE = "OUT_OF_SERVICE"
     BEYOND_BOUNDS = "BEYOND_BOUNDS"
     NOT_NEGOTIATED = "NOT_NEGOTIATED"
     COMMITMENT_NOT_OFFERED = "COMMITMENT_NOT_OFFERED"

@@ -19,6 +19,7 @@ class Refusal(enum.Enum):
     CONTENT_CONFLICT = (0xC001, "this instance UID is held with other content")
     OUT_OF_SPACE = (0xA700, "the disk has reached its reserve")
     TOO_MANY_STUDIES = (0xA700, "too many studies of this sender wait, send it later")
+    OUT_OF_SERVICE = (0xA700, "this system goes out of service, send elsewhere")
     TOO_MANY_INSTANCES = (0xA700, "the study has as many instances as one may have")
     INTERNAL = (0xC002, "the instance could not be stored; see the log")
     OTHER_STUDY = (0xA901, "the instance is of another study than the request names")

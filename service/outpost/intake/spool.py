@@ -86,7 +86,7 @@ class Spool:
         self.quarantine = root / "quarantine"
         self._journal = journal
         self.poison = Poison()
-        self.waiting = Waiting(journal, most)
+        self.waiting = Waiting(journal, most, root)
         self.room = Room(root, reserve_mib, used_percent)
         self._lock = threading.Lock()  # between looking an instance up and having it journalled
         for folder in (self.incoming, self.quarantine):

@@ -264,7 +264,8 @@ class StowRequest:
                 if isinstance(taken, InstanceRefused):
                     # Of studies that are open the rest is taken; a request that only opens others ends here.
                     if taken.refusal is Refusal.OUT_OF_SPACE or (
-                        taken.refusal is Refusal.TOO_MANY_STUDIES and not self._stored
+                        taken.refusal in (Refusal.TOO_MANY_STUDIES, Refusal.OUT_OF_SERVICE)
+                        and not self._stored
                     ):
                         self._full = taken
                         continue

@@ -100,7 +100,7 @@ class Transfer:
         if refusal is Refusal.CONTENT_CONFLICT:
             return
         with self._lock:
-            if refusal is Refusal.TOO_MANY_STUDIES and study_uid not in self._sent:
+            if refusal in (Refusal.TOO_MANY_STUDIES, Refusal.OUT_OF_SERVICE) and study_uid not in self._sent:
                 return
             self._refused[sop_uid] = refusal
             while len(self._refused) > _MOST_REMEMBERED:

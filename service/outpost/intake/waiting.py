@@ -16,12 +16,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from outpost.intake.refusal import InstanceRefused, Refusal
 from outpost.records.journal import Instance, Journal
 
 _COUNTED_AGAIN_SECONDS: Final = 1.0
+# In the system's state directory, while it is taken out of service (playbooks/remove.yml): no study is opened any more.
+OUT_OF_SERVICE: Final = "out-of-service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class Waiting:
     administrator's own (a study that is submitted again) are counted with the next.
     """
 
-    def __init__(self, journal: Journal, most: Most | None = None) -> None:
+    def __init__(self, journal: Journal, most: Most | None = None, state: Path | None = None) -> None:
+        """`state`: the directory in which a file of the name OUT_OF_SERVICE closes the system to other studies."""
         self.most = most or Most()
+        self._closed = state / OUT_OF_SERVICE if state is not None else None
         self._journal = journal
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()  # by address and AE title
@@ -67,6 +72,8 @@ class Waiting:
         new = dict.fromkeys(
             instance.study_uid for instance, one in zip(instances, prospects, strict=True) if one.opens
         )
+        if new and self._closed is not None and self._closed.exists():
+            return [InstanceRefused(Refusal.OUT_OF_SERVICE) if one.opens else None for one in prospects]
         refused = self._open(instances[0], list(new)) if new else {}
         return [
             InstanceRefused(Refusal.TOO_MANY_INSTANCES)

@@ -446,6 +446,46 @@ CODES: Final[Mapping[str, Code]] = {
             " preflight_other_firewalls: true.",
         ),
     ),
+    "database-cluster": _code(
+        "host",
+        True,
+        (
+            "One cluster of PostgreSQL holds our database, or there never was one; its disk is mounted, its port free.",
+            "База есть ровно в одном кластере PostgreSQL или её ещё не было; диск смонтирован, порт свободен.",
+        ),
+        (
+            "The line names every cluster and what to do; docs/runbooks/en/postgres-upgrade.md.",
+            "В строке названы все кластеры и что делать; docs/runbooks/ru/postgres-upgrade.md.",
+        ),
+    ),
+    "system-left": _code(
+        "host",
+        False,
+        (
+            "Every inference system of the host is in the inventory.",
+            "Каждая система узла есть в инвентаре.",
+        ),
+        (
+            "It runs on as it is. Put it back into outpost_systems, or take it out of service: "
+            "playbooks/remove.yml -e outpost_system=NAME.",
+            "Она работает как есть. Верните её в outpost_systems или выведите из работы: "
+            "playbooks/remove.yml -e outpost_system=ИМЯ.",
+        ),
+    ),
+    "system-renamed": _code(
+        "host",
+        True,
+        (
+            "No system and no region has another name than the host knows it by.",
+            "Ни у одной системы и ни у региона нет другого имени, чем на узле.",
+        ),
+        (
+            "Keep the old name (region_title changes what people read), or remove the old one first: "
+            "docs/runbooks/en/remove-or-rename.md.",
+            "Оставьте прежнее имя (для людей есть region_title) или сначала выведите прежнюю: "
+            "docs/runbooks/ru/remove-or-rename.md.",
+        ),
+    ),
     # The network.
     "dns": _code(
         "network",
