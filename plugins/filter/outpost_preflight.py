@@ -73,8 +73,8 @@ def outpost_verdict(facts: dict[str, Any], host: str, wanted: dict[str, Any]) ->
             `cuda`, `torch`, `language`, `disk_min_mib`, `memory_reserve_mib`, `clock_skew_max`, `key_enrolled`;
             `packages` and `archive` as the read was given; `strangers` (of outpost_strangers), and for it
             `extra_ports`, `database_port`, `docker` (fields of docker_settings.Wanted), `networks`,
-            `docker_packages`; may have `other_firewalls`; where the host's systems and its database were looked for, also
-            `left`, `renamed`, `database` (outpost.controller.removal.lines).
+            `docker_packages`; may have `other_firewalls`; where the host's systems and its database were looked for,
+            also `left`, `renamed`, `database` (outpost.controller.removal.lines).
 
     Raises:
         AnsibleFilterError: a version, a GPU or a bundle's name cannot be read.

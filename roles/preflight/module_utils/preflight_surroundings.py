@@ -7,7 +7,6 @@ Changes nothing; Python 3.8, standard library only. What it means is decided on 
 import configparser
 import contextlib
 import glob
-import json
 import os
 import socket
 import subprocess
