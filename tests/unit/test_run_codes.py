@@ -21,7 +21,7 @@ STOPS = re.compile(r"\| outpost_stop\b")
 # Said in both languages by another table with codes of its own.
 OTHERS = {
     "roles/nvidia_driver": "outpost/codes/driver.py, tests/unit/test_driver_codes.py",
-    "roles/container_runtime": "the same",
+    "roles/container_runtime/tasks/cdi.yml": "DOCKER_CDI of outpost/codes/driver.py",
     "roles/platform": "stops where a host is none of ours, before it is known what language its people read",
     "roles/inference/tasks/gpu.yml": "GPU_GIVEN of outpost/codes/driver.py",
     "playbooks/doctor.yml": "JSON for machines; python -m outpost.codes.driver says it",
@@ -107,7 +107,7 @@ def test_a_code_is_said_with_its_remedy_in_both_languages(code: str) -> None:
         assert bool(english) is bool(russian)
         assert not re.search("[а-яё]", english, re.IGNORECASE)
         if russian:
-            letters = re.sub(r"\{\w+\}|`[^`]*`|\S*[/_.=]\S*|-\w+|sudo|[A-Z][a-z]*SQL", "", russian)
+            letters = re.sub(r"\{\w+\}|`[^`]*`|\S*[/_.=]\S*|-\w+|sudo|Docker|[A-Z][a-z]*SQL", "", russian)
             assert re.search("[а-яё]{3}", letters), russian
             assert not re.search("[A-Za-z]{3,}", letters), russian
     assert text.remedy or "{lines}" in text.meaning, "nothing says what to do"

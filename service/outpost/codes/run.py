@@ -89,6 +89,68 @@ BEFORE: Final[Mapping[str, RunText]] = {
         "при первой смене это прежний). Ничего не изменено.",
         "Добавьте их и запустите снова; образец - в начале playbooks/rotate.yml.",
     ),
+    "SYSTEM_RENAMED": RunText(
+        "{host}: a renamed system or region is a new one, and nothing was changed:\n{lines}\n",
+        "Keep the old name, or remove the old one first: docs/runbooks/en/remove-or-rename.md.",
+        "{host}: переименованная система или регион - это новая система, новый регион; ничего не изменено:\n{lines}\n",
+        "Оставьте прежнее имя или сначала выведите из работы прежнюю: docs/runbooks/ru/remove-or-rename.md.",
+    ),
+    "MODULES_DO_NOT_RUN": RunText(
+        "{host}: no module of Ansible runs there: {why} Its room for temporary files (df -Pk /tmp and the home "
+        "directory, df -Pi /tmp, ls -ld /tmp): {room}. Nothing was changed.",
+        "Free space in /tmp (a restart of the host empties it), see that it is drwxrwxrwt, and run this again.",
+        "{host}: модули `Ansible` там не запускаются: {why} Место для временных файлов (`df -Pk` для /tmp и домашнего "
+        "каталога, `df -Pi /tmp`, `ls -ld /tmp`): {room}. Ничего не изменено.",
+        "Освободите место в /tmp (перезагрузка сервера его очищает), проверьте, что права на него `drwxrwxrwt`, и "
+        "запустите снова.",
+    ),
+    "ACCOUNT_TAKEN": RunText(
+        "{host}: the service's account is not free:\n{lines}", "",
+        "{host}: учётная запись службы занята:\n{lines}", "",
+    ),
+    "DOCKER_SETTINGS_UNFIT": RunText(
+        "{host}: Docker's settings and what the systems need contradict each other; nothing was changed:\n{lines}\n",
+        "Next: docs/runbooks/en/existing-server.md.",
+        "{host}: настройки Docker противоречат тому, что нужно системам; ничего не изменено:\n{lines}\n",
+        "Дальше: docs/runbooks/ru/existing-server.md.",
+    ),
+    "DATABASE_CLUSTER_UNFIT": RunText(
+        "{host}: PostgreSQL cannot be used as it is there:\n{lines}", "",
+        "{host}: PostgreSQL в таком виде использовать нельзя:\n{lines}", "",
+    ),
+    "UPGRADE_NOT_NAMED": RunText(
+        "An upgrade of PostgreSQL takes one host, and the cluster that its database goes to. Given: {hosts}; "
+        "{cluster}. Nothing was changed.",
+        "Say both: `-l HOST -e postgresql_upgrade_to=VERSION/NAME`.",
+        "Обновление PostgreSQL делается на одном сервере, и нужно назвать кластер, куда перейдёт база. Дано: {hosts}; "
+        "{cluster}. Ничего не изменено.",
+        "Укажите то и другое: `-l HOST -e postgresql_upgrade_to=VERSION/NAME`.",
+    ),
+    "UPGRADE_IMPOSSIBLE": RunText(
+        "{host}: the database cannot be brought over; nothing was changed:\n{lines}", "",
+        "{host}: перенести базу нельзя; ничего не изменено:\n{lines}", "",
+    ),
+    "REMOVAL_NOT_NAMED": RunText(
+        "Nobody said what is to go, and on which host. Given: hosts {hosts}; system {system}; region {region}. Nothing "
+        "was changed.",
+        "Say `-l HOST -e outpost_system=NAME`, or `-l HOST,CENTRE -e outpost_region=HOST`.",
+        "Не сказано, что вывести из работы и на каком сервере. Дано: серверы {hosts}; система {system}; регион "
+        "{region}. Ничего не изменено.",
+        "Укажите `-l HOST -e outpost_system=NAME` или `-l HOST,CENTRE -e outpost_region=HOST`.",
+    ),
+    "SYSTEM_UNKNOWN": RunText(
+        "{host} has no system {system}; it has {found}. Nothing was changed.",
+        "Name one that it has.",
+        "{host}: системы {system} нет; есть: {found}. Ничего не изменено.",
+        "Назовите одну из имеющихся.",
+    ),
+    "SYSTEM_STILL_WANTED": RunText(
+        "{host}: {system} is in outpost_systems: the next site.yml would set it up again. Nothing was changed.",
+        "Take it out of the inventory, then run this again.",
+        "{host}: {system} указана в outpost_systems: следующий запуск site.yml настроил бы её заново. Ничего не "
+        "изменено.",
+        "Уберите её из инвентаря и запустите снова.",
+    ),
 }  # fmt: skip
 
 # While a host is being changed.
@@ -177,6 +239,87 @@ DURING: Final[Mapping[str, RunText]] = {
         "{file} не записан: {why}",
         "Устраните причину и запустите снова.",
     ),
+    "TIME_ZONE_UNKNOWN": RunText(
+        "{host}: the host's package tzdata knows no time zone {zone}. /etc/localtime is as it was.",
+        "Bring tzdata up to date there, or name a zone that `timedatectl list-timezones` lists, and run this again.",
+        "{host}: пакет `tzdata` на сервере не знает часового пояса {zone}. Ссылка /etc/localtime прежняя.",
+        "Обновите там `tzdata` или укажите пояс из списка `timedatectl list-timezones` и запустите снова.",
+    ),
+    "DOCKER_NOT_RESTARTED": RunText(
+        "{host}: Docker has to be restarted for {keys}, and with that would take another data-root, which somebody "
+        "wrote into {file} and did not bring into force: every image and container would be gone from sight.",
+        "Restart Docker yourself, or take data-root out of the file, and run this again.",
+        "{host}: для {keys} нужно перезапустить Docker, но тогда он взял бы и другой `data-root`: кто-то записал его в "
+        "{file}, но не ввёл в действие. Все образы и контейнеры пропали бы из виду.",
+        "Перезапустите Docker сами или уберите `data-root` из файла и запустите снова.",
+    ),
+    "DOCKER_SETTINGS_NOT_TAKEN": RunText(
+        "{host}: Docker was restarted and runs without {keys} all the same. While containers run (live-restore) it "
+        "does not move its bridge.",
+        "Stop those of others ({others}) and ours (`systemctl stop outpost@SYSTEM`), and run this again.",
+        "{host}: Docker перезапущен, но по-прежнему работает без {keys}. Пока работают контейнеры (`live-restore`), "
+        "свой мост он не переносит.",
+        "Остановите чужие контейнеры ({others}) и наши (`systemctl stop outpost@SYSTEM`) и запустите снова.",
+    ),
+    "LOGIN_NOT_LET_IN": RunText(
+        "{host}: a login of PostgreSQL ({logins}) does not work, so records would stay on the host: {why}",
+        "Look at {file}, remove the cause and run this again.",
+        "{host}: учётную запись PostgreSQL ({logins}) не пускают, записи копились бы на сервере: {why}",
+        "Проверьте {file}, устраните причину и запустите снова.",
+    ),
+    "UPGRADE_ROLES_NOT_COPIED": RunText(
+        "{host}: the roles were not copied to {cluster}: {why}",
+        "Remove the cause and run this again.",
+        "{host}: роли не скопированы в {cluster}: {why}",
+        "Устраните причину и запустите снова.",
+    ),
+    "UPGRADE_ROWS_DIFFER": RunText(
+        "{host}: the new database has other rows than the old one ({rows}).",
+        "The old one goes on; run this again.",
+        "{host}: в новой базе не те строки, что в прежней ({rows}).",
+        "Работает прежняя; запустите снова.",
+    ),
+    "UPGRADE_TAKEN_BACK": RunText(
+        "{host}: the upgrade was taken back, {cluster} serves as before and no row is lost. {why}",
+        "Remove the cause and run this again.",
+        "{host}: обновление отменено, {cluster} работает как прежде, ни одна строка не потеряна. {why}",
+        "Устраните причину и запустите снова.",
+    ),
+    "SYSTEM_NOT_EMPTY": RunText(
+        "{host}: {system} is not empty after {seconds} s: {left} It opens no more studies and goes on computing and "
+        "delivering.",
+        "`outpost -s {system} status` names the destination that does not take results; run this again when that is "
+        "mended. What will never be delivered stays on the disk with -e removal_undelivered_stays=true. To keep the "
+        "system, put it back into the inventory and run site.yml.",
+        "{host}: система {system} не опустела за {seconds} с: {left} Новых исследований она не открывает, начатые "
+        "считает и доставляет.",
+        "`outpost -s {system} status` покажет, какой получатель не принимает результаты; устраните это и запустите "
+        "снова. То, что доставить уже нельзя, останется на диске с -e removal_undelivered_stays=true. Чтобы система "
+        "осталась, верните её в инвентарь и запустите site.yml.",
+    ),
+    "RECORDS_NOT_SHIPPED": RunText(
+        "{host}: {count} records of {system} did not reach the region's database within {seconds} s. They wait in the "
+        "journal and the system goes on.",
+        "`outpost -s {system} status` says why; run this again when the database is back. "
+        "-e removal_undelivered_stays=true leaves them on the disk.",
+        "{host}: записи системы {system} ({count}) не попали в базу региона за {seconds} с. Они ждут в журнале, система "
+        "работает дальше.",
+        "`outpost -s {system} status` назовёт причину; запустите снова, когда база заработает. "
+        "-e removal_undelivered_stays=true оставит их на диске.",
+    ),
+    "PASSWORD_NOT_GIVEN": RunText(
+        "{host}: a system that is not in the inventory ({systems}) was not given the database's password: {why} It "
+        "goes on as it is.",
+        "Remove the cause and run this again.",
+        "{host}: система, которой нет в инвентаре ({systems}), не получила пароль базы: {why} Она работает как прежде.",
+        "Устраните причину и запустите снова.",
+    ),
+    "REGION_NOT_READ": RunText(
+        "{host} could not read {region} to its end within {seconds} s. The region's database and its logins stay.",
+        "See `outpost fleet status`; run this again when the centre reaches the region.",
+        "{host} не дочитал базу региона {region} до конца за {seconds} с. База региона и её учётные записи остаются.",
+        "Посмотрите `outpost fleet status`; запустите снова, когда у центра будет связь с регионом.",
+    ),
 }  # fmt: skip
 CODES: Final[Mapping[str, RunText]] = {**BEFORE, **DURING}
 
@@ -203,6 +346,46 @@ SAYS: Final[Mapping[str, tuple[str, str]]] = {
         "{host}, system {system}: {why} Nothing was changed or restarted.",
         "{host}, система {system}: {why} Ничего не изменено и не перезапущено.",
     ),
+    "TIME_SERVERS_NOT_GIVEN": (
+        "{host}: {keeper} keeps the time; outpost_ntp_servers is not given to it: {servers}",
+        "{host}: время держит {keeper}; outpost_ntp_servers ему не передан: {servers}",
+    ),
+    "DOCKER_RESTARTS": (
+        "{host}: Docker is restarted for {keys}. Containers of others: {others}; {they}.",
+        "{host}: Docker перезапускается ради {keys}. Чужие контейнеры: {others}; {they}.",
+    ),
+    "DOCKER_WOULD_RESTART": (
+        "{host}: would restart Docker for {keys}; containers of others: {others}",
+        "{host}: Docker был бы перезапущен ради {keys}; чужие контейнеры: {others}",
+    ),
+    "DOCKER_WOULD_READ": (
+        "{host}: would have Docker read {keys} again, without a restart",
+        "{host}: Docker перечитал бы {keys}, без перезапуска",
+    ),
+    "UPGRADE_DONE": (
+        "{host}: database {database} is in {cluster} ({data}).",
+        "{host}: база {database} уже в {cluster} ({data}).",
+    ),
+    "SYSTEM_REMOVED": (
+        "{host}: {system} is removed. Its data stays in /var/lib/outpost/{system}.",
+        "{host}: система {system} выведена из работы. Её данные остались в /var/lib/outpost/{system}.",
+    ),
+    "SYSTEM_REMOVED_WHOLE": (
+        "{host}: {system} is removed. Its data is removed, too.",
+        "{host}: система {system} выведена из работы. Её данные тоже удалены.",
+    ),
+    "SYSTEM_REMOVED_UNDELIVERED": (
+        "{host}: {system} is removed. Its data stays in /var/lib/outpost/{system}. NOT ALL OF IT IS DELIVERED: put the "
+        "system back into the inventory and run site.yml to deliver it.",
+        "{host}: система {system} выведена из работы. Её данные остались в /var/lib/outpost/{system}. ДОСТАВЛЕНО НЕ "
+        "ВСЁ: чтобы доставить остальное, верните систему в инвентарь и запустите site.yml.",
+    ),
+    "REGION_REMOVED": (
+        "{host} is out of service. Delete its file from the inventory: until then the next site.yml sets it up again. "
+        "Its data stays in /var/lib/outpost and in PostgreSQL's directory.",
+        "{host} выведен из работы. Удалите его файл из инвентаря: пока он там, следующий запуск site.yml настроит "
+        "сервер заново. Данные остались в /var/lib/outpost и в каталоге PostgreSQL.",
+    ),
     "TOKENS_OF_SYSTEM": ("{system}: port {port} of {address}", "{system}: порт {port} на {address}"),
     "PAGE_OF_CENTRE": ("page: {url}", "страница: {url}"),
 }
@@ -215,6 +398,8 @@ PARTS: Final[dict[str, str]] = {
     "PostgreSQL refused: {}.": "PostgreSQL отказал: {}.",
     "a region": "регион",
     "none": "нет",
+    "they run on": "они продолжат работу",
+    "they are restarted with it": "они перезапустятся вместе с ним",
     "nothing": "ничего",
     "{}: wanted {}, found {}": "{}: нужно {}, есть {}",
     "the host has no such system (it has {}); {}": "у сервера нет такой системы (есть: {}); {}",
