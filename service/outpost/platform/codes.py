@@ -431,7 +431,7 @@ CODES: Final[Mapping[str, Code]] = {
         ),
     ),
     "firewall-other": _code(
-        "host",
+        "others",
         True,
         (
             "No firewall beside Outpost's own table closes the ports to those who are named.",
