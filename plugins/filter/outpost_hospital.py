@@ -70,11 +70,12 @@ def outpost_docker_root(read: Mapping[str, Any]) -> list[str]:
 
 
 def outpost_time_plan(read: Mapping[str, Any], servers: Sequence[str]) -> dict[str, Any]:
-    """keeper, installs, files ([{path, content, there}]) and told of timekeeping.plan."""
+    """keeper, installs, files ([{path, content}]), reads and told of timekeeping.plan."""
     planned = timekeeping.plan(read, [str(server) for server in servers])
     files = [{"path": path, "content": content} for path, content in planned.files.items()]
     return {
-        "keeper": planned.keeper, "installs": planned.installs, "files": files, "told": list(planned.told),
+        "keeper": planned.keeper, "installs": planned.installs, "files": files, "reads": list(planned.reads),
+        "told": list(planned.told),
     }  # fmt: skip
 
 

@@ -67,6 +67,9 @@ UNITS = (
     "/etc/systemd/system/outpost@.service",
     "/etc/systemd/system/outpost-fleet.service",
     "/etc/systemd/system/outpost-firewall.service",
+    "/etc/systemd/system/outpost-firewall-watch.service",
+    "/etc/systemd/system/outpost-firewall-watch.timer",
+    "/usr/local/sbin/outpost-firewall",
     "/usr/local/bin/outpost",
     "/usr/bin/outpost",
 )

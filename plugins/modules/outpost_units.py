@@ -33,6 +33,11 @@ options:
         type: bool
         default: true
         description: Whether it starts at boot.
+      changes:
+        type: list
+        elements: path
+        default: []
+        description: In a dry run, those of the files that the run would have changed before this.
       runs:
         type: bool
         default: true
@@ -146,6 +151,7 @@ def main():
         "options": {
             "name": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "changes": {"type": "list", "elements": "path", "default": []},
             "enabled": {"type": "bool", "default": True},
             "runs": {"type": "bool", "default": True},
         },
@@ -186,11 +192,13 @@ def main():
             act("%s was %s and is started" % (name, state.get("ActiveState")), "start", name)
         else:
             others = stale(unit, state, files)
+            if module.check_mode:
+                others += [path for path in unit["changes"] if path not in others]
             if others:
                 act("%s ran on another %s" % (name, ", ".join(others)), "restart", name)
         if files and not module.check_mode:
             record(name, shown(name).get("InvocationID", ""), files)
-    module.exit_json(changed=bool(done), done=done)
+    module.exit_json(changed=bool(done), done=done, diff={"prepared": "".join("%s\n" % one for one in done)})
 
 
 if __name__ == "__main__":

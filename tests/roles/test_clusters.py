@@ -21,7 +21,7 @@ from outpost.controller.clusters import Choice, Wanted, choose, upgrade_fault, u
 ROOT = Path(__file__).parents[2]
 
 MARK = "/etc/outpost/database-outpost.json"
-TRACES = ["/etc/outpost/*.started"]
+TRACES = ["/etc/outpost/*.yaml", "/etc/outpost/*.started"]
 DEB = Wanted("outpost", 5432, "deb")
 RPM = Wanted("outpost", 5432, "rpm")
 
@@ -240,10 +240,14 @@ def test_a_database_that_was_there_is_not_made_again(host: Host, made: dict[str,
     host.programs("usr/lib/postgresql/15")
     host.debian("15/main", made["empty"], 5432, 15)
     assert host.choice().kind == "use", "a host that never had one"
-    host.file("etc/outpost/fleet.started", "x")
+    for theirs in ("fleet.yaml", "fleet.started", "filter/brain.yaml"):
+        host.file(f"etc/outpost/{theirs}", "x")
     assert host.choice().kind == "use", "the centre's collector never had this database"
-    host.file("etc/outpost/brain.started", "x")
-    assert "systems have worked with it (/etc/outpost/brain.started)" in host.stops()
+    host.file("etc/outpost/brain.yaml", "x")
+    assert "systems have worked with it (/etc/outpost/brain.yaml)" in host.stops()
+    assert "systems have worked with it (/etc/outpost/fleet.started)" in host.stops(
+        Wanted("fleet", 5432, "deb")
+    )
     host.mark(15)
     assert "holds no database outpost" in host.stops()
     assert host.choice(Wanted("outpost", 5432, "deb", anew=True)).kind == "use"

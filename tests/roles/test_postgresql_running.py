@@ -102,6 +102,15 @@ def test_a_file_that_nobody_told_the_server_of_is_read(host: Host) -> None:
     assert (host.shows("work_mem"), host.log.read_text()) == ("7MB", "")
 
 
+def test_a_dry_run_tells_of_a_file_that_it_does_not_write(host: Host) -> None:
+    host.module()
+    settings = str(host.cluster.data / "outpost.conf")
+    said = host.module(check=True, changes=[settings])
+    assert said["changed"]
+    assert f"the server reads {settings}, and is restarted where" in said["diff"]["prepared"]
+    assert not host.module(changes=[settings])["changed"], "a run asks the server alone"
+
+
 def test_a_setting_that_waits_for_a_restart_and_another_port_get_one(host: Host) -> None:
     host.write("max_connections = 37", "port = 5439")
     assert host.module(port=5439)["changed"]

@@ -69,12 +69,14 @@ class Host:
         path.write_text(json.dumps({"chrony.service": {**known, **changes}}))
 
     def module(
-        self, check: bool = False, name: str = "chrony.service", runs: bool = True
+        self, check: bool = False, name: str = "chrony.service", runs: bool = True, would: bool = False
     ) -> tuple[dict[str, Any], list[str]]:
         """What the module says, and what it had systemctl do."""
         (self.folder / "log").write_text("")
         arguments = {
-            "units": [{"name": name, "files": [str(self.file)], "runs": runs}],
+            "units": [
+                {"name": name, "files": [str(self.file)], "runs": runs, "changes": [str(self.file)] * would}
+            ],
             "_ansible_check_mode": check,
         }
         done = subprocess.run(
@@ -101,6 +103,14 @@ def test_a_unit_is_enabled_and_started_once(host: Host) -> None:
     said, log = host.module()
     assert (said["changed"], log) == (True, ["enable chrony.service", "start chrony.service"])
     assert host.module() == ({**host.module()[0], "changed": False, "done": []}, [])
+
+
+def test_a_dry_run_tells_a_restart_for_a_file_that_it_does_not_write(host: Host) -> None:
+    host.module()
+    said, log = host.module(check=True, would=True)
+    assert (said["changed"], log) == (True, [])
+    assert f"chrony.service ran on another {host.file}" in said["diff"]["prepared"]
+    assert host.module(would=True)[1] == [], "a run asks the file alone"
 
 
 def test_a_file_that_changed_restarts_whenever_it_did(host: Host) -> None:

@@ -28,6 +28,11 @@ options:
     type: list
     elements: path
     default: []
+  changes:
+    description: In a dry run, those of these files that the run would have changed before this.
+    type: list
+    elements: path
+    default: []
   certificate:
     description: PEM file whose first certificate it has to show on loopback; empty to ask nothing.
     type: path
@@ -226,10 +231,12 @@ def bring(server, asked, check):
     ((read_at,),) = server.ask("SELECT extract(epoch FROM pg_conf_load_time())")
     files = [path for path in [asked["settings"], asked["certificate"]] + asked["files"] if path]
     unread = [path for path in files if changed_after(path, float(read_at))]
+    if check:
+        unread += [path for path in asked["changes"] if path not in unread]
     if unread:
         done.append("the server reads %s" % ", ".join(unread))
     if check:
-        return done
+        return [one + ", and is restarted where one of its settings asks for that" for one in done]
     # Always: the clock may have been set back since. Of a file with a name that it does not know it reads nothing.
     server.ask("SELECT pg_reload_conf()")
     wait_for(
@@ -300,6 +307,7 @@ def main():
             "port": {"type": "int", "required": True},
             "settings": {"type": "path", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "changes": {"type": "list", "elements": "path", "default": []},
             "certificate": {"type": "path", "default": ""},
             "logins": {"type": "list", "elements": "dict", "default": [], "options": login},
             "database": {"type": "str", "default": "postgres"},
@@ -322,7 +330,7 @@ def main():
                 msg="%s cannot be asked: %s" % (asked["unit"], " ".join(str(error).split())), done=done
             )
         done = ["the server is started"]
-    module.exit_json(changed=bool(done), done=done)
+    module.exit_json(changed=bool(done), done=done, diff={"prepared": "".join("%s\n" % one for one in done)})
 
 
 if __name__ == "__main__":

@@ -134,9 +134,7 @@ ANSWERS: Final[dict[str, str]] = {
     "a UID is not digits and dots of at most 64": "UID - не цифры и точки длиной до 64",
     "the UID announced is not the one in the data set": "объявлен не тот UID, что в наборе данных",
     "this instance UID is held with other content": "снимок с этим UID уже принят с другим содержимым",
-    "this system goes out of service, send elsewhere": (
-        "система выводится из работы, отправляйте в другую"
-    ),
+    "this system goes out of service, send elsewhere": ("система выводится из работы, отправляйте в другую"),
     "too many studies of this sender wait, send it later": (
         "слишком много исследований этого отправителя ждут, отправьте позже"
     ),

@@ -302,8 +302,8 @@ DURING: Final[Mapping[str, RunText]] = {
         "journal and the system goes on.",
         "`outpost -s {system} status` says why; run this again when the database is back. "
         "-e removal_undelivered_stays=true leaves them on the disk.",
-        "{host}: записи системы {system} ({count}) не попали в базу региона за {seconds} с. Они ждут в журнале, система "
-        "работает дальше.",
+        "{host}: записи системы {system} ({count}) не попали в базу региона за {seconds} с. Они ждут в журнале, "
+        "система работает дальше.",
         "`outpost -s {system} status` назовёт причину; запустите снова, когда база заработает. "
         "-e removal_undelivered_stays=true оставит их на диске.",
     ),

@@ -45,9 +45,7 @@ def choose(read: Mapping[str, Any], wanted: Wanted) -> Choice:
     """Says which cluster holds the database, or which one it is to be made in. `read`: of postgresql_clusters."""
     read = {
         **read,
-        "traces": [
-            path for path in read["traces"] if path.endswith("/fleet.started") == (wanted.database == "fleet")
-        ],
+        "traces": [path for path in read["traces"] if ("/fleet." in path) == (wanted.database == "fleet")],
     }
     clusters = list(read["clusters"])
     holders = [one for one in clusters if wanted.database in one["databases"]]

@@ -159,11 +159,10 @@ def _port_remedy(one: Mapping[str, Any], port: int, who: Words, variable: Words)
     if one["container"].startswith("outpost-") and one["process"] != "docker-proxy":
         name = one["container"].removeprefix("outpost-")
         return Words(
-            "A system that the inventory does not name any more runs there: `systemctl disable --now outpost@{name}`,"
-            " or give {variable} another port.",
-            "Там работает система, которой больше нет в инвентаре: `systemctl disable --now outpost@{name}`, или"
-            " задайте"
-            " {variable} другой порт.",
+            "A system that the inventory does not name any more runs there. Take it out of service"
+            " (`playbooks/remove.yml -e outpost_system={name}`), or set {variable} to another port.",
+            "Там работает система, которой больше нет в инвентаре. Выведите её из работы"
+            " (`playbooks/remove.yml -e outpost_system={name}`) или задайте {variable} другой порт.",
         ).by(name=name, variable=variable)
     return Words(
         "Leave {who} as it is and move ours: set {variable} to a free port (`ss -ltn`); or stop it, if nobody"

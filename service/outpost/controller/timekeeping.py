@@ -25,12 +25,15 @@ _SOURCE: Final = re.compile(r"^\s*(?:server|pool|peer|refclock)\s+(\S+)", re.MUL
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`keeper`: chrony, the unit of another, or vmware. `installs`: chrony is to be installed. `files`: path to content
-    to be written, None where a file of ours goes. `told`: servers that the keeper was not given: it is the site's.
+    to be written, None where a file of ours goes. `reads`: of the files that the keeper starts with, those that may be
+    in it; the same in every run, whatever is to be written. `told`: servers that the keeper was not given: it is the
+    site's.
     """
 
     keeper: str
     installs: bool
     files: Mapping[str, str | None]
+    reads: Sequence[str] = ()
     told: Sequence[str] = ()
 
 
@@ -41,10 +44,12 @@ def plan(read: Mapping[str, Any], servers: Sequence[str]) -> Plan:
     if not set(_CHRONY) & set(active) and (others or read["vmware"]):
         keeper = others[0] if others else "vmware"
         if keeper == _TIMESYNCD:
-            return Plan(keeper, False, _differing({_TIMESYNCD_FILE: read["timesyncd"]}, _timesyncd(servers)))
-        return Plan(keeper, False, {}, tuple(servers))
-    config = chrony["config"]
-    return Plan("chrony", not config, _chrony(chrony, servers) if config else {})
+            files = _differing({_TIMESYNCD_FILE: read["timesyncd"]}, _timesyncd(servers))
+            return Plan(keeper, False, files, (_TIMESYNCD_FILE,))
+        return Plan(keeper, False, {}, told=tuple(servers))
+    if not chrony["config"]:
+        return Plan("chrony", True, {})
+    return Plan("chrony", False, _chrony(chrony, servers), _chrony_reads(chrony))
 
 
 def _timesyncd(servers: Sequence[str]) -> dict[str, str | None]:
@@ -68,6 +73,12 @@ def _chrony(chrony: Mapping[str, Any], servers: Sequence[str]) -> dict[str, str 
         wanted = f"{wanted.rstrip()}\n\n{_BEGIN}\n{lines}{_END}\n"
     files[config] = wanted
     return _differing({**beside, config: text}, files)
+
+
+def _chrony_reads(chrony: Mapping[str, Any]) -> tuple[str, ...]:
+    config, text = str(chrony["config"]), str(chrony["text"])
+    place = _place(_own_again(config) if _FORMER in text else text)
+    return (config, *([place] if place else []))
 
 
 def _differing(found: Mapping[str, str], wanted: Mapping[str, str | None]) -> dict[str, str | None]:
