@@ -34,7 +34,7 @@ INPUTS = (
 # Nothing of it is what the lab's inventory says.
 UPDATE: dict[str, Any] = {
     "outpost_ntp_servers": ["10.255.255.1"],
-    "base_journal_retention": "91day",
+    "base_journal_max": "900M",
     "outpost_firewall_ports": [{"port": 4711, "from": []}],
     "container_runtime_insecure_registries": ["10.255.255.1:5000"],
     "postgresql_settings": {"max_connections": 97, "work_mem": "7MB"},
@@ -49,7 +49,7 @@ _DATA = "$(ls -d /var/lib/postgresql/*/main /var/lib/pgsql/*/data 2>/dev/null | 
 ASKED = {
     "files": "find /etc/outpost /etc/docker/daemon.json /etc/chrony* /etc/systemd/system /etc/systemd/journald.conf.d"
     " /opt/outpost /usr/local/sbin/outpost-firewall /etc/postgresql /var/lib/pgsql/*/data/*.conf"
-    " /var/lib/pgsql/*/data/conf.d -xdev -type f ! -name image.tar.gz ! -name '*.keys' ! -name driftfile"
+    " /var/lib/pgsql/*/data/conf.d -xdev -type f ! -name image.tar.gz ! -name '*.keys' ! -name driftfile ! -name '*~'"
     " 2>/dev/null | sort | xargs sha256sum",
     "links": "readlink /opt/outpost/current /etc/localtime",
     "rules": "nft -s list table inet outpost | sed -e '/elements = {.*}/d' -e '/elements = {/,/}/d'",

@@ -23,7 +23,7 @@ PORT = 5433
 # What the inventory says all of a sudden.
 OTHERWISE: dict[str, Any] = {
     "outpost_ntp_servers": ["10.255.255.1"],
-    "base_journal_retention": "91day",
+    "base_journal_max": "900M",
     "outpost_firewall_ports": [{"port": 4711, "from": []}],
     "container_runtime_insecure_registries": ["10.255.255.1:5000"],
     "postgresql_settings": {"max_connections": 97},
@@ -79,7 +79,7 @@ def newer(moment: str, file: str) -> str:
 
 
 CUTS = [
-    Cut("Configure time keeping", "chronyc -n sources | grep -c 10.255.255.1", "1"),
+    Cut("Write our time servers", "chronyc -n sources | grep -c 10.255.255.1", "1"),
     Cut(
         "Limit the journal",
         newer(
@@ -90,7 +90,7 @@ CUTS = [
     ),
     Cut("Write the firewall rules", "nft list chain inet outpost input | grep -c 4711", "1"),
     Cut(
-        "Write Docker's settings before its first start",
+        "Merge ours into Docker's settings, with a copy of the file as it was beside it",
         "docker info 2>/dev/null | grep -c 10.255.255.1",
         "1",
     ),

@@ -116,3 +116,21 @@ def test_secrets_go_last() -> None:
     assert names[0] == "Have it open no more studies"
     assert names.index("Wait until all is computed and delivered") < names.index("Stop it, now and at boot")
     assert names[-1] == "Remove its configuration and its secrets"
+
+
+def test_all_that_closes_the_host_goes_with_the_region() -> None:
+    """A unit that stays would load the rules again, or fail at every boot."""
+    [put] = [
+        task
+        for task in yaml.safe_load((ROOT / "roles/base/tasks/main.yml").read_text())
+        if task["name"] == "Put what loads the firewall rules, and looks after them, in place"
+    ]
+    tasks = yaml.safe_load((ROOT / "roles/removal/tasks/region.yml").read_text())
+    loops = {task["name"]: task["loop"] for task in tasks if "loop" in task}
+    assert {f"{one['to']}/{one['name']}" for one in put["loop"]} <= set(
+        loops["Remove units and settings of ours"]
+    )
+    assert loops["Take the firewall's rules away, now and at boot"] == [
+        "outpost-firewall-watch.timer",
+        "outpost-firewall.service",
+    ]

@@ -63,6 +63,8 @@ def test_a_dry_run_with_a_changed_inventory_tells_each_change_and_makes_none(reg
         "inference_quiet_seconds": 4,
         "postgresql_settings": {"work_mem": "9MB"},
         "base_timezone": "Asia/Omsk",
+        "base_journal_max": "900M",
+        "container_runtime_settings": {"max-concurrent-downloads": 2},
     }
     before = snapshot(host)
     told = playbook("region.yml", "-l", region, "--check", "--diff", "-e", json.dumps(changes))
@@ -70,11 +72,14 @@ def test_a_dry_run_with_a_changed_inventory_tells_each_change_and_makes_none(reg
     for said in (
         "zoneinfo/Asia/Omsk",
         "+work_mem = '9MB'",
+        "conf.d/outpost.conf, and is restarted where one of its settings asks for that",
+        "systemd-journald.service ran on another /etc/systemd/journald.conf.d/outpost.conf",
+        "would restart Docker for max-concurrent-downloads",
         "would restart brain and wait",
     ):
         assert said in told.stdout, said
-    restarted = told.stdout.partition("RUNNING HANDLER [postgresql : Restart PostgreSQL]")[2]
-    assert restarted.partition("TASK [")[0].count(f"changed: [{region}]") == 1
+    read = told.stdout.partition("TASK [postgresql : Have the server run on its files]")[2]
+    assert read.partition("TASK [")[0].count(f"changed: [{region}]") == 1
     assert sorted(set(snapshot(host)) ^ set(before)) == []
 
 
