@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -161,6 +162,23 @@ def test_the_page_of_codes_is_the_table(language: Language) -> None:
             "через 60 с после записи набор правил ещё не действует:\nbrain: нужно 1a2b, есть ничего\nДействует",
         ),
         (
+            "DATABASE_NOT_ON_ITS_FILES",
+            {
+                "unit": "postgresql@15-main.service",
+                "why": "settings of /x/outpost.conf do not act: work_mem is 4MB by /y/postgresql.auto.conf:3. Take "
+                "them out there (ALTER SYSTEM RESET where that is postgresql.auto.conf), or name the value in "
+                "postgresql_settings.",
+            },
+            "does not run as its files say: settings of /x/outpost.conf do not act: work_mem is 4MB by /y",
+            "настройки из /x/outpost.conf не действуют: work_mem is 4MB by /y/postgresql.auto.conf:3. Уберите их там",
+        ),
+        (
+            "REMOVAL_NOT_NAMED",
+            {"hosts": "chita", "system": "none", "region": "none"},
+            "Given: hosts chita; system none; region none. Nothing was changed.",
+            "Дано: серверы chita; система нет; регион нет. Ничего не изменено.",
+        ),
+        (
             "NOTHING_TO_GO_BACK_TO",
             {"release": "9.9", "before": "", "log": "none: a line of the log\nNo such file or directory"},
             "The last lines of its log:\nnone: a line of the log\nNo such",
@@ -197,3 +215,20 @@ def test_a_playbook_stops_in_the_language_of_the_inventory(tmp_path: Path, langu
     told = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert said in told, done.stdout + done.stderr
+
+
+def test_what_the_module_of_the_database_says_has_russian() -> None:
+    """Every sentence that `postgresql_running` fails with, read out of it."""
+    source = (ROOT / "roles/postgresql/library/postgresql_running.py").read_text(encoding="utf-8")
+    arguments = [
+        call.args[0]
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Refused"
+    ]
+    # "sentence" % values, or the sentence alone; the class itself takes what it is given.
+    said = [one.left if isinstance(one, ast.BinOp) else one for one in arguments]
+    said = [ast.literal_eval(one) for one in said]
+    assert len(said) > 7
+    for sentence in said:
+        plain = re.sub(r"%[sd]", "{}", sentence)
+        assert plain in run.PARTS or f"{plain}." in run.PARTS, plain

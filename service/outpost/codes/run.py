@@ -261,6 +261,12 @@ DURING: Final[Mapping[str, RunText]] = {
         "свой мост он не переносит.",
         "Остановите чужие контейнеры ({others}) и наши (`systemctl stop outpost@SYSTEM`) и запустите снова.",
     ),
+    "DATABASE_NOT_ON_ITS_FILES": RunText(
+        "{host}: PostgreSQL ({unit}) does not run as its files say: {why}",
+        "Remove the cause and run this again; what runs goes on as it is.",
+        "{host}: PostgreSQL ({unit}) работает не так, как записано в его файлах: {why}",
+        "Устраните причину и запустите снова; работающее не тронуто.",
+    ),
     "LOGIN_NOT_LET_IN": RunText(
         "{host}: a login of PostgreSQL ({logins}) does not work, so records would stay on the host: {why}",
         "Look at {file}, remove the cause and run this again.",
@@ -398,6 +404,28 @@ PARTS: Final[dict[str, str]] = {
     "PostgreSQL refused: {}.": "PostgreSQL отказал: {}.",
     "a region": "регион",
     "none": "нет",
+    # Of the module postgresql_running.
+    "{} does not restart: {}": "{} не перезапускается: {}",
+    "{}: not within {} s.": "{}: не за {} с.",
+    "the server reads its files": "сервер перечитывает файлы",
+    "the server answers after its restart": "сервер отвечает после перезапуска",
+    "the server goes on with its settings of before, it refuses these files: {}": (
+        "сервер работает с прежними настройками, эти файлы он отвергает: {}"
+    ),
+    "the server does not read {}: something in postgresql.conf leads elsewhere.": (
+        "сервер не читает {}: что-то в postgresql.conf ведёт в другое место."
+    ),
+    "settings of {} do not act: {}. Take them out there (ALTER SYSTEM RESET where that is postgresql.auto.conf), or "
+    "name the value in postgresql_settings.": (
+        "настройки из {} не действуют: {}. Уберите их там (ALTER SYSTEM RESET, если это postgresql.auto.conf) или "
+        "задайте значение в postgresql_settings."
+    ),
+    "the server runs on port {}, wanted is {}.": "сервер работает на порту {}, а нужен {}.",
+    "the server speaks no TLS on port {}.": "сервер не говорит по TLS на порту {}.",
+    "the server shows another certificate than that of {}.": "сервер предъявляет не тот сертификат, что в {}.",
+    "{} holds no certificate.": "в {} нет сертификата.",
+    "{} cannot be asked: {}": "{} не удаётся опросить: {}",
+    "a login is not let in on port {}: {}": "на порту {} не пускают: {}",
     "they run on": "они продолжат работу",
     "they are restarted with it": "они перезапустятся вместе с ним",
     "nothing": "ничего",
