@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
 from outpost.platform import packages
-from outpost.platform.line import Words
+from outpost.platform.line import Language, Words
 
 
 class ActionModule(ActionBase):
@@ -36,9 +36,8 @@ class ActionModule(ActionBase):
         answer = self._shell(packages.looking(self._manager, names))
         found = packages.looked(self._manager, names, str(answer.get("stdout", "")))
         if found is None:
-            return _failed(
-                str(answer.get("stderr") or answer.get("stdout") or "the host gave no answer").strip()
-            )
+            why = str(answer.get("stderr") or answer.get("stdout") or "").strip()
+            return self._stopped(packages.not_looked_at(self._host, why))
         if found.unreadable:
             return self._stopped(packages.unreadable(self._host, self._manager, found.unreadable))
         if not found.missing:
@@ -75,9 +74,7 @@ class ActionModule(ActionBase):
         if result.get("failed"):
             return self._stopped(packages.not_installed(self._host, names, _said(result), dead))
         for place in dead:
-            self._display.warning(
-                f"{self._host}: repository {place} did not answer; nothing was needed from it"
-            )
+            self._display.warning(packages.not_needed(self._host, place).said(self._language))
         return {"changed": bool(result.get("changed")), "missing": names, "diff": _diff(names)}
 
     def _refresh(self) -> str:
@@ -99,7 +96,12 @@ class ActionModule(ActionBase):
         return str(self._known.get("inventory_hostname", ""))
 
     def _stopped(self, words: Words) -> dict[str, Any]:
-        return _failed(words.said("ru" if self._known.get("outpost_language") == "ru" else "en"))
+        return _failed(words.said(self._language))
+
+    @property
+    def _language(self) -> Language:
+        said = self._templar.template(self._known.get("outpost_language", "en"))
+        return "ru" if said == "ru" else "en"
 
 
 def _said(result: dict[str, Any]) -> str:

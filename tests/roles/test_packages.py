@@ -242,3 +242,13 @@ def test_the_hosts_own_proxy_is_asked_for_where_a_repository_is_behind_it(
     assert around.proxy_of("http://deb.example/debian", "") == ""
     assert "(proxy 127.0.0.1)" in around.reachable("http://deb.example/debian", "127.0.0.1:9", 2)
     assert around.reachable("file:/media/cdrom", "", 2) == "ok"
+
+
+def test_a_host_that_says_nothing_of_its_packages_is_told_in_both_languages() -> None:
+    silent, broken = packages.not_looked_at("chita", ""), packages.not_looked_at("chita", "sh: not found")
+    assert "what is installed: no answer. Look" in silent.en
+    assert "что установлено: ответа нет. Проверьте" in silent.ru
+    assert "sh: not found. Look" in broken.en
+    assert packages.not_needed("chita", "http://dead").ru == (
+        "chita: репозиторий http://dead не ответил; из него ничего не требовалось"
+    )

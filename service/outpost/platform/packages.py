@@ -156,7 +156,28 @@ _NOT_INSTALLED: Final = Words(
     "{host}: не установлено: {names}. Пакетный менеджер говорит: {why}{dead} Дайте серверу репозиторий, где они есть,"
     " и запустите это снова.",
 )
+_NOT_LOOKED_AT: Final = Words(
+    "{host}: the host cannot say what is installed: {why} Look whether /bin/sh and the package tool run there, and run"
+    " this again.",
+    "{host}: сервер не может сказать, что установлено: {why} Проверьте, что /bin/sh и пакетный менеджер там работают, и"
+    " запустите это снова.",
+)
+_NOT_NEEDED: Final = Words(
+    "{host}: repository {place} did not answer; nothing was needed from it",
+    "{host}: репозиторий {place} не ответил; из него ничего не требовалось",
+)
+_NO_ANSWER: Final = Words("no answer.", "ответа нет.")
 _DEAD: Final = Words(" No answer from: {places}.", " Не отвечают: {places}.")
+
+
+def not_looked_at(host: str, why: str) -> Words:
+    """The script of `looking` broke off."""
+    return _NOT_LOOKED_AT.by(host=host, why=_sentence(why) if why else _NO_ANSWER)
+
+
+def not_needed(host: str, place: str) -> Words:
+    """A repository did not answer, and everything that was missing came from others."""
+    return _NOT_NEEDED.by(host=host, place=place)
 
 
 def unreadable(host: str, manager: Manager, why: str) -> Words:
