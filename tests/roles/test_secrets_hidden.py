@@ -41,6 +41,8 @@ LOOKS_AT_HIDDEN = {
     "Decide what has to be restarted": "changed, names of systems",
     "Decide whether there is anything to go back to": "how many, changed",
     "Have it use it": "changed, names of systems",
+    "Have the server run on its files": "changed, for a dry run",
+    "Restart the collector where it runs on something else": "changed, for a dry run",
 }
 
 
