@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
-import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from system_api import HOST, checks, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
-HOST = os.environ["OUTPOST_LIMIT"].split(",")[0]
-ADDRESS = f"{os.environ['LAB_SUBNET']}.0.{ {'chita': 11, 'tver': 12, 'train': 13}[HOST] }"
-# Who it is does not matter here, and Molecule's scenarios speak TLS or not (lab/scenario).
-ANYBODY = ssl._create_unverified_context()  # noqa: S323 - health of our own lab
-API = f"{'https' if 'api' in os.environ.get('OUTPOST_LAB_TLS', '').split(',') else 'http'}://{ADDRESS}:8080"
 LABS_OWN = ROOT / "inventories/lab/rules/brain.yaml"
 # The role by itself, as playbooks/region.yml has it: what else that does is proven elsewhere.
 PLAY = """\
@@ -67,29 +58,6 @@ def apply(tmp_path: Path, rules: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def checks() -> tuple[int, list[dict[str, Any]]]:
-    """What the service says of itself, ready (200) or not (503)."""
-    try:
-        with urllib.request.urlopen(f"{API}/health/light", timeout=5, context=ANYBODY) as answer:
-            return answer.status, json.load(answer)["checks"]
-    except urllib.error.HTTPError as unready:
-        return unready.code, json.load(unready)["checks"]
-
-
-def wait_until_ready() -> None:
-    """What broke it before may just have been mended: its worker takes its time to start."""
-    deadline = time.monotonic() + 180
-    failing: list[Any] = []
-    while time.monotonic() < deadline:
-        with suppress(OSError, ValueError):  # it does not listen yet
-            status, said = checks()
-            if status == 200:
-                return
-            failing = [check["code"] for check in said if not check["ok"]]
-        time.sleep(1)
-    raise AssertionError(f"not ready within 180 s: {failing}")
-
-
 def judging() -> str:
     return str(next(check["value"] for check in checks()[1] if check["code"] == "FILTER_RULES"))
 
@@ -108,7 +76,7 @@ def changed(tmp_path: Path) -> Path:
 def test_a_changed_rule_set_judges_without_a_restart_and_a_wrong_one_stays_here(
     tmp_path: Path, changed: Path
 ) -> None:
-    wait_until_ready()
+    wait_until_ready(180)  # what broke it before has just been mended
     started = on_host("docker", "inspect", "--format={{.Id}} {{.State.StartedAt}}", "outpost-brain")
     try:
         done = apply(tmp_path, changed)
