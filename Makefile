@@ -77,19 +77,24 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 	ansible-lint --offline -q
 	lab/unit-security
 
-# Half of the service's tests is waiting for peers and timers: the unit tests and the fault tests run beside them.
+# Half of the service's tests is waiting for peers and timers: two halves of the same length run side by side.
 .PHONY: test-python
-test-python: .venv/tests.stamp ## unit, service and fault tests, with real peers
-	@$(MAKE) --output-sync=line --jobs=2 test-service test-unit-faults
-	pytest -q tests/roles # by itself: Ansible replaces sys.intern, which torch's compiler then stumbles over
+test-python: .venv/tests.stamp ## unit, service, fault and role tests, with real peers
+	@$(MAKE) --output-sync=line --jobs=2 test-service-roles test-unit-faults
 
-.PHONY: test-unit test-service test-faults test-unit-faults
+.PHONY: test-unit test-service test-faults test-roles test-unit-faults test-service-roles
 test-unit: .venv/tests.stamp ## unit tests
 	pytest -q tests/unit
 test-service: .venv/tests.stamp ## the service with real peers
 	pytest -q tests/service
 test-faults: .venv/tests.stamp ## what breaks the service
 	pytest -q tests/faults
+# By itself: Ansible replaces sys.intern, which torch's compiler then stumbles over.
+test-roles: .venv/tests.stamp ## roles, playbooks and their plugins
+	pytest -q tests/roles
+test-service-roles:
+	@$(MAKE) test-service
+	@$(MAKE) test-roles
 # One after the other, so that never more than two run; with database servers of their own.
 test-unit-faults: export OUTPOST_TEST_NET := 127.79.0
 test-unit-faults:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
-import urllib.request
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from system_api import HOST, checks, wait_until_ready
 
 ROOT = Path(__file__).parents[2]
-HOST = os.environ["OUTPOST_LIMIT"].split(",")[0]
-ADDRESS = f"{os.environ['LAB_SUBNET']}.0.{ {'chita': 11, 'tver': 12, 'train': 13}[HOST] }"
-# Who it is does not matter here, and Molecule's scenarios speak TLS or not (lab/scenario).
-ANYBODY = ssl._create_unverified_context()  # noqa: S323 - health of our own lab
-API = f"{'https' if 'api' in os.environ.get('OUTPOST_LAB_TLS', '').split(',') else 'http'}://{ADDRESS}:8080"
 LABS_OWN = ROOT / "inventories/lab/rules/brain.yaml"
 # The role by itself, as playbooks/region.yml has it: what else that does is proven elsewhere.
 PLAY = """\
@@ -65,9 +59,7 @@ def apply(tmp_path: Path, rules: Path) -> subprocess.CompletedProcess[str]:
 
 
 def judging() -> str:
-    with urllib.request.urlopen(f"{API}/health/light", timeout=5, context=ANYBODY) as answer:
-        checks = json.load(answer)["checks"]
-    return str(next(check["value"] for check in checks if check["code"] == "FILTER_RULES"))
+    return str(next(check["value"] for check in checks()[1] if check["code"] == "FILTER_RULES"))
 
 
 def short(file: Path) -> str:
@@ -84,6 +76,7 @@ def changed(tmp_path: Path) -> Path:
 def test_a_changed_rule_set_judges_without_a_restart_and_a_wrong_one_stays_here(
     tmp_path: Path, changed: Path
 ) -> None:
+    wait_until_ready(180)  # what broke it before has just been mended
     started = on_host("docker", "inspect", "--format={{.Id}} {{.State.StartedAt}}", "outpost-brain")
     try:
         done = apply(tmp_path, changed)

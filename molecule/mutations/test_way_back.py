@@ -5,23 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import ssl
 import subprocess
 import tarfile
-import time
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from system_api import wait_until_ready
 
 ROOT = Path(__file__).parents[2]
 LIMIT = os.environ["OUTPOST_LIMIT"].split(",")
 BROKEN = "0.0.1-broken"
-ADDRESS = f"{os.environ['LAB_SUBNET']}.0.{ {'chita': 11, 'tver': 12, 'train': 13}[LIMIT[0]] }"
-# Who it is does not matter here, and Molecule's scenarios speak TLS or not (lab/scenario).
-ANYBODY = ssl._create_unverified_context()  # noqa: S323 - health of our own lab
-API = f"{'https' if 'api' in os.environ.get('OUTPOST_LAB_TLS', '').split(',') else 'http'}://{ADDRESS}:8080"
 
 
 def on(host: str, *command: str) -> str:
@@ -83,15 +77,7 @@ def test_a_release_that_does_not_become_ready_is_taken_back(releases: Path) -> N
     assert on(LIMIT[0], "readlink", "/opt/outpost/current") == before
     assert "777" not in configuration
     assert on(LIMIT[0], "cat", "/etc/outpost/brain.yaml") == configuration
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"{API}/v2/health/ready", timeout=5, context=ANYBODY) as answer:
-                assert answer.status == 200
-                break
-        except OSError:
-            assert time.monotonic() < deadline, "the release before is not ready again"
-            time.sleep(1)
+    wait_until_ready(60)
 
     again = site()
     assert again.returncode == 0, again.stdout[-3000:]

@@ -373,10 +373,7 @@ class Lane(threading.Thread):
         )
         if failure.outside:
             # Whoever ends our processes says nothing about a rung: the same again, ever more seldom.
-            if self._pauses:
-                self._pause()
-            self._pauses = min(self._pauses + 1, 10)
-            self._floor.gave_up(failure.code, rung)
+            self._give_up(failure.code, rung, pause=self._pauses > 0)
             return
         disturbed = cause_of(failure.code) in (Cause.MEMORY, Cause.TIME) or failure.code == Code.WORKER_HUNG
         if disturbed and not self._alone:
@@ -389,12 +386,14 @@ class Lane(threading.Thread):
             if lower != rung:
                 self._stepped_down(rung, lower, failure.code)
             return  # at once, at the next turn
-        self._pause()
-        self._pauses = min(self._pauses + 1, 10)
-        self._floor.gave_up(failure.code, rung)
+        self._give_up(failure.code, rung, pause=True)
 
-    def _pause(self) -> None:
-        self._not_before = time.monotonic() + min(_PAUSE_FIRST_SECONDS * 2**self._pauses, _PAUSE_LAST_SECONDS)
+    def _give_up(self, code: str, rung: Rung, *, pause: bool) -> None:
+        if pause:
+            seconds = min(_PAUSE_FIRST_SECONDS * 2**self._pauses, _PAUSE_LAST_SECONDS)
+            self._not_before = time.monotonic() + seconds
+        self._pauses = min(self._pauses + 1, 10)
+        self._floor.gave_up(code, rung)
 
     def _unproven(self) -> None:
         if self._worker.pid is not None:  # also one that was stopped, or has died

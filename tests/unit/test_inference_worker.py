@@ -97,7 +97,7 @@ def test_a_study_that_hangs_is_ended_in_time_and_its_process_is_gone(bundle: Pat
         assert worker.golden().ok
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], ids=lambda one: one.name)
 def test_a_signal_from_outside_in_the_middle_of_a_study_is_told_as_that(
     worker: InferenceWorker, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -255,7 +255,7 @@ DETAILS: Final[dict[str, str]] = {
     "the service closed the worker in the middle of its work": "служба закрыла процесс посреди работы",
     "{}: the kernel counts {} kill(s) for memory": "{}: ядро завершало процессы из-за памяти, раз: {}",
     "the process ended between two steps": "процесс закончился между двумя шагами",
-    "it was stopped by a signal between two steps": "его остановили сигналом между двумя шагами",
+    "it was stopped by a signal between two steps": "он остановлен сигналом между двумя шагами",
     "no answer in {} s; the process was killed": "нет ответа за {} с; процесс завершён",
     "{}; the process was killed in {}": "{}; процесс завершён на {}",
 }

@@ -13,42 +13,27 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from outpost.codes.code_text import CodeText
 from outpost.options import LANGUAGES, Exit, Language
 
-
-@dataclass(frozen=True, slots=True)
-class DriverText:
-    """What a code means and what to do about it. The meaning of a check is what is true when it is ok."""
-
-    meaning: str
-    remedy: str
-    meaning_ru: str
-    remedy_ru: str
-
-    def said(self, language: Language) -> tuple[str, str]:
-        """(meaning, remedy) in the language."""
-        return (self.meaning_ru, self.remedy_ru) if language == "ru" else (self.meaning, self.remedy)
-
-
 # Judged on a host as it is: by playbooks/doctor.yml, and by site.yml before a container of ours starts.
-CHECKED: Final[Mapping[str, DriverText]] = {
-    "SET_INSTALLED": DriverText(
+CHECKED: Final[Mapping[str, CodeText]] = {
+    "SET_INSTALLED": CodeText(
         "A host with a GPU has a driver set (doctor only).",
         "Name `nvidia_driver_set` in the region's file and run `site.yml`.",
         "У сервера с видеокартой есть набор драйвера (только в doctor).",
         "Укажите `nvidia_driver_set` в файле региона и запустите `site.yml`.",
     ),
-    "PACKAGES": DriverText(
+    "PACKAGES": CodeText(
         "Every package of the set is there at its exact version, configured.",
         "Run `site.yml` for this host: it installs and locks the set.",
         "Каждый пакет набора установлен точно той версии и настроен.",
         "Запустите `site.yml` для этого сервера: набор будет установлен и закреплён.",
     ),
-    "FOREIGN_PACKAGES": DriverText(
+    "FOREIGN_PACKAGES": CodeText(
         "No other package of the driver's families is installed; a change of the set is refused too where another "
         "branch's packages would stay beside the new ones.",
         "Remove them, add them to the set, or allow them in `nvidia_driver_allow`.",
@@ -56,7 +41,7 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "ветки.",
         "Удалите их, добавьте в набор или разрешите в `nvidia_driver_allow`.",
     ),
-    "LOCKED": DriverText(
+    "LOCKED": CodeText(
         "Every package is on hold (apt) or in the version lock by name and version, and dnf has the plugin that "
         "reads "
         "it; of a `.run` set, which has no package, the driver's families are hidden from the repositories.",
@@ -66,7 +51,7 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "которого пакетов нет, семейства драйвера скрыты из репозиториев.",
         "Запустите `site.yml` для этого сервера: он закрепит заново. До тех пор не обновляйте там пакеты.",
     ),
-    "LOCK_FILES": DriverText(
+    "LOCK_FILES": CodeText(
         "Pins, blacklist, needrestart exclusion, version lock and nouveau file are as written, and no change was cut "
         "off (doctor only).",
         "Run `site.yml` for this host.",
@@ -75,19 +60,19 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "одна смена не прервана на середине (только в doctor).",
         "Запустите `site.yml` для этого сервера.",
     ),
-    "UPGRADE_MOVES": DriverText(
+    "UPGRADE_MOVES": CodeText(
         "A simulated upgrade of the whole host moves nothing of the driver (doctor only).",
         "Run `site.yml` for this host. Until then do not upgrade packages there.",
         "Пробное обновление всего сервера ничего не меняет в драйвере (только в doctor).",
         "Запустите `site.yml` для этого сервера. До тех пор не обновляйте там пакеты.",
     ),
-    "LIBRARIES": DriverText(
+    "LIBRARIES": CodeText(
         "The driver's libraries on disk have one version, the set's.",
         "Two versions side by side: find the owner of the wrong files (`dpkg -S` or `rpm -qf`) and remove it.",
         "Библиотеки драйвера на диске одной версии, той, что в наборе.",
         "Две версии рядом: найдите владельца лишних файлов (`dpkg -S` или `rpm -qf`) и удалите его.",
     ),
-    "MODULE_BUILT": DriverText(
+    "MODULE_BUILT": CodeText(
         "Each installed kernel has the module: DKMS says `installed`, or the vendor's file has the version (of a "
         "`.run` "
         "set DKMS alone counts).",
@@ -97,7 +82,7 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "набора `.run` считается только DKMS).",
         "`dkms status`, затем make.log, который он назовёт. Не перезагружайте сервер, пока модуль не собран.",
     ),
-    "NOUVEAU_OFF": DriverText(
+    "NOUVEAU_OFF": CodeText(
         "nouveau is not loaded, not in the initial ramdisk's list, not in X's configuration, and no initial "
         "ramdisk is "
         "older than the settings that keep it out.",
@@ -110,20 +95,20 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "Запустите `site.yml` для этого сервера; в окне `nvidia_driver_reboot_window` он и перезагрузит сервер, если "
         "смена прервалась до перезагрузки.",
     ),
-    "MODULE_LOADED": DriverText(
+    "MODULE_LOADED": CodeText(
         "The kernel holds the module (hosts with a GPU).",
         "`modprobe nvidia; dmesg | tail` says why not: docs/runbooks/en/driver-does-not-come-up.md.",
         "Модуль загружен в ядро (серверы с видеокартой).",
         "`modprobe nvidia; dmesg | tail` скажет, почему нет: docs/runbooks/ru/driver-does-not-come-up.md.",
     ),
-    "LATENT_MISMATCH": DriverText(
+    "LATENT_MISMATCH": CodeText(
         "Loaded module and libraries are the same version: otherwise the *next* container fails, days later.",
         "Reboot the host in its window; restart no container and no Docker before.",
         "Загруженный модуль и библиотеки одной версии: иначе *следующий* контейнер не запустится, через несколько "
         "дней.",
         "Перезагрузите сервер в его окно; до этого не перезапускайте ни контейнеры, ни Docker.",
     ),
-    "TOOLKIT": DriverText(
+    "TOOLKIT": CodeText(
         "NVIDIA's container toolkit is there or comes with the set, on a host with a GPU whose containers are to "
         "have it "
         "(`nvidia_driver_containers`).",
@@ -137,19 +122,19 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "`nvidia_driver_allow`. Если считать должен процессор: `nvidia_driver_containers: false` и `device: cpu` у "
         "систем.",
     ),
-    "CDI_PRESENT": DriverText(
+    "CDI_PRESENT": CodeText(
         "Such a host has a container specification of `nvidia.com/gpu`.",
         "Run `site.yml` for this host, or `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
         "На таком сервере есть описание `nvidia.com/gpu` для контейнеров.",
         "Запустите `site.yml` для этого сервера или `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
     ),
-    "CDI_FRESH": DriverText(
+    "CDI_FRESH": CodeText(
         "No container specification in `/etc/cdi`, `/var/run/cdi` names another driver version.",
         "Run `site.yml`, or `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, and remove the stale file.",
         "Ни одно описание для контейнеров в `/etc/cdi`, `/var/run/cdi` не называет другую версию драйвера.",
         "Запустите `site.yml` или `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` и удалите устаревший файл.",
     ),
-    "CONTAINER_SEES": DriverText(
+    "CONTAINER_SEES": CodeText(
         "Each running container of ours that was given a GPU reads the same version inside, and none was started "
         "without one that the host has.",
         "Do what the value says (docs/runbooks/en/gpu-not-in-the-container.md), then `systemctl restart "
@@ -161,13 +146,13 @@ CHECKED: Final[Mapping[str, DriverText]] = {
         "Сделайте, что сказано в значении (docs/runbooks/ru/gpu-not-in-the-container.md), затем "
         "`systemctl restart outpost@СИСТЕМА`, когда LATENT_MISMATCH в порядке.",
     ),
-    "KERNEL_RUNS": DriverText(
+    "KERNEL_RUNS": CodeText(
         "The set's kernel runs, where the set names one.",
         "Reboot the host in its window; if another kernel comes up again, set the boot loader's default.",
         "Работает ядро набора, если набор его называет.",
         "Перезагрузите сервер в его окно; если снова загрузится другое ядро, задайте ядро по умолчанию в загрузчике.",
     ),
-    "NO_REFUSAL": DriverText(
+    "NO_REFUSAL": CodeText(
         "The kernel's log holds no refusal of the driver (hosts with a GPU, doctor only).",
         "The card and the branch do not fit: Maxwell, Pascal and Volta end with 580; Blackwell needs open modules.",
         "В журнале ядра нет отказов драйвера (серверы с видеокартой, только в doctor).",
@@ -178,8 +163,8 @@ CHECKED: Final[Mapping[str, DriverText]] = {
 }
 
 # Why a change of the set is refused before anything is touched.
-REFUSED: Final[Mapping[str, DriverText]] = {
-    "WINDOW_OPEN": DriverText(
+REFUSED: Final[Mapping[str, CodeText]] = {
+    "WINDOW_OPEN": CodeText(
         "A module is loaded, the change needs a reboot, and no `nvidia_driver_reboot_window` is open for "
         "`nvidia_driver_window_minutes` more; asked again once the files are here and once the systems have stopped.",
         "Set `nvidia_driver_reboot_window` (such as '01:00-05:00', the region's time) and run within it.",
@@ -188,7 +173,7 @@ REFUSED: Final[Mapping[str, DriverText]] = {
         "остановлены.",
         "Задайте `nvidia_driver_reboot_window` (например '01:00-05:00', время региона) и запускайте внутри окна.",
     ),
-    "WAY_BACK": DriverText(
+    "WAY_BACK": CodeText(
         "The driver there, of packages or of somebody's `.run`, was installed by nobody's set: without a known set "
         "there "
         "is nothing to go back to.",
@@ -200,7 +185,7 @@ REFUSED: Final[Mapping[str, DriverText]] = {
         "Сделайте набор из того, что установлено (`playbooks/driver_set.yml`), и запустите с ним один раз: пакеты не "
         "изменятся, будут закреплены, и останется путь назад. Затем выберите новый набор.",
     ),
-    "HEADERS": DriverText(
+    "HEADERS": CodeText(
         "A module has to be built and a kernel has no headers, or no kernel is installed.",
         "Install the headers of each named kernel at its exact version; the message names the command, past the "
         "lock. Or "
@@ -210,7 +195,7 @@ REFUSED: Final[Mapping[str, DriverText]] = {
         "сообщении. "
         "Или удалите это ядро.",
     ),
-    "SECURE_BOOT": DriverText(
+    "SECURE_BOOT": CodeText(
         "A module has to be built, Secure Boot is on, no key is enrolled; a `.run` set in any case, as its module "
         "reaches "
         "DKMS unsigned.",
@@ -222,21 +207,21 @@ REFUSED: Final[Mapping[str, DriverText]] = {
         "Внесите ключ владельца с консоли (`mokutil --import`, перезагрузка) и задайте "
         "`nvidia_driver_secure_boot_key_enrolled` или выключите Secure Boot в прошивке.",
     ),
-    "CLOSED_ENVIRONMENT": DriverText(
+    "CLOSED_ENVIRONMENT": CodeText(
         "Astra's closed software environment (ЗПС) forbids the `.run` installer.",
         "Use the vendor's signed packages, or have the security officer decide about `astra-digsig-control`.",
         "Замкнутая программная среда Astra (ЗПС) запрещает установщик `.run`.",
         "Возьмите подписанные пакеты поставщика, или пусть администратор безопасности решит об "
         "`astra-digsig-control`.",
     ),
-    "RUN_OVER_PACKAGES": DriverText(
+    "RUN_OVER_PACKAGES": CodeText(
         "A `.run` installer would go over packages of the driver's families that `nvidia_driver_allow` does not "
         "name.",
         "Remove the packages first: the installer overwrites their files and their next update breaks both.",
         "Установщик `.run` лёг бы поверх пакетов семейства драйвера, которых нет в `nvidia_driver_allow`.",
         "Сначала удалите пакеты: установщик перезапишет их файлы, и следующее обновление сломает и то и другое.",
     ),
-    "PACKAGES_OVER_RUN": DriverText(
+    "PACKAGES_OVER_RUN": CodeText(
         "Packages would go over a driver of NVIDIA's installer: its files belong to no package.",
         "Stop the inference systems, run `nvidia-uninstall --silent`, then this again.",
         "Пакеты легли бы поверх драйвера из установщика NVIDIA: его файлы не принадлежат ни одному пакету.",
@@ -245,8 +230,8 @@ REFUSED: Final[Mapping[str, DriverText]] = {
 }
 
 # Said by other roles on a host with a card, before a system of ours is touched.
-STOPS: Final[Mapping[str, DriverText]] = {
-    "DOCKER_CDI": DriverText(
+STOPS: Final[Mapping[str, CodeText]] = {
+    "DOCKER_CDI": CodeText(
         "Docker is older than 25 and gives no GPU to containers by CDI (role `container_runtime`).",
         "Have Docker 25 or later installed: docs/runbooks/en/gpu-not-in-the-container.md. Where the processor is to "
         "compute: `nvidia_driver_containers: false`, and `device: cpu` for the systems.",
@@ -255,7 +240,7 @@ STOPS: Final[Mapping[str, DriverText]] = {
         "процессор: "
         "`nvidia_driver_containers: false` и `device: cpu` у систем.",
     ),
-    "GPU_GIVEN": DriverText(
+    "GPU_GIVEN": CodeText(
         "A system's `device` cannot be given to its container now: no module, no specification, a stale one, no "
         "such card "
         "(role `inference`).",
@@ -317,10 +302,10 @@ _GROUPS: Final = (
         ),
     ),
 )  # fmt: skip
-CODES: Final[Mapping[str, DriverText]] = {**CHECKED, **REFUSED, **STOPS}
+CODES: Final[Mapping[str, CodeText]] = {**CHECKED, **REFUSED, **STOPS}
 
 
-def explain(code: str) -> DriverText | None:
+def explain(code: str) -> CodeText | None:
     """What the code means; None for one that is none of the driver's."""
     return CODES.get(code)
 

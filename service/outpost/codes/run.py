@@ -10,56 +10,38 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from outpost.codes import answers, found
+from outpost.codes.code_text import CodeText
 from outpost.codes.matching import Sentences
 from outpost.options import LANGUAGES, Exit, Language
 
-
-@dataclass(frozen=True, slots=True)
-class RunText:
-    """What stopped the run and what to do, in both languages; `{name}` is filled in by the role.
-
-    `remedy` is empty where each line of what is filled in says its own.
-    """
-
-    meaning: str
-    remedy: str
-    meaning_ru: str
-    remedy_ru: str
-
-    def said(self, language: Language) -> tuple[str, str]:
-        """(meaning, remedy) in the language."""
-        return (self.meaning_ru, self.remedy_ru) if language == "ru" else (self.meaning, self.remedy)
-
-
 # Before a host is touched.
-BEFORE: Final[Mapping[str, RunText]] = {
-    "RUN_CANNOT_END": RunText(
+BEFORE: Final[Mapping[str, CodeText]] = {
+    "RUN_CANNOT_END": CodeText(
         "This run cannot end well; no host was asked and nothing was changed:\n{lines}", "",
         "Этот запуск не может кончиться хорошо; ни один сервер не опрошен, ничего не изменено:\n{lines}", "",
     ),
-    "INVENTORY_UNFIT": RunText(
+    "INVENTORY_UNFIT": CodeText(
         "The inventory of {host} is wrong:\n{lines}", "",
         "Инвентарь для {host} неверен:\n{lines}", "",
     ),
-    "HOST_UNFIT": RunText(
+    "HOST_UNFIT": CodeText(
         "{host} cannot carry what is asked of it:\n{lines}", "",
         "{host} не потянет того, что от него требуется:\n{lines}", "",
     ),
-    "NETWORKS_UNFIT": RunText(
+    "NETWORKS_UNFIT": CodeText(
         "{host} would be open to everybody or closed to all:\n{lines}", "",
         "{host} оказался бы открыт для всех или закрыт от всех:\n{lines}", "",
     ),
-    "RULES_WRONG": RunText(
+    "RULES_WRONG": CodeText(
         "The filter's rule sets of {host} are wrong; nothing was changed:\n{lines}\n",
         "Correct them in the inventory, or in the file that it names; docs/filter-rules.md explains the language.",
         "Наборы правил фильтра для {host} неверны; ничего не изменено:\n{lines}\n",
         "Исправьте их в инвентаре или в файле, который он называет; язык описан в docs/filter-rules.md.",
     ),
-    "UID_KEY_NOT_DERIVED": RunText(
+    "UID_KEY_NOT_DERIVED": CodeText(
         "{host}: the key of study keys cannot be derived: {why} Nothing was changed.",
         "outpost_uid_secret, where it is set, is the root secret that the region was first set up with "
         "(docs/security.md).",
@@ -67,7 +49,7 @@ BEFORE: Final[Mapping[str, RunText]] = {
         "outpost_uid_secret, если задан, - это корневой секрет, с которым регион был впервые настроен "
         "(docs/security.md).",
     ),
-    "UID_KEY_CHANGED": RunText(
+    "UID_KEY_CHANGED": CodeText(
         "{host}: the inventory gives {systems} another key of study keys than the host has: the root secret was "
         "changed. Nothing was changed on the host.",
         "Keep the key: set outpost_uid_secret to the root secret that the region was first set up with, beside "
@@ -79,7 +61,7 @@ BEFORE: Final[Mapping[str, RunText]] = {
         "был впервые настроен (docs/security.md). Если история может здесь разделиться, запустите один раз с "
         "-e inference_uid_key_may_change=true.",
     ),
-    "ROTATION_UNPREPARED": RunText(
+    "ROTATION_UNPREPARED": CodeText(
         "A rotation needs three lines in the vault: outpost_root_secret (the new one), outpost_root_secret_before "
         "(the old one, another than the new), and outpost_uid_secret (the root secret that the fleet was first set "
         "up with; after a first rotation that is the old one). Nothing was changed.",
@@ -154,38 +136,38 @@ BEFORE: Final[Mapping[str, RunText]] = {
 }  # fmt: skip
 
 # While a host is being changed.
-DURING: Final[Mapping[str, RunText]] = {
-    "CONFIGURATION_NOT_WRITTEN": RunText(
+DURING: Final[Mapping[str, CodeText]] = {
+    "CONFIGURATION_NOT_WRITTEN": CodeText(
         '{host}: task "{task}" failed in /etc/outpost: {why} What runs goes on as it is.',
         "Remove the cause and run this again.",
         '{host}: не удалась задача "{task}" в /etc/outpost: {why} Работающее не тронуто.',
         "Устраните причину и запустите снова.",
     ),
-    "CERTIFICATE_NOT_WRITTEN": RunText(
+    "CERTIFICATE_NOT_WRITTEN": CodeText(
         "{host}: {file}, certificate and key, was not written: {why} What runs goes on as it is.",
         "Remove the cause and run this again.",
         "{host}: {file} с сертификатом и ключом не записан: {why} Работающее не тронуто.",
         "Устраните причину и запустите снова.",
     ),
-    "LOGIN_NOT_CREATED": RunText(
+    "LOGIN_NOT_CREATED": CodeText(
         "{host}: a login of PostgreSQL ({logins}, port {port}) was not created: {why}",
         "Remove the cause and run this again.",
         "{host}: учётная запись PostgreSQL ({logins}, порт {port}) не создана: {why}",
         "Устраните причину и запустите снова.",
     ),
-    "REGION_NOT_ATTACHED": RunText(
+    "REGION_NOT_ATTACHED": CodeText(
         "{host}: {regions} was not attached to the centre's database: {why} The regions are not touched by it.",
         "Remove the cause and run this again.",
         "{host}: {regions} - не удалось подключить к базе центра: {why} Сами регионы не затронуты.",
         "Устраните причину и запустите снова.",
     ),
-    "REGIONS_NOT_ASKED": RunText(
+    "REGIONS_NOT_ASKED": CodeText(
         '{host}: task "{task}" failed: {why} The logins at the regions stay as they are.',
         "Remove the cause and run this again.",
         '{host}: не удалась задача "{task}": {why} Учётные записи в регионах остались прежними.',
         "Устраните причину и запустите снова.",
     ),
-    "RULES_NOT_IN_USE": RunText(
+    "RULES_NOT_IN_USE": CodeText(
         "{host}: a rule set does not judge {seconds} s after it was written:\n{lines}\n"
         "The rule set before it goes on judging, no study is lost.",
         "Where the service names a fault, the release of the host does not know what the rule set says: update it "
@@ -195,7 +177,7 @@ DURING: Final[Mapping[str, RunText]] = {
         "Если служба называет ошибку, её выпуск не знает того, что есть в наборе: сначала обновите сервер или уберите "
         "новый ключ.",
     ),
-    "RELEASE_WENT_BACK": RunText(
+    "RELEASE_WENT_BACK": CodeText(
         "{host}: release {release} did not become ready. The host runs {before} again; no study was lost, they wait "
         "in the spool.",
         "Next: docs/runbooks/en/service-does-not-answer.md. The last lines of its log:\n{log}",
@@ -203,7 +185,7 @@ DURING: Final[Mapping[str, RunText]] = {
         "в очереди.",
         "Дальше: docs/runbooks/ru/service-does-not-answer.md. Последние строки журнала:\n{log}",
     ),
-    "CONFIGURATION_WENT_BACK": RunText(
+    "CONFIGURATION_WENT_BACK": CodeText(
         "{host}: release {release} did not become ready. The configuration that was there before is back in place; no "
         "study was lost, they wait in the spool.",
         "Next: docs/runbooks/en/service-does-not-answer.md. The last lines of its log:\n{log}",
@@ -211,7 +193,7 @@ DURING: Final[Mapping[str, RunText]] = {
         "очереди.",
         "Дальше: docs/runbooks/ru/service-does-not-answer.md. Последние строки журнала:\n{log}",
     ),
-    "NOTHING_TO_GO_BACK_TO": RunText(
+    "NOTHING_TO_GO_BACK_TO": CodeText(
         "{host}: release {release} did not become ready. There is no other release to go back to; studies are kept in "
         "/var/lib/outpost and wait.",
         "Next: docs/runbooks/en/service-does-not-answer.md. The last lines of its log:\n{log}",
@@ -219,7 +201,7 @@ DURING: Final[Mapping[str, RunText]] = {
         "хранятся в /var/lib/outpost и ждут.",
         "Дальше: docs/runbooks/ru/service-does-not-answer.md. Последние строки журнала:\n{log}",
     ),
-    "CONFIGURATION_NOT_BACK": RunText(
+    "CONFIGURATION_NOT_BACK": CodeText(
         "{host}: release {release} did not become ready, and the configuration that was there before could not be put "
         "back: {why} No study was lost, they wait in the spool.",
         "Remove the cause and run this again. Next: docs/runbooks/en/service-does-not-answer.md.",
@@ -227,13 +209,13 @@ DURING: Final[Mapping[str, RunText]] = {
         "потеряны, они ждут в очереди.",
         "Устраните причину и запустите снова. Дальше: docs/runbooks/ru/service-does-not-answer.md.",
     ),
-    "HOST_NOT_READ": RunText(
+    "HOST_NOT_READ": CodeText(
         "{host} could not be read: {why}",
         "Log in and see that /bin/sh runs and that sudo asks for nothing; then run this again.",
         "{host}: не удалось прочитать сервер: {why}",
         "Войдите на него и проверьте, что /bin/sh работает и sudo ничего не спрашивает; затем запустите снова.",
     ),
-    "FILE_NOT_WRITTEN": RunText(
+    "FILE_NOT_WRITTEN": CodeText(
         "{file} was not written: {why}",
         "Remove the cause and run this again.",
         "{file} не записан: {why}",
@@ -327,7 +309,7 @@ DURING: Final[Mapping[str, RunText]] = {
         "Посмотрите `outpost fleet status`; запустите снова, когда у центра будет связь с регионом.",
     ),
 }  # fmt: skip
-CODES: Final[Mapping[str, RunText]] = {**BEFORE, **DURING}
+CODES: Final[Mapping[str, CodeText]] = {**BEFORE, **DURING}
 
 # What a playbook says beside: when it has done its work, and of a code of the driver. English, Russian.
 SAYS: Final[Mapping[str, tuple[str, str]]] = {

@@ -349,19 +349,24 @@ def _read_hosts(file: Path, found: Sources) -> None:
         _hosts_in(file, text, found)
 
 
+def _mapping_in(file: Path, text: str, found: Sources, wanted: Words) -> yaml.MappingNode | None:
+    """What a file of YAML holds; None where it is empty or, which is a fault, something else."""
+    node = _composed(file, text, found)
+    if isinstance(node, yaml.MappingNode):
+        return node
+    if node is not None and not _empty(node):
+        place = Place(str(file), node.start_mark.line + 1)
+        found.faults.append(fault("shape", place, value=_kind(node), wanted=wanted))
+    return None
+
+
 def _hosts_in(file: Path, text: str, found: Sources) -> None:
     is_yaml = file.suffix in _YAML or _seems_yaml(text)
     if not is_yaml:
         _read_ini(file, text, found)
         return
-    node = _composed(file, text, found)
-    if node is None or _empty(node):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        wanted = Words("groups with their hosts", "группы с узлами")
-        found.faults.append(
-            fault("shape", Place(str(file), node.start_mark.line + 1), value=_kind(node), wanted=wanted)
-        )
+    node = _mapping_in(file, text, found, Words("groups with their hosts", "группы с узлами"))
+    if node is None:
         return
     if any(key.value == "plugin" for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
         return
@@ -432,14 +437,10 @@ def _read_variables(scope: Scope, file: Path, found: Sources) -> None:
 
 
 def _variables_in(scope: Scope, file: Path, text: str, found: Sources) -> None:
-    node = _composed(file, text, found)
-    if node is None or _empty(node):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        wanted = Words("variables, NAME: VALUE each", "переменные, каждая ИМЯ: ЗНАЧЕНИЕ")
-        found.faults.append(
-            fault("shape", Place(str(file), node.start_mark.line + 1), value=_kind(node), wanted=wanted)
-        )
+    node = _mapping_in(
+        file, text, found, Words("variables, NAME: VALUE each", "переменные, каждая ИМЯ: ЗНАЧЕНИЕ")
+    )
+    if node is None:
         return
     _define(scope, file, node, found, own=True)
 
