@@ -71,13 +71,13 @@ BEFORE: Final[Mapping[str, CodeText]] = {
         "при первой смене это прежний). Ничего не изменено.",
         "Добавьте их и запустите снова; образец - в начале playbooks/rotate.yml.",
     ),
-    "SYSTEM_RENAMED": RunText(
+    "SYSTEM_RENAMED": CodeText(
         "{host}: a renamed system or region is a new one, and nothing was changed:\n{lines}\n",
         "Keep the old name, or remove the old one first: docs/runbooks/en/remove-or-rename.md.",
         "{host}: переименованная система или регион - это новая система, новый регион; ничего не изменено:\n{lines}\n",
         "Оставьте прежнее имя или сначала выведите из работы прежнюю: docs/runbooks/ru/remove-or-rename.md.",
     ),
-    "MODULES_DO_NOT_RUN": RunText(
+    "MODULES_DO_NOT_RUN": CodeText(
         "{host}: no module of Ansible runs there: {why} Its room for temporary files (df -Pk /tmp and the home "
         "directory, df -Pi /tmp, ls -ld /tmp): {room}. Nothing was changed.",
         "Free space in /tmp (a restart of the host empties it), see that it is drwxrwxrwt, and run this again.",
@@ -86,21 +86,21 @@ BEFORE: Final[Mapping[str, CodeText]] = {
         "Освободите место в /tmp (перезагрузка сервера его очищает), проверьте, что права на него `drwxrwxrwt`, и "
         "запустите снова.",
     ),
-    "ACCOUNT_TAKEN": RunText(
+    "ACCOUNT_TAKEN": CodeText(
         "{host}: the service's account is not free:\n{lines}", "",
         "{host}: учётная запись службы занята:\n{lines}", "",
     ),
-    "DOCKER_SETTINGS_UNFIT": RunText(
+    "DOCKER_SETTINGS_UNFIT": CodeText(
         "{host}: Docker's settings and what the systems need contradict each other; nothing was changed:\n{lines}\n",
         "Next: docs/runbooks/en/existing-server.md.",
         "{host}: настройки Docker противоречат тому, что нужно системам; ничего не изменено:\n{lines}\n",
         "Дальше: docs/runbooks/ru/existing-server.md.",
     ),
-    "DATABASE_CLUSTER_UNFIT": RunText(
+    "DATABASE_CLUSTER_UNFIT": CodeText(
         "{host}: PostgreSQL cannot be used as it is there:\n{lines}", "",
         "{host}: PostgreSQL в таком виде использовать нельзя:\n{lines}", "",
     ),
-    "UPGRADE_NOT_NAMED": RunText(
+    "UPGRADE_NOT_NAMED": CodeText(
         "An upgrade of PostgreSQL takes one host, and the cluster that its database goes to. Given: {hosts}; "
         "{cluster}. Nothing was changed.",
         "Say both: `-l HOST -e postgresql_upgrade_to=VERSION/NAME`.",
@@ -108,11 +108,11 @@ BEFORE: Final[Mapping[str, CodeText]] = {
         "{cluster}. Ничего не изменено.",
         "Укажите то и другое: `-l HOST -e postgresql_upgrade_to=VERSION/NAME`.",
     ),
-    "UPGRADE_IMPOSSIBLE": RunText(
+    "UPGRADE_IMPOSSIBLE": CodeText(
         "{host}: the database cannot be brought over; nothing was changed:\n{lines}", "",
         "{host}: перенести базу нельзя; ничего не изменено:\n{lines}", "",
     ),
-    "REMOVAL_NOT_NAMED": RunText(
+    "REMOVAL_NOT_NAMED": CodeText(
         "Nobody said what is to go, and on which host. Given: hosts {hosts}; system {system}; region {region}. Nothing "
         "was changed.",
         "Say `-l HOST -e outpost_system=NAME`, or `-l HOST,CENTRE -e outpost_region=HOST`.",
@@ -120,13 +120,13 @@ BEFORE: Final[Mapping[str, CodeText]] = {
         "{region}. Ничего не изменено.",
         "Укажите `-l HOST -e outpost_system=NAME` или `-l HOST,CENTRE -e outpost_region=HOST`.",
     ),
-    "SYSTEM_UNKNOWN": RunText(
+    "SYSTEM_UNKNOWN": CodeText(
         "{host} has no system {system}; it has {found}. Nothing was changed.",
         "Name one that it has.",
         "{host}: системы {system} нет; есть: {found}. Ничего не изменено.",
         "Назовите одну из имеющихся.",
     ),
-    "SYSTEM_STILL_WANTED": RunText(
+    "SYSTEM_STILL_WANTED": CodeText(
         "{host}: {system} is in outpost_systems: the next site.yml would set it up again. Nothing was changed.",
         "Take it out of the inventory, then run this again.",
         "{host}: {system} указана в outpost_systems: следующий запуск site.yml настроил бы её заново. Ничего не "
@@ -221,13 +221,13 @@ DURING: Final[Mapping[str, CodeText]] = {
         "{file} не записан: {why}",
         "Устраните причину и запустите снова.",
     ),
-    "TIME_ZONE_UNKNOWN": RunText(
+    "TIME_ZONE_UNKNOWN": CodeText(
         "{host}: the host's package tzdata knows no time zone {zone}. /etc/localtime is as it was.",
         "Bring tzdata up to date there, or name a zone that `timedatectl list-timezones` lists, and run this again.",
         "{host}: пакет `tzdata` на сервере не знает часового пояса {zone}. Ссылка /etc/localtime прежняя.",
         "Обновите там `tzdata` или укажите пояс из списка `timedatectl list-timezones` и запустите снова.",
     ),
-    "DOCKER_NOT_RESTARTED": RunText(
+    "DOCKER_NOT_RESTARTED": CodeText(
         "{host}: Docker has to be restarted for {keys}, and with that would take another data-root, which somebody "
         "wrote into {file} and did not bring into force: every image and container would be gone from sight.",
         "Restart Docker yourself, or take data-root out of the file, and run this again.",
@@ -235,7 +235,7 @@ DURING: Final[Mapping[str, CodeText]] = {
         "{file}, но не ввёл в действие. Все образы и контейнеры пропали бы из виду.",
         "Перезапустите Docker сами или уберите `data-root` из файла и запустите снова.",
     ),
-    "DOCKER_SETTINGS_NOT_TAKEN": RunText(
+    "DOCKER_SETTINGS_NOT_TAKEN": CodeText(
         "{host}: Docker was restarted and runs without {keys} all the same. While containers run (live-restore) it "
         "does not move its bridge.",
         "Stop those of others ({others}) and ours (`systemctl stop outpost@SYSTEM`), and run this again.",
@@ -243,37 +243,37 @@ DURING: Final[Mapping[str, CodeText]] = {
         "свой мост он не переносит.",
         "Остановите чужие контейнеры ({others}) и наши (`systemctl stop outpost@SYSTEM`) и запустите снова.",
     ),
-    "DATABASE_NOT_ON_ITS_FILES": RunText(
+    "DATABASE_NOT_ON_ITS_FILES": CodeText(
         "{host}: PostgreSQL ({unit}) does not run as its files say: {why}",
         "Remove the cause and run this again; what runs goes on as it is.",
         "{host}: PostgreSQL ({unit}) работает не так, как записано в его файлах: {why}",
         "Устраните причину и запустите снова; работающее не тронуто.",
     ),
-    "LOGIN_NOT_LET_IN": RunText(
+    "LOGIN_NOT_LET_IN": CodeText(
         "{host}: a login of PostgreSQL ({logins}) does not work, so records would stay on the host: {why}",
         "Look at {file}, remove the cause and run this again.",
         "{host}: учётную запись PostgreSQL ({logins}) не пускают, записи копились бы на сервере: {why}",
         "Проверьте {file}, устраните причину и запустите снова.",
     ),
-    "UPGRADE_ROLES_NOT_COPIED": RunText(
+    "UPGRADE_ROLES_NOT_COPIED": CodeText(
         "{host}: the roles were not copied to {cluster}: {why}",
         "Remove the cause and run this again.",
         "{host}: роли не скопированы в {cluster}: {why}",
         "Устраните причину и запустите снова.",
     ),
-    "UPGRADE_ROWS_DIFFER": RunText(
+    "UPGRADE_ROWS_DIFFER": CodeText(
         "{host}: the new database has other rows than the old one ({rows}).",
         "The old one goes on; run this again.",
         "{host}: в новой базе не те строки, что в прежней ({rows}).",
         "Работает прежняя; запустите снова.",
     ),
-    "UPGRADE_TAKEN_BACK": RunText(
+    "UPGRADE_TAKEN_BACK": CodeText(
         "{host}: the upgrade was taken back, {cluster} serves as before and no row is lost. {why}",
         "Remove the cause and run this again.",
         "{host}: обновление отменено, {cluster} работает как прежде, ни одна строка не потеряна. {why}",
         "Устраните причину и запустите снова.",
     ),
-    "SYSTEM_NOT_EMPTY": RunText(
+    "SYSTEM_NOT_EMPTY": CodeText(
         "{host}: {system} is not empty after {seconds} s: {left} It opens no more studies and goes on computing and "
         "delivering.",
         "`outpost -s {system} status` names the destination that does not take results; run this again when that is "
@@ -285,7 +285,7 @@ DURING: Final[Mapping[str, CodeText]] = {
         "снова. То, что доставить уже нельзя, останется на диске с -e removal_undelivered_stays=true. Чтобы система "
         "осталась, верните её в инвентарь и запустите site.yml.",
     ),
-    "RECORDS_NOT_SHIPPED": RunText(
+    "RECORDS_NOT_SHIPPED": CodeText(
         "{host}: {count} records of {system} did not reach the region's database within {seconds} s. They wait in the "
         "journal and the system goes on.",
         "`outpost -s {system} status` says why; run this again when the database is back. "
@@ -295,14 +295,14 @@ DURING: Final[Mapping[str, CodeText]] = {
         "`outpost -s {system} status` назовёт причину; запустите снова, когда база заработает. "
         "-e removal_undelivered_stays=true оставит их на диске.",
     ),
-    "PASSWORD_NOT_GIVEN": RunText(
+    "PASSWORD_NOT_GIVEN": CodeText(
         "{host}: a system that is not in the inventory ({systems}) was not given the database's password: {why} It "
         "goes on as it is.",
         "Remove the cause and run this again.",
         "{host}: система, которой нет в инвентаре ({systems}), не получила пароль базы: {why} Она работает как прежде.",
         "Устраните причину и запустите снова.",
     ),
-    "REGION_NOT_READ": RunText(
+    "REGION_NOT_READ": CodeText(
         "{host} could not read {region} to its end within {seconds} s. The region's database and its logins stay.",
         "See `outpost fleet status`; run this again when the centre reaches the region.",
         "{host} не дочитал базу региона {region} до конца за {seconds} с. База региона и её учётные записи остаются.",
