@@ -67,10 +67,13 @@ class ActionModule(ActionBase):
             said = self._refresh()
             result = self._tool(names)
         dead = packages.dead_repositories(self._manager, said)
-        if result.get("failed") and self._manager == "dnf":
-            dead = packages.dead_repositories("dnf", f"{_said(result)} {result.get('exception')}")
-            if dead:
-                result = self._tool(names, disablerepo=sorted(dead))
+        # dnf names the first that does not answer, and the next one only where that is left out.
+        while result.get("failed") and self._manager == "dnf":
+            more = packages.dead_repositories("dnf", f"{_said(result)} {result.get('exception')}")
+            if more.keys() <= dead.keys():
+                break
+            dead |= more
+            result = self._tool(names, disablerepo=sorted(dead))
         if result.get("failed"):
             return self._stopped(packages.not_installed(self._host, names, _said(result), dead))
         for place in dead:

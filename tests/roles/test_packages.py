@@ -244,6 +244,29 @@ def test_the_hosts_own_proxy_is_asked_for_where_a_repository_is_behind_it(
     assert around.reachable("file:/media/cdrom", "", 2) == "ok"
 
 
+@pytest.mark.parametrize(
+    ("main", "own", "asked"),
+    [
+        ("", "", ""),
+        ("proxy=http://p:1", "", "http://p:1"),
+        ("proxy=http://p:1", "proxy=", ""),
+        ("proxy=http://p:1", "proxy=http://q:2", "http://q:2"),
+        # yum knew the word; dnf 4 looks for a proxy of that name, and so must the judge.
+        ("proxy=_none_", "", "_none_"),
+    ],
+)
+def test_dnf_is_asked_through_the_proxy_that_dnf_takes(
+    around: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: str, own: str, asked: str
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "dnf").mkdir()
+    (tmp_path / "yum.repos.d").mkdir()
+    (tmp_path / "dnf/dnf.conf").write_text(f"[main]\n{main}\n")
+    (tmp_path / "yum.repos.d/a.repo").write_text(f"[a]\nbaseurl=http://repo.example/a\n{own}\n")
+    assert around.dnf_repositories(str(tmp_path)) == {"http://repo.example/a": asked}
+
+
 def test_a_host_that_says_nothing_of_its_packages_is_told_in_both_languages() -> None:
     silent, broken = packages.not_looked_at("chita", ""), packages.not_looked_at("chita", "sh: not found")
     assert "what is installed: no answer. Look" in silent.en

@@ -69,13 +69,13 @@ def apt_repositories():
     return {site: proxy_of(site, proxies.get(urlsplit(site).scheme, "")) for site in sites}
 
 
-def dnf_repositories():
+def dnf_repositories(etc="/etc"):
     """The same of dnf: of each repository that is switched on its first address."""
     main = configparser.ConfigParser(interpolation=None, strict=False)
     found = {}
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
-        main.read("/etc/dnf/dnf.conf")
-    for file in sorted(glob.glob("/etc/yum.repos.d/*.repo")):
+        main.read(etc + "/dnf/dnf.conf")
+    for file in sorted(glob.glob(etc + "/yum.repos.d/*.repo")):
         one = configparser.ConfigParser(interpolation=None, strict=False)
         try:
             one.read(file)
@@ -89,8 +89,9 @@ def dnf_repositories():
                 section.get("baseurl") or section.get("metalink") or section.get("mirrorlist") or ""
             ).split()
             if address:
-                proxy = section.get("proxy") or main.get("main", "proxy", fallback="")
-                found[address[0]] = proxy_of(address[0], "" if proxy == "_none_" else proxy)
+                # An empty one of the repository's own leaves out that of [main]. yum's word _none_ is a name to dnf 4.
+                proxy = section.get("proxy", main.get("main", "proxy", fallback=""))
+                found[address[0]] = proxy_of(address[0], proxy)
     return found
 
 
