@@ -476,8 +476,14 @@ def timekeeping():
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if values.get("ActiveState") == "active" and values.get("Id") not in active:
             active.append(values.get("Id", ""))
+    # One name for one file, also where its package links the other path to it.
     config = next(
-        (path for path in ("/etc/chrony/chrony.conf", "/etc/chrony.conf") if os.path.exists(path)), ""
+        (
+            os.path.realpath(path)
+            for path in ("/etc/chrony/chrony.conf", "/etc/chrony.conf")
+            if os.path.exists(path)
+        ),
+        "",
     )
     text = text_of(config)
     beside = {}

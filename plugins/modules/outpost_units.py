@@ -136,13 +136,16 @@ def changed_after(path, started):
 
 
 def stale(unit, state, files):
-    """Names of the files that a running unit was not started on."""
+    """Names of the files that a running unit was not started on. Of a file without a record time is the judge."""
     known = recorded(unit["name"])
-    if known.get("invocation") == state.get("InvocationID") and state.get("InvocationID"):
-        found = known.get("files", {})
-        return [path for path in files if found.get(path) != files[path]]
+    of_this_start = known.get("invocation") == state.get("InvocationID") and state.get("InvocationID")
+    found = known.get("files", {}) if of_this_start else {}
     started = int(state.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-    return [path for path in files if files[path] and changed_after(path, started)]
+    return [
+        path
+        for path in files
+        if (found[path] != files[path] if path in found else files[path] and changed_after(path, started))
+    ]
 
 
 def main():

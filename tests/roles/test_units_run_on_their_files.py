@@ -130,6 +130,21 @@ def test_a_unit_of_which_nothing_is_known_is_judged_by_time(host: Host) -> None:
     assert not host.restarted(), "somebody has restarted it since"
 
 
+def test_a_file_that_is_looked_at_for_the_first_time_is_judged_by_time(host: Host) -> None:
+    """Its package came between two runs, or the site moved its settings to another path."""
+    other = host.folder / "other.conf"
+    other.write_text("server a\n")
+    os.utime(other)
+    time.sleep(0.05)
+    host.module()
+    host.file = other
+    assert not host.restarted(), "it was there before the start"
+    later = host.folder / "later.conf"
+    later.write_text("server a\n")
+    host.file = later
+    assert host.restarted(), "it was written after the start"
+
+
 def test_a_file_that_went_back_restarts_what_ran_in_between(host: Host) -> None:
     """Changed, restarted by hand, put back: no run has written anything, and the old one is what is wanted."""
     host.module()

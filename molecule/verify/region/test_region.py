@@ -272,7 +272,9 @@ def test_the_rules_close_a_port_by_both_families(host: Host) -> None:
 def test_the_database_takes_nobody_unencrypted(host: Host, address: str) -> None:
     for user in ("outpost_recorder", "fleet_reader", "postgres"):
         link = f"host={address} user={user} dbname=outpost sslmode=disable connect_timeout=5"
-        answer = host.run(f"LC_ALL=C PGPASSWORD=guessed {psql_program(host)} {shlex.quote(link)} -Atc 'SELECT 1'")
+        answer = host.run(
+            f"LC_ALL=C PGPASSWORD=guessed {psql_program(host)} {shlex.quote(link)} -Atc 'SELECT 1'"
+        )
         assert answer.rc != 0
         without_ipv6 = address == "::1" and "Cannot assign requested address" in answer.stderr
         assert "no encryption" in answer.stderr or without_ipv6, answer.stderr
@@ -285,7 +287,9 @@ def test_the_database_proves_itself_by_the_fleets_authority(region: str, host: H
             " sslrootcert=/etc/outpost/tls/fleet-ca.pem connect_timeout=5"
         )
         return str(
-            host.run(f"LC_ALL=C PGPASSWORD=guessed {psql_program(host)} {shlex.quote(link)} -Atc 'SELECT 1'").stderr
+            host.run(
+                f"LC_ALL=C PGPASSWORD=guessed {psql_program(host)} {shlex.quote(link)} -Atc 'SELECT 1'"
+            ).stderr
         )
 
     # Past the certificate, and then the password is wrong.
