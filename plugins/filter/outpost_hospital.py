@@ -24,13 +24,13 @@ def outpost_docker_plan(read: dict[str, Any], wanted: dict[str, Any], language: 
 
     Returns:
         `faults` (sentences), `text` of daemon.json (empty: it stays), `settings`, `record`, `installs`, `differs` (keys
-        of ours that the engine runs without), `told` (those of them of which it tells), `pending` (keys of others that
+        we need that the engine runs without), `told` (those of them of which it tells), `pending` (keys of others that
         a restart would bring in), `others` (containers).
     """
     asked = {key: value for key, value in wanted.items() if key != "packages"}
     planned = docker_settings.plan(
-        read["settings"], docker_settings.Wanted(**asked), record=read["record"], flags=read["flags"],
-        swarm=read["swarm"] not in ("", "inactive"),
+        read["settings"], docker_settings.Wanted(**asked), record=read["record"], intended=read["intended"],
+        flags=read["flags"], swarm=read["swarm"] not in ("", "inactive"),
     )  # fmt: skip
     record = docker_settings.record_text(planned.ours)
     running = bool(read["answers"])
@@ -39,7 +39,7 @@ def outpost_docker_plan(read: dict[str, Any], wanted: dict[str, Any], language: 
     if not read["record"]:
         # Of a release before the record, or of a run that was cut before the restart: then the file is the newer one.
         before = {} if read["newer"] else dict(ours)
-    told = [key for key in differs if key in ours]
+    told = [key for key in differs if key in planned.needed]
     silent = [
         key
         for key in dict.fromkeys([*before, *ours])
@@ -50,11 +50,11 @@ def outpost_docker_plan(read: dict[str, Any], wanted: dict[str, Any], language: 
         "faults": [fault.said("ru" if language == "ru" else "en") for fault in planned.faults],
         "text": planned.text,
         "settings": planned.settings,
-        "record": record if record != read["record"] else "",
+        "record": record if record != read["record"] or read["intended"] else "",
         "installs": strangers.engine_installs(read, wanted["packages"]),
         "differs": [*told, *silent],
         "told": told,
-        "pending": [key for key in differs if key not in ours and key == "data-root"],
+        "pending": [key for key in differs if key not in planned.needed and key == "data-root"],
         "others": [name for name in read["containers"] if not name.startswith("outpost-")],
     }
 

@@ -351,6 +351,7 @@ def docker():
         "newer": newer(settings, state.get("ExecMainStartTimestampMonotonic", "")),
         "directory": os.path.isdir("/etc/docker"),
         "record": text_of("/etc/outpost/docker-settings.json"),
+        "intended": text_of("/etc/outpost/docker-settings.next.json"),
         "flags": flags(state.get("ExecStart", "")),
         "swarm": str((info.get("Swarm") or {}).get("LocalNodeState", "")),
         "info": {

@@ -27,6 +27,7 @@ DOCKER: dict[str, Any] = {
     "client_package": ["docker.io", "24.0.7"], "podman": False, "snap": False,
     "containerd_package": ["containerd", "1.7"], "newer": False,
     "answers": "24.0.7", "error": "", "unit": "loaded", "active": "active", "settings": None, "record": "",
+    "intended": "",
     "flags": ["H", "containerd"], "swarm": "inactive", "containers": ["outpost-brain"],
     "info": {"LoggingDriver": "json-file", "LiveRestoreEnabled": True, "DockerRootDir": "/var/lib/docker"},
     "bridge": [{"subnet": "172.17.0.0/16", "gateway": "172.17.0.1"}],
@@ -271,7 +272,9 @@ OWN = {
 
 
 def planned(text: str | None, **more: Any) -> docker_settings.Plan:
-    wanted = Wanted(**{key: more.pop(key) for key in list(more) if key not in ("record", "flags", "swarm")})
+    wanted = Wanted(
+        **{key: more.pop(key) for key in list(more) if key not in ("record", "intended", "flags", "swarm")}
+    )
     return docker_settings.plan(text, wanted, **more)
 
 
@@ -395,6 +398,39 @@ def test_what_the_unit_gives_dockerd_is_not_written_again() -> None:
     found = planned(None, flags=["log-driver", "live-restore"])
     assert found.settings == {}
     assert found.text == ""
+
+
+def test_what_a_cut_run_wrote_runs_and_is_still_ours(hospital: ModuleType) -> None:
+    """Cut between daemon.json and the record: a setting is brought in by the next run, and goes with the inventory."""
+    wanted: dict[str, Any] = {"packages": ["docker.io"]}
+    fresh = hospital.outpost_docker_plan(DOCKER, wanted)
+    settled = {**DOCKER, "settings": fresh["text"], "record": fresh["record"]}
+    for more in (
+        {"insecure_registries": ["ours:5000"]},
+        {"bip": "10.9.0.1/24"},
+        {"settings": {"data-root": "/d"}},
+    ):
+        [key] = [
+            "insecure-registries"
+            if "insecure_registries" in more
+            else "bip"
+            if "bip" in more
+            else "data-root"
+        ]
+        written = hospital.outpost_docker_plan(settled, {**wanted, **more})
+        cut = {**settled, "settings": written["text"], "intended": written["record"]}
+        found = hospital.outpost_docker_plan(cut, {**wanted, **more})
+        assert (found["text"], found["differs"], found["told"]) == ("", [key], [key])
+        assert found["record"] == written["record"]
+        back = hospital.outpost_docker_plan(cut, wanted)
+        assert key not in back["settings"], "the inventory no longer names it"
+        # Cut before the file was written.
+        before = hospital.outpost_docker_plan({**settled, "intended": written["record"]}, wanted)
+        assert (before["text"], before["differs"]) == ("", [])
+        assert before["record"], "what was intended is taken away"
+        # Even where that is lost, what the inventory names must run.
+        lost = hospital.outpost_docker_plan({**cut, "intended": ""}, {**wanted, **more})
+        assert (lost["text"], lost["told"], lost["pending"]) == ("", [key], [])
 
 
 def test_a_swarm_has_no_live_restore_and_log_options_of_another_driver_are_not_mixed() -> None:

@@ -65,12 +65,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`text` to be written (empty where the file is as it should be), all `settings`, and what of them is `ours`."""
+    """`text` to be written (empty where the file is as it should be), all `settings`, and what of them is `ours`.
+
+    `needed`: keys that must run as `settings` has them, whoever wrote them: ours, and what the inventory names.
+    """
 
     settings: dict[str, Any]
     text: str
     ours: dict[str, Any]
     faults: tuple[Words, ...] = ()
+    needed: frozenset[str] = frozenset()
 
 
 def parse(text: str | None) -> dict[str, Any]:
@@ -117,7 +121,13 @@ def _no_number(word: str) -> Any:
 
 
 def plan(
-    text: str | None, wanted: Wanted, *, record: str = "", flags: Iterable[str] = (), swarm: bool = False
+    text: str | None,
+    wanted: Wanted,
+    *,
+    record: str = "",
+    intended: str = "",
+    flags: Iterable[str] = (),
+    swarm: bool = False,
 ) -> Plan:
     """What daemon.json is to hold.
 
@@ -125,6 +135,7 @@ def plan(
         text: the file as it is, None where there is none.
         wanted: of the role.
         record: the file that remembers what of it is ours, as `record_text` made it; empty where there is none.
+        intended: the same of a run that wrote, or was about to write, the file and has not come to its end.
         flags: what dockerd gets on its command line.
         swarm: whether the host is in a swarm, which live-restore excludes.
     """
@@ -133,7 +144,7 @@ def plan(
     except Unreadable as error:
         return Plan({}, "", {}, (error.words,))
     ours_before = recorded(record) if record else _former_file(text, current)
-    theirs = _without(current, ours_before)
+    theirs = _without(_without(current, ours_before), recorded(intended) if intended else {})
     by_flag = {_FLAGS[flag] for flag in flags if flag in _FLAGS}
     result, faults = dict(theirs), []
 
@@ -156,12 +167,15 @@ def plan(
 
     result = {key: result[key] for key in [*current, *result] if key in result}
     changed = result != current
+    ours = {key: _our_part(key, value, theirs) for key, value in result.items() if value != theirs.get(key)}
+    named = {"insecure-registries"} if wanted.insecure_registries else set()
     return Plan(
         result,
         # All ours: in the order by which `_former_file` knows it again, should the run be cut before the record.
         json.dumps(result, indent=2, ensure_ascii=False, sort_keys=not current) + "\n" if changed else "",
-        {key: _our_part(key, value, theirs) for key, value in result.items() if value != theirs.get(key)},
+        ours,
         tuple(faults),
+        frozenset(ours.keys() | explicit.keys() | named),
     )
 
 
