@@ -68,8 +68,13 @@ bootstrap:
 .venv/tests.stamp: .venv/controller.stamp requirements-dev.txt requirements-dev-nodeps.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
 	@lab/make-venv tests
 
-.PHONY: lint
+# Runs a part and keeps how long it took, for `make test-times`.
+TIMED := .venv/bin/python tests/lanes/times.py run
+
+.PHONY: lint lint-each
 lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production, units by systemd-analyze
+	@$(TIMED) lint $(MAKE) --no-print-directory lint-each
+lint-each:
 	ruff check .
 	ruff format --check .
 	mypy
@@ -82,9 +87,6 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 .PHONY: test-python
 test-python: .venv/tests.stamp ## unit, service, fault and role tests, with real peers
 	@$(MAKE) --output-sync=line --jobs=2 test-service-unit test-faults-roles
-
-# Runs a part and keeps how long it took, for `make test-times`.
-TIMED := .venv/bin/python tests/lanes/times.py run
 
 .PHONY: test-unit test-service test-faults test-roles test-service-unit test-faults-roles
 test-unit: .venv/tests.stamp ## unit tests

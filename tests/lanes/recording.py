@@ -15,6 +15,7 @@ from collections import defaultdict
 
 import lanes
 import pytest
+import times
 
 _BEFORE: dict[str, dict[str, str]] = {}
 _REPORTS: dict[str, list[pytest.TestReport]] = defaultdict(list)
@@ -86,7 +87,8 @@ def _record(lane: lanes.Lane, reports: list[pytest.TestReport]) -> str:
         "files": files,
     }
     lanes.write(lane, record)
-    return f"lane {lane.name}: passed whole; commit {lane.record} with the change it proves"
+    page = times.refresh()
+    return f"lane {lane.name}: passed whole; commit {lane.record}{page and f' and {page}'} with the change it proves"
 
 
 def _name(nodeid: str) -> str:

@@ -19,7 +19,7 @@ import lanes
 def stale(with_seldom: bool) -> list[tuple[lanes.Lane, str]]:
     """Lanes that are to run, and why; those that are only named are said."""
     found = []
-    for lane in lanes.LANES:
+    for lane in lanes.standing():
         why = lanes.unproven(lane)
         if not why:
             continue

@@ -21,7 +21,7 @@ BEGIN, END = "<!-- make test-times: begin -->", "<!-- make test-times: end -->"
 
 # Parts of `make test`: what each proves, and beside which others it runs.
 PARTS = {
-    "lint": "ruff, mypy, import laws, YAML, Ansible, units | first",
+    "lint": "ruff, mypy, YAML, Ansible, units | first",
     "service": "the service with real peers | one half, first",
     "unit": "unit tests | one half, second",
     "faults": "what breaks the service | other half, first",
@@ -47,9 +47,14 @@ def run(name: str, command: list[str]) -> int:
     return status
 
 
+def committed() -> dict[str, Any]:
+    """Times of the parts as `write` kept them last."""
+    return dict(json.loads(TIMES.read_text())) if TIMES.exists() else {}
+
+
 def times() -> dict[str, Any]:
     """Times of the parts: what this checkout measured, else what was committed."""
-    found: dict[str, Any] = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    found = committed()
     for name in PARTS:
         if (KEPT / f"{name}.json").exists():
             found[name] = json.loads((KEPT / f"{name}.json").read_text())
@@ -90,12 +95,20 @@ def page(text: str, parts: dict[str, Any]) -> str:
     return f"{head}{BEGIN}\n{table(parts)}\n{END}{rest.partition(END)[2]}"
 
 
+def refresh() -> str:
+    """Writes the tables with the lanes' records of now; the page's path from the root, empty where there is none."""
+    if not PAGE.exists():
+        return ""
+    PAGE.write_text(page(PAGE.read_text(), committed()))
+    return str(PAGE.relative_to(ROOT))
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) > 2 and arguments[0] == "run":
         return run(arguments[1], arguments[2:])
     if arguments == ["write"]:
         TIMES.write_text(json.dumps(times(), indent=1) + "\n")
-        PAGE.write_text(page(PAGE.read_text(), times()))
+        refresh()
         return 0
     sys.stderr.write(str(__doc__))
     return 2
