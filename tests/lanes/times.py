@@ -26,7 +26,7 @@ PARTS = {
     "unit": "unit tests | one half, second",
     "faults": "what breaks the service | other half, first",
     "roles": "roles, playbooks, plugins | other half, second",
-    "lab": "the lab itself | after the halves",
+    "lab": "the lab itself | last, beside a scenario",
     "molecule-ubuntu": "a region on Ubuntu | two scenarios at a time",
     "molecule-astra": "a region on Astra Linux | two scenarios at a time",
     "molecule-redos": "a region on RED OS | two scenarios at a time",
