@@ -71,8 +71,9 @@ def _named(tree: ast.Module, prefix: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) and node.values:
             first = node.values[0]
-            if isinstance(first, ast.Constant) and re.fullmatch(r"(?:\w+\.)+", str(first.value)):
-                modules.add(f"{first.value}*")
+            start = first.value if isinstance(first, ast.Constant) else ""
+            if isinstance(start, str) and re.fullmatch(r"(?:\w+\.)+", start):
+                modules.add(f"{start}*")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if _DOTTED.fullmatch(node.value):
                 modules.add(node.value)

@@ -308,9 +308,9 @@ def test_what_a_test_rests_on_is_read_from_it(tmp_path: Path, text: str, found: 
     assert {str(path.relative_to(tmp_path)) for path in paths - {start}} == found
 
 
-def test_imports_of_the_package_around_are_followed_on(tmp_path: Path) -> None:
+def test_imports_of_the_package_around_are_followed_on_and_a_file_s_name_is_no_module(tmp_path: Path) -> None:
     changed = SERVICE | {
-        "service/outpost/engines/fast.py": "from . import slow",
+        "service/outpost/engines/fast.py": "from . import slow\nSETTINGS = 'helper.yaml'",
         "service/outpost/engines/slow.py": "from .. import lone",
         "tests/slow/test_x.py": "import outpost.engines.fast",
     }
@@ -318,7 +318,7 @@ def test_imports_of_the_package_around_are_followed_on(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     start = tmp_path / "tests/slow/test_x.py"
-    paths = imports.closure(tmp_path, [start], ("service", "tests/slow"), names=True)
+    paths = imports.closure(tmp_path, [start], ("service", "tests/slow", "tests/unit"), names=True)
     assert {str(path.relative_to(tmp_path)) for path in paths - {start}} == {*_ENGINES, _FAST, _SLOW, _LONE}
 
 
