@@ -6,7 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Tests never share hosts with the demo: each scenario has its own lab.
-SCENARIOS := ubuntu astra redos fleet
+# Longest first, so that two at a time end at about the same time.
+SCENARIOS := fleet redos ubuntu astra
 
 .PHONY: help
 help: ## list what can be done
@@ -22,7 +23,7 @@ demo-down: ## remove all of the demo: hosts, networks, volumes, keys
 	@lab/demo --down
 
 .PHONY: test
-test: setup lint test-python release test-lab molecule ## prove everything
+test: setup lint test-python release test-hosts ## prove everything
 	@echo "make test: all passed"
 
 .PHONY: setup
@@ -68,8 +69,13 @@ bootstrap:
 .venv/tests.stamp: .venv/controller.stamp requirements-dev.txt requirements-dev-nodeps.txt service/requirements.txt service/requirements-nodeps.txt pyproject.toml
 	@lab/make-venv tests
 
-.PHONY: lint
+# Runs a part and keeps how long it took, for `make test-times`.
+TIMED := .venv/bin/python tests/lanes/times.py run
+
+.PHONY: lint lint-each
 lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile production, units by systemd-analyze
+	@$(TIMED) lint $(MAKE) --no-print-directory lint-each
+lint-each:
 	ruff check .
 	ruff format --check .
 	mypy
@@ -78,28 +84,46 @@ lint: .venv/tests.stamp ## ruff, mypy, yamllint, ansible-lint at profile product
 	lab/unit-security
 
 # Half of the service's tests is waiting for peers and timers: two halves of the same length run side by side.
+# docs/testing.md has the minutes of each part, by which the halves are made.
 .PHONY: test-python
 test-python: .venv/tests.stamp ## unit, service, fault and role tests, with real peers
-	@$(MAKE) --output-sync=line --jobs=2 test-service-roles test-unit-faults
+	@$(MAKE) --output-sync=line --jobs=2 test-service-unit test-faults-roles
 
-.PHONY: test-unit test-service test-faults test-roles test-unit-faults test-service-roles
+.PHONY: test-unit test-service test-faults test-roles test-service-unit test-faults-roles
 test-unit: .venv/tests.stamp ## unit tests
-	pytest -q tests/unit
+	$(TIMED) unit pytest -q tests/unit
 test-service: .venv/tests.stamp ## the service with real peers
-	pytest -q tests/service
+	$(TIMED) service pytest -q tests/service
 test-faults: .venv/tests.stamp ## what breaks the service
-	pytest -q tests/faults
+	$(TIMED) faults pytest -q tests/faults
 # By itself: Ansible replaces sys.intern, which torch's compiler then stumbles over.
 test-roles: .venv/tests.stamp ## roles, playbooks and their plugins
-	pytest -q tests/roles
-test-service-roles:
+	$(TIMED) roles pytest -q tests/roles
+test-service-unit:
 	@$(MAKE) test-service
-	@$(MAKE) test-roles
-# One after the other, so that never more than two run; with database servers of their own.
-test-unit-faults: export OUTPOST_TEST_NET := 127.79.0
-test-unit-faults:
 	@$(MAKE) test-unit
+# One after the other, so that never more than two run; with database servers of their own.
+test-faults-roles: export OUTPOST_TEST_NET := 127.79.0
+test-faults-roles:
 	@$(MAKE) test-faults
+	@$(MAKE) test-roles
+
+# Tests too slow for `make test`, which only asks that each has passed on the files as they are: tests/lanes/lanes.py.
+.PHONY: test-slow
+test-slow: .venv/tests.stamp ## every slow lane whose record is out of date; ARGS=--list only says which, ARGS=--all before a release
+	@.venv/bin/python tests/lanes/slow.py $(ARGS)
+
+.PHONY: test-slow-engines test-slow-bundles test-slow-mutated
+test-slow-engines: .venv/tests.stamp ## every engine of a bundle tried on this machine, bad ones too
+	pytest -q tests/slow/test_engines.py
+test-slow-bundles: .venv/tests.stamp ## `outpost bundle check` over every kind of fault
+	pytest -q tests/slow/test_bundles.py
+test-slow-mutated: .venv/tests.stamp ## ten thousand mutated DICOM files through intake
+	pytest -q tests/slow/test_mutated.py
+
+.PHONY: test-times
+test-times: .venv/tests.stamp ## write how long each part and each lane took into docs/testing.md
+	@.venv/bin/python tests/lanes/times.py write
 
 .PHONY: damage
 damage: .venv/tests.stamp ## every damage of the journal and of the service's files, each on a start of the real service
@@ -111,9 +135,8 @@ test-secrets: .venv/tests.stamp ## every task that handles a secret, whole and f
 
 .PHONY: test-lab
 test-lab: .venv/tests.stamp ## the lab itself
-	pytest -q tests/lab
+	$(TIMED) lab pytest -q tests/lab
 
-# The driver's lanes are beside `make test`, which only asks that each has passed on the files as they are: tests/drivers/lanes.py.
 .PHONY: test-drivers
 test-drivers: test-drivers-pin test-drivers-set test-drivers-build test-drivers-run test-drivers-kernel test-drivers-container ## all lanes of the driver, one after the other
 
@@ -169,6 +192,11 @@ bench-faults: .venv-bench/setup.stamp ## the fault matrix: ten faults, Outpost a
 release: bootstrap .venv/controller.stamp ## build the release of this checkout into dist/releases
 	@service/build-release
 
+# The tests of the lab fill the end of the shorter side.
+.PHONY: test-hosts
+test-hosts: release ## all scenarios and the lab, two at a time
+	@$(MAKE) --output-sync=line --jobs=2 $(SCENARIOS:%=molecule-%) test-lab
+
 # Two at a time: each has a lab and addresses of its own, and waits half of its time.
 .PHONY: molecule
 molecule: release ## all scenarios
@@ -176,18 +204,18 @@ molecule: release ## all scenarios
 
 .PHONY: $(SCENARIOS:%=molecule-%)
 $(SCENARIOS:%=molecule-%): molecule-%: release
-	lab/scenario $*
+	$(TIMED) molecule-$* lab/scenario $*
 
 .PHONY: test-rotation
 test-rotation: release ## the root secret rotated under a region and a centre, killed at every step; half an hour
 	lab/rotation
 
 # Records what it proved, and on which files, in molecule/cuts/proven.json. OUTPOST_CUTS=10 is a sample.
-.PHONY: test-cuts
-test-cuts: release ## a first run and an update cut at every task on a host of each system; some two hours each
-	lab/cuts ubuntu
-	lab/cuts astra
-	lab/cuts redos
+CUTS := ubuntu astra redos
+.PHONY: test-cuts $(CUTS:%=test-cuts-%)
+test-cuts: $(CUTS:%=test-cuts-%) ## a first run and an update cut at every task on a host of each system; some two hours each
+$(CUTS:%=test-cuts-%): test-cuts-%: release
+	lab/cuts $*
 
 .PHONY: test-removal
 test-removal: release ## systems removed, clusters of PostgreSQL found and upgraded on a host, killed on the way; half an hour

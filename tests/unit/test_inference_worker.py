@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import faulty_model
@@ -253,11 +254,11 @@ def faults_of(worker: InferenceWorker) -> int:
 
 
 def test_a_worker_keeps_its_memory_from_study_to_study_only_where_it_may(tmp_path: Path) -> None:
+    """At the smallest size, where a study touches 100,000 pages too: twice as fast as at full."""
     pages = {}
+    rung = replace(full_rung(load_bundle(BUNDLE)), name="128", size="128")
     for keep in (True, False):
-        with InferenceWorker(
-            BUNDLE, full_rung(load_bundle(BUNDLE)), 60, tmp_path, keep_memory=keep
-        ) as worker:
+        with InferenceWorker(BUNDLE, rung, 60, tmp_path, keep_memory=keep) as worker:
             worker.golden()
             before = faults_of(worker)
             worker.golden()
