@@ -311,7 +311,6 @@ class Gate:
         # What waits in the pace of its own address does not press on that of all: a flood delays itself first.
         return pace.delay(now) or self._all[health].delay(now)
 
-
     def delay_of_piece(self, peer: str, size: int) -> float:
         """Seconds that a connection has to wait before it is read again, having brought `size` bytes of a body."""
         cost = 1 - size / _FREE_PIECE
