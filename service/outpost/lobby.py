@@ -40,7 +40,7 @@ BACKLOG: Final = 1024
 # Of a queue from which more than so many that spoke were turned away in a second, so many are taken a second. Other
 # addresses have other queues, and what is turned away there is tried again later.
 _SPEAKING_FLOOD: Final = 200
-_SPEAKING_PER_SECOND: Final = 400.0
+_SPEAKING_PER_SECOND: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
