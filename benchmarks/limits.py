@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "service"), str(ROOT / "tests" / "service"), str(ROOT / "benchmarks")]
 
 from report import Spread, finish, table  # noqa: E402 - not installed
-from running import Service, StoreScp, wait_for  # noqa: E402 - not installed
+from running import TOKEN, Service, StoreScp, wait_for  # noqa: E402 - not installed
 
 ATTACKER = "127.0.0.66"
 IMAGES, FEW = 200, 60
@@ -52,6 +52,10 @@ _BODY = (
     b"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
     b'Content-Type: multipart/related; type="application/dicom"; boundary=x\r\n\r\n--x\r\n'
 )
+# The same of one who may send, so that it is read: no Host that is refused, and a token.
+_BODY_OF_A_SENDER = _BODY.replace(
+    b"Host: x\r\n", b"Host: 127.0.0.1\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+)
 
 
 def connect(port: int) -> socket.socket:
@@ -65,14 +69,14 @@ def connect(port: int) -> socket.socket:
     return one
 
 
-def hold(port: int, count: int, first: bytes, drip: bytes) -> None:
-    """Keep so many connections open for ever: say `first`, then `drip` each second; come again when closed."""
+def hold(port: int, count: int, first: bytes, drip: bytes, each: float = 1.0) -> None:
+    """Keep so many connections open for ever: say `first`, then `drip` each so many seconds; come again when closed."""
     most = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     poll = select.epoll()
     held: dict[int, socket.socket] = {}
     said: set[int] = set()
-    next_drip = time.monotonic() + 1
+    next_drip = time.monotonic() + each
     while True:
         for _ in range(200):
             if len(held) >= most:
@@ -80,7 +84,7 @@ def hold(port: int, count: int, first: bytes, drip: bytes) -> None:
             one = connect(port)
             held[one.fileno()] = one
             poll.register(one.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLHUP | select.EPOLLET)
-        for descriptor, what in poll.poll(0.05):
+        for descriptor, what in poll.poll(min(0.05, each / 2)):
             one = held[descriptor]
             try:
                 if what & (select.EPOLLHUP | select.EPOLLERR) or (
@@ -97,7 +101,7 @@ def hold(port: int, count: int, first: bytes, drip: bytes) -> None:
                 del held[descriptor]
                 one.close()
         if drip and time.monotonic() >= next_drip:
-            next_drip += 1
+            next_drip = max(next_drip + each, time.monotonic())
             for descriptor in list(said):
                 with contextlib.suppress(OSError):
                     held[descriptor].send(drip)
@@ -155,6 +159,7 @@ ATTACKS: dict[str, Callable[[int, int], None]] = {
     "half-open-dicom": lambda dicom, _: hold(dicom, 20_000, b"", b""),
     "slow-head": lambda _, http: hold(http, 2000, b"GET /studies HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n"),
     "slow-body": lambda _, http: hold(http, 2000, _BODY, b"x"),
+    "slow-body-of-a-sender": lambda _, http: hold(http, 28, _BODY_OF_A_SENDER, b"x", 0.01),
     "slow-request": lambda dicom, _: hold(dicom, 2000, request_of("SLOW")[:20], b"\x20"),
     "silent-associations": lambda dicom, _: hold(dicom, 64, request_of("SILENT"), b""),
     "stalled-pdu": lambda dicom, _: hold(

@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BENCHMARKS = HERE.parent
+sys.path.append(str(BENCHMARKS.parent / "tests" / "service"))
+
+from ports import free_port  # noqa: E402 - not installed
+
 _FORM_BOUNDARY = "a-boundary-of-the-benchmark"
 
 
@@ -223,13 +226,6 @@ class PeerServer:
 
 class CannotRun(Exception):
     """A peer did not come up; the text says what it said."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def runs(pid: int) -> bool:

@@ -10,9 +10,13 @@ import logging
 import resource
 from dataclasses import dataclass
 
+from outpost.listening import QUEUES
+
 log = logging.getLogger(__name__)
 
-_OWN = 192  # journal and its readers, workers' pipes, deliveries, the region's database, files being moved
+# Journal and its readers, workers' pipes, deliveries, the region's database, files being moved: 192; and the queues of
+# both ports.
+_OWN = 192 + 2 * QUEUES
 _OF_ASSOCIATION = 6  # socket, wake-up, file that arrives, and what taking it opens
 _OF_STORING = 66  # a request of STOW-RS has up to 64 files open until they are taken together
 _LEAST_LEFT = 64

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import logging
 import os
+import random
 import socket
 import struct
 import sys
@@ -50,6 +51,67 @@ _SILENT: Final = (
     (0x06, 0, 0, 0),
 )
 _PROGRAM: Final = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _SILENT))
+
+# Queues of one port; the kernel puts a connection into that of its address.
+QUEUES: Final = 32
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_NETWORK: Final = 0x100000000 - 0x100000  # SKF_NET_OFF: from the network's header on
+
+
+def queues_beside(listening: socket.socket, backlog: int) -> list[socket.socket]:
+    """More listening sockets on the same port, so that a flood from one address fills the queue of that one.
+
+    Each address has its queue, by a hash that nobody outside knows. Empty where the kernel does not do that: then all
+    wait in one queue. Whoever closes them has what waits in them reset.
+    """
+    made: list[socket.socket] = []
+    try:
+        if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            listening.listen(backlog)
+        # Only now: it was bound alone, so that a second service on this port was refused.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(QUEUES - 1):
+            one = socket.socket(listening.family, listening.type, listening.proto)
+            made.append(one)
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                one.setsockopt(socket.SOL_SOCKET, option, 1)
+            if listening.family == socket.AF_INET6:
+                only = listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            one.bind(listening.getsockname())
+            one.listen(backlog)
+        steps = _by_address()
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+        named = struct.pack("HL", len(steps), ctypes.addressof(program))
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, named)
+    except OSError:
+        log.info("the kernel shares no queues between addresses: all wait in one", exc_info=True)
+        for one in made:
+            one.close()
+        return []
+    return made
+
+
+def _by_address() -> tuple[tuple[int, int, int, int], ...]:
+    """Classic BPF: the queue of a packet's source address."""
+
+    def xor(at: int) -> tuple[tuple[int, int, int, int], ...]:
+        return (0x07, 0, 0, 0), (0x20, 0, 0, _NETWORK + at), (0xAC, 0, 0, 0)
+
+    six = (*xor(12), *xor(16), *xor(20))
+    return (
+        (0x30, 0, 0, _NETWORK),
+        (0x74, 0, 0, 4),
+        (0x15, 0, 2, 4),
+        (0x20, 0, 0, _NETWORK + 12),  # IPv4
+        (0x05, 0, 0, 1 + len(six)),
+        (0x20, 0, 0, _NETWORK + 8),  # IPv6
+        *six,
+        (0xA4, 0, 0, random.SystemRandom().getrandbits(32)),
+        (0x24, 0, 0, 0x9E3779B1),
+        (0x74, 0, 0, 33 - QUEUES.bit_length()),
+        (0x16, 0, 0, 0),
+    )
 
 
 class Listening:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from outpost.listening import RESET, Listening
+from outpost.listening import RESET, Listening, queues_beside
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ _TURNS_PER_SECOND: Final = 50.0
 _SILENT_FLOOD: Final = 500
 _HELD_BACK_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
+# Of a queue from which more than so many that spoke were turned away in a second, so many are taken a second. Other
+# addresses have other queues, and what is turned away there is tried again later.
+_SPEAKING_FLOOD: Final = 200
+_SPEAKING_PER_SECOND: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,16 @@ class _Waiting:
         return str(self.address[0])
 
 
+class _Queue:
+    """One listening socket of the port. Times are monotonic, seconds."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.door = Listening(listening)
+        self.again = 0.0  # not 0: it rests until then
+        self.spoke_left = 0  # since it was counted
+        self.flooded: Pace | None = None
+
+
 class Lobby(threading.Thread):
     """Accepts on a listening socket until `stop`. The socket is made non-blocking and stays the caller's."""
 
@@ -112,7 +126,10 @@ class Lobby(threading.Thread):
         may be worth another's place. `farewell` is said to who spoke and is late.
         """
         super().__init__(name=name, daemon=True)
-        self._door, self._room = Listening(listening), room
+        self._listening, self._room = listening, room
+        self._door = Listening(listening)
+        self._beside: list[socket.socket] = []
+        self._queues: dict[int, _Queue] = {}  # by descriptor
         self._enter, self._whole, self._tell, self._is_first = enter, whole, turned_away, first
         self._asks, self._farewell = asks, farewell
         self._left: Counter[tuple[str, str]] = Counter()  # since it was told
@@ -123,8 +140,6 @@ class Lobby(threading.Thread):
         self._silent: dict[str, OrderedDict[int, _Waiting]] = {}
         self._stopping = threading.Event()
         self._poll = select.epoll()
-        self._accepts = True
-        self._accept_again = 0.0
         self._entering = Pace(room.per_second, room.burst)
         self._first = Pace(room.per_second, room.burst)
         self._evicting = Pace(room.per_second, room.burst)
@@ -133,7 +148,7 @@ class Lobby(threading.Thread):
         self._only_crowds = False  # are ready
         self._turning = Pace(_TURNS_PER_SECOND, _TURNS_PER_SECOND)
         self._silent_left = 0  # since `_counted`
-        self._counted = self._told
+        self._counted = self._flooded_at = self._told
         self._held_back_until: float | None = None
 
     @property
@@ -148,8 +163,11 @@ class Lobby(threading.Thread):
             self.join(timeout_seconds)
 
     def run(self) -> None:
-        self._door.hold_back_nobody()  # as a lobby before this one may have left it
-        self._poll.register(self._door.fileno(), select.EPOLLIN)
+        self._beside = queues_beside(self._listening, BACKLOG)
+        for listening in (self._listening, *self._beside):
+            self._queues[listening.fileno()] = queue = _Queue(listening)
+            queue.door.hold_back_nobody()  # as a lobby before this one may have left it
+            self._poll.register(listening.fileno(), select.EPOLLIN)
         faults = 0
         try:
             while not self._stopping.is_set():
@@ -167,24 +185,30 @@ class Lobby(threading.Thread):
                 self._close(one)
             self._poll.close()
             self._door.hold_back_nobody()
+            for listening in self._beside:
+                listening.close()
 
     def _turn(self) -> None:
-        listener = self._door.fileno()
         while rest := self._turning.wait(time.monotonic()):
             if self._stopping.wait(rest):
                 return
         self._turning.take()
+        came: list[_Queue] = []
         for descriptor, _ in self._poll.poll(self._rest(time.monotonic())):
-            if descriptor == listener:
-                self._accept()
+            if (queue := self._queues.get(descriptor)) is not None:
+                came.append(queue)
             elif (one := self._waiting.get(descriptor)) is not None:
                 self._look(one)
+        for queue in sorted(came, key=lambda one: (one.flooded is not None, one.spoke_left)):
+            self._accept(queue)
         now = time.monotonic()
-        if not self._accepts and now >= self._accept_again:
-            self._accepts = True
-            self._poll.register(listener, select.EPOLLIN)
+        for descriptor, queue in self._queues.items():
+            if queue.again and now >= queue.again:
+                queue.again = 0.0
+                self._poll.register(descriptor, select.EPOLLIN)
         self._end_late(now)
         self._hold_back(now)
+        self._count_floods(now)
         if self._left and now - self._told > _TELL_SECONDS:
             left, self._left, self._told = self._left, Counter(), now
             for (peer, why), times in left.items():
@@ -202,32 +226,41 @@ class Lobby(threading.Thread):
         rest = _TURN_SECONDS
         if self._ready:
             rest = min(rest, (self._crowding if self._only_crowds else self._entering).wait(now))
-        if not self._accepts:
-            rest = min(rest, max(0.0, self._accept_again - now))
+        again = min((queue.again for queue in self._queues.values() if queue.again), default=0.0)
+        if again:
+            rest = min(rest, max(0.0, again - now))
         return rest + 0.001 if rest else 0.0
 
-    def _pause(self, seconds: float) -> None:
-        self._poll.unregister(self._door.fileno())
-        self._accepts, self._accept_again = False, time.monotonic() + seconds
+    def _pause(self, queue: _Queue, seconds: float) -> None:
+        self._poll.unregister(queue.door.fileno())
+        queue.again = time.monotonic() + seconds
 
-    def _accept(self) -> None:
+    def _accept(self, queue: _Queue) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
-            if wait := self._accepting.wait(time.monotonic()):
-                self._pause(wait + 0.01)
+            now = time.monotonic()
+            if queue.flooded is not None and (wait := queue.flooded.wait(now)):
+                self._pause(queue, wait + 0.02)
+                return
+            if wait := self._accepting.wait(now):
+                self._pause(queue, wait + 0.01)
                 return
             try:
-                came = self._door.accept()
+                came = queue.door.accept()
             except OSError as error:
                 if error.errno not in _NO_DESCRIPTORS:
                     return  # it was gone before it was here
                 # The descriptors are spent: whoever waits here in silence gives one back.
                 self._make_place(None)
-                self._pause(_PAUSE_SECONDS)
+                self._pause(queue, _PAUSE_SECONDS)
                 return
             if came is None:
                 return
             self._accepting.take()
+            if queue.flooded is not None:
+                queue.flooded.take()
+            silent, left = self._silent_left, self._left.total()
             self._arrive(*came)
+            queue.spoke_left += self._left.total() > left and self._silent_left == silent
 
     def _arrive(self, descriptor: int, address: Any) -> None:
         now = time.monotonic()
@@ -271,14 +304,34 @@ class Lobby(threading.Thread):
         if self._held_back_until is not None:
             if now < self._held_back_until:
                 return
-            self._door.hold_back_nobody()
+            for queue in self._queues.values():
+                queue.door.hold_back_nobody()
             self._held_back_until = None
-        elif self._silent_left > _SILENT_FLOOD and self._door.hold_back_silent():
+        elif self._silent_left > _SILENT_FLOOD and self._hold_back_silent():
             self._held_back_until = now + _HELD_BACK_SECONDS
             log.info("%s: a flood of silent connections, the kernel keeps them until they speak", self.name)
         elif now - self._counted <= _TELL_SECONDS:
             return
         self._silent_left, self._counted = 0, now
+
+    def _hold_back_silent(self) -> bool:
+        done = [queue.door.hold_back_silent() for queue in self._queues.values()]
+        if not all(done):
+            for queue in self._queues.values():
+                queue.door.hold_back_nobody()
+        return all(done)
+
+    def _count_floods(self, now: float) -> None:
+        """Once a second: a queue from which many that speak are turned away is taken from no faster than that."""
+        if now - self._flooded_at <= _TELL_SECONDS:
+            return
+        self._flooded_at = now
+        for queue in self._queues.values():
+            if not self._beside or queue.spoke_left <= _SPEAKING_FLOOD:
+                queue.flooded = None
+            elif queue.flooded is None:
+                queue.flooded = Pace(_SPEAKING_PER_SECOND, _SPEAKING_PER_SECOND / 20)
+            queue.spoke_left = 0
 
     def _make_place(self, peer: str | None) -> bool:
         """Have the one that waited longest leave, a silent one if any: of this address, or of the one with the most."""

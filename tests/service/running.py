@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 import yaml
+from ports import free_port as free_port
 from pydicom import dcmread
 
 # Stands in every name and identifier of the test patient; it may appear in no log.
@@ -33,34 +31,7 @@ os.environ["OUTPOST_TOKEN"] = TOKEN
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 # Every process started here: what a failed test leaves running ends with the session (conftest.py).
 STARTED: list[subprocess.Popen[bytes]] = []
-_PORT_LOCKS: list[IO[str]] = []
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-
-
-def free_port() -> int:
-    """A port for a server that is started later, on any address of this machine; nobody else of a test is given it.
-
-    It is below the ports that the kernel gives to clients: of these, the flood of another test can take one between
-    the question and the start. The lock lasts as long as this process.
-    """
-    lowest_of_clients = int(
-        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0]
-    )
-    locks = Path(tempfile.gettempdir()) / "outpost-test-ports"
-    locks.mkdir(exist_ok=True)
-    for _ in range(1000):
-        port = random.SystemRandom().randrange(15000, lowest_of_clients)
-        lock = (locks / str(port)).open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket() as probe:
-                probe.bind(("", port))
-        except OSError:
-            lock.close()
-            continue
-        _PORT_LOCKS.append(lock)
-        return port
-    raise AssertionError(f"no free port from 15000 to {lowest_of_clients}")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -21,7 +21,7 @@ def test_no_share_is_taken_from_what_the_service_needs(limit: int, associations:
 
 def test_too_few_are_refused_with_the_number_and_the_remedy() -> None:
     with pytest.raises(
-        TooFewDescriptors, match=r"may open 256 descriptors, 448 are needed for 32 .*LimitNOFILE="
+        TooFewDescriptors, match=r"may open 256 descriptors, 512 are needed for 32 .*LimitNOFILE="
     ):
         share(256, 32)
 

@@ -12,6 +12,7 @@ A few connections and requests are kept for health, which is asked by whoever wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -55,6 +56,16 @@ _HEALTH: Final = ("/v2/health/", "/v2/models/", "/health/light", "/health")
 _TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"
 _LONGEST_DELAY: Final = 1.0  # seconds that a request waits for its pace
 _THREADS: Final = 64  # of all sync routes, and of storing by STOW-RS
+# A body is read in pieces; each costs some 0.4 ms, however small. Pieces of this size are free, a smaller one is the
+# more of a whole one the smaller it is, and of these each address has so many a second (all addresses four times that).
+_FREE_PIECE: Final = 4 << 10  # bytes
+_SMALL_PIECES: Final = 40.0
+# An answer that was worked out holds its turn so long while it is read, in seconds; what is unread then is bounded.
+_READ_SECONDS: Final = 2.0
+_UNREAD_BYTES: Final = 64 << 20  # of all connections, in buffers of this process
+_SEND_BUFFER: Final = 256 << 10  # bytes in the kernel, of one connection
+# A request that was answered and still sends is kept so long before a new one of its address takes its place, seconds.
+_KEPT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +140,44 @@ class _Turns:
     def __init__(self, kind: Kind, at_once: int) -> None:
         self.kind = kind
         self._free = asyncio.Semaphore(at_once)
+        self._at_once = at_once
+        self._of_peer: dict[str, tuple[asyncio.Semaphore, int]] = {}  # and how many hold or want it
         self._waiting: Counter[str] = Counter()
 
     @asynccontextmanager
     async def turn(self, peer: str) -> AsyncIterator[bool]:
-        """Whether it is its turn now; False where too many wait, or it waited too long."""
+        """Whether it is its turn now; False where too many wait, or it waited too long.
+
+        One address has three quarters of the turns at most: who is slow with all of his keeps nobody else waiting.
+        """
+        mine, users = self._of_peer.get(peer) or (asyncio.Semaphore(max(1, self._at_once * 3 // 4)), 0)
+        self._of_peer[peer] = mine, users + 1
+        try:
+            async with self._turn(peer, mine) as is_mine:
+                yield is_mine
+        finally:
+            users = self._of_peer[peer][1] - 1
+            if users:
+                self._of_peer[peer] = mine, users
+            else:
+                del self._of_peer[peer]
+
+    @asynccontextmanager
+    async def _turn(self, peer: str, mine: asyncio.Semaphore) -> AsyncIterator[bool]:
         kind = self.kind
         full = self._waiting.total() >= kind.waiting or self._waiting[peer] >= max(1, kind.waiting * 3 // 4)
-        if self._free.locked() and full:
+        if (self._free.locked() or mine.locked()) and full:
             yield False
             return
         self._waiting[peer] += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), kind.wait_seconds)
+            async with asyncio.timeout(kind.wait_seconds):
+                await mine.acquire()
+                try:
+                    await self._free.acquire()
+                except BaseException:
+                    mine.release()
+                    raise
         except TimeoutError:
             yield False
             return
@@ -153,6 +189,7 @@ class _Turns:
             yield True
         finally:
             self._free.release()
+            mine.release()
 
 
 class _Pace:
@@ -164,9 +201,13 @@ class _Pace:
 
     def delay(self, now: float) -> float:
         """Seconds that the next has to wait; it is counted."""
+        return self.delay_of(1, now)
+
+    def delay_of(self, cost: float, now: float) -> float:
+        """Seconds that who has just taken so much of it has to wait before the next."""
         # Never further behind than this: those that waited and went must cost those behind them nothing.
         least = -_LONGEST_DELAY * self._per_second
-        self._left = max(least, min(self._burst, self._left + (now - self._at) * self._per_second) - 1)
+        self._left = max(least, min(self._burst, self._left + (now - self._at) * self._per_second) - cost)
         self._at = now
         return max(0.0, -self._left / self._per_second)
 
@@ -184,6 +225,8 @@ class Gate:
         self._turns: dict[Kind, _Turns] = {}
         self._paces: dict[tuple[str, bool], _Pace] = {}
         self._all = {health: _Pace(2 * limits.pace, 2 * limits.burst) for health in (True, False)}
+        self._pieces: dict[str, _Pace] = {}
+        self._all_pieces = _Pace(4 * _SMALL_PIECES, 4 * _SMALL_PIECES)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send, at: LimitedProtocol) -> None:
         path, method = str(scope["path"]), str(scope["method"])
@@ -224,10 +267,7 @@ class Gate:
     ) -> tuple[int, str, dict[str, str]] | None:
         limits, close = self.limits, {"Connection": "close"}
         if at.reserved and kind is not HEALTH:
-            words = (
-                f"{limits.connections} connections are open, {limits.per_peer} of one address at most: close those "
-                "that are not needed, and connect again later"
-            )
+            words = _too_many(limits)
             self.turned_away("TOO_MANY_CONNECTIONS", words, at.peer)
             return 503, words, close | {"Retry-After": "5"}
         size = sum(len(name) + len(value) for name, value in scope["headers"])
@@ -270,6 +310,19 @@ class Gate:
             pace = self._paces[peer, health] = _Pace(share * self.limits.pace, share * self.limits.burst)
         # What waits in the pace of its own address does not press on that of all: a flood delays itself first.
         return pace.delay(now) or self._all[health].delay(now)
+
+    def delay_of_piece(self, peer: str, size: int) -> float:
+        """Seconds that a connection has to wait before it is read again, having brought `size` bytes of a body."""
+        cost = 1 - size / _FREE_PIECE
+        if cost <= 0:
+            return 0.0
+        now = time.monotonic()
+        pace = self._pieces.get(peer)
+        if pace is None:
+            if len(self._pieces) > 4096:
+                self._pieces = {key: one for key, one in self._pieces.items() if not one.is_full(now)}
+            pace = self._pieces[peer] = _Pace(_SMALL_PIECES, _SMALL_PIECES)
+        return pace.delay_of(cost, now) or self._all_pieces.delay_of(cost, now)
 
 
 def _told_of_the_end(scope: Message, receive: Receive, send: Send) -> tuple[Receive, Send]:
@@ -314,6 +367,7 @@ class LimitedProtocol(H11Protocol):
         self._mark: tuple[float, int] | None = None  # of a body: when, and bytes until then
         self._written = 0
         self._unread: tuple[float, int] | None = None  # of an answer: when, and bytes that were not read
+        self._rests: asyncio.TimerHandle | None = None  # until it is read again
 
     async def _gated(self, scope: Message, receive: Receive, send: Send) -> None:
         await self.gate(scope, receive, send, self)
@@ -334,12 +388,16 @@ class LimitedProtocol(H11Protocol):
                 del self.of_peer[self.peer]
         if self.errand is not None:
             self.errand.stop()
+        if self._rests is not None:
+            self._rests.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._came += len(data)
         if self._lingers_since is not None:
-            return  # of a body that nobody wants
+            self._rest(len(data))  # of a body that nobody wants
+            return
+        in_body = self.conn.their_state is h11.SEND_BODY
         if self._head_since is None and self.is_idle:
             self._head_since = time.monotonic()
         try:
@@ -349,6 +407,20 @@ class LimitedProtocol(H11Protocol):
             return
         if not self.is_idle:
             self._head_since = None
+        if in_body and self.conn.their_state is h11.SEND_BODY:
+            self._rest(len(data))
+
+    def _rest(self, size: int) -> None:
+        """Leave what comes in drops to the kernel for a moment, so that they are read together."""
+        delay = self.gate.delay_of_piece(self.peer, size)
+        if delay and self._rests is None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._rests = self.loop.call_later(delay, self._read_again)
+
+    def _read_again(self) -> None:
+        self._rests = None
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def on_response_complete(self) -> None:
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and not self.reserved:
@@ -365,9 +437,19 @@ class LimitedProtocol(H11Protocol):
         return (self.cycle is None or self.cycle.response_complete) and self.conn.their_state is h11.IDLE
 
     async def has_read(self) -> None:
-        """Wait until the peer has read what it was answered, but for what any buffer holds."""
-        while not self.is_gone and self.transport.get_write_buffer_size() > 256 << 10:
+        """Wait a moment until the peer has read what it was answered, but for what any buffer holds.
+
+        Not for long: others wait for its turn. The server looks at what all have not read.
+        """
+        until = time.monotonic() + _READ_SECONDS
+        while not self.is_gone and self.unread > 256 << 10 and time.monotonic() < until:
             await asyncio.sleep(0.1)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of an answer that are still in this process."""
+        size: int = self.transport.get_write_buffer_size()
+        return size
 
     def look(self, now: float) -> str | None:
         """End the connection where its peer is too slow; returns why (`doors.Turned`)."""
@@ -380,8 +462,14 @@ class LimitedProtocol(H11Protocol):
                 self._end()
                 return "REQUEST_LATE"
             return None
-        if self._reads_slowly(now) or self._sends_slowly(now):
+        if self._reads_slowly(now):
             self.transport.abort()
+            return "TOO_SLOW"
+        if self._sends_slowly(now):
+            if self.cycle.response_started:
+                self.transport.abort()
+            else:
+                self._end()
             return "TOO_SLOW"
         return None
 
@@ -423,9 +511,12 @@ class LimitedProtocol(H11Protocol):
             self.transport.write(_TIMED_OUT)
             self.transport.close()
 
-    def make_way(self) -> bool:
-        """Close it where it is idle, or answered and still sending."""
-        if not (self.is_idle or self._lingers_since is not None) or self.transport.is_closing():
+    def make_way(self, peer: str) -> bool:
+        """Close it where it is idle, or answered and still sending: that not at once for one of its own address."""
+        lingers = self._lingers_since is not None and (
+            peer != self.peer or time.monotonic() - self._lingers_since > _KEPT_SECONDS
+        )
+        if not (self.is_idle or lingers) or self.transport.is_closing():
             return False
         self.transport.abort()
         return True
@@ -468,6 +559,7 @@ class LimitedServer(uvicorn.Server):
                 h11_max_incomplete_event_size=limits.head_bytes,
             )
         )
+        self._refusal = _no_place(limits)
         self._lobby: Lobby | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -544,12 +636,15 @@ class LimitedServer(uvicorn.Server):
         if full:
             mine = of_peer[peer] >= limits.per_peer
             way = any(
-                one.make_way()
+                one.make_way(peer)
                 for one in list(held)
                 if isinstance(one, LimitedProtocol) and (one.peer == peer or not mine)
             )
             over = len(held) + len(self._entering) >= limits.connections + limits.reserved
             over = over or of_peer[peer] >= limits.per_peer + limits.reserved // 2
+            if not way and not over and self._tls is None and self._is_refused(connection):
+                self._turned_away("TOO_MANY_CONNECTIONS", _too_many(limits), peer)
+                return
             if over and not way:
                 self._turned_away("TOO_MANY_CONNECTIONS", "all of its connections are in use", peer)
                 connection.close()
@@ -558,11 +653,30 @@ class LimitedServer(uvicorn.Server):
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
 
+    def _is_refused(self, connection: socket.socket) -> bool:
+        """Whether it is answered here, as only health has a place left: by as little work as can be."""
+        try:
+            head = connection.recv(self._limits.head_bytes, socket.MSG_PEEK)
+            if not head or _asks_for_health(head):
+                return False
+            while connection.recv(1 << 17):  # closing with bytes unread would reset the answer away
+                pass
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.close()
+            return True
+        with contextlib.suppress(OSError):
+            connection.send(self._refusal)
+        connection.close()
+        return True
+
     async def _welcome(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         times = {"ssl_handshake_timeout": 5.0, "ssl_shutdown_timeout": 5.0} if self._tls is not None else {}
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             if self._explains and await plain.is_told(connection):
                 return
             await loop.connect_accepted_socket(
@@ -591,6 +705,21 @@ class LimitedServer(uvicorn.Server):
                     continue
                 if why is not None:
                     self._turned_away(why, _WORDS[why], one.peer)
+            self._bound_unread()
+
+    def _bound_unread(self) -> None:
+        """Where answers that are not read fill the memory, end those of the address with the most."""
+        unread = [one for one in self.server_state.connections if isinstance(one, LimitedProtocol)]
+        sizes = {one: one.unread for one in unread if one.unread and not one.transport.is_closing()}
+        while sum(sizes.values()) > _UNREAD_BYTES:
+            of_peer: Counter[str] = Counter()
+            for one, size in sizes.items():
+                of_peer[one.peer] += size
+            ((peer, _),) = of_peer.most_common(1)
+            most = max((one for one in sizes if one.peer == peer), key=lambda one: sizes[one])
+            del sizes[most]
+            most.transport.abort()
+            self._turned_away("TOO_SLOW", _WORDS["TOO_SLOW"], peer)
 
     def _left_the_lobby(self, address: str, why: str, times: int) -> None:
         reason = "REQUEST_LATE" if why == "late" else "TOO_MANY_CONNECTIONS"
@@ -626,6 +755,23 @@ def tell_limits(app: FastAPI) -> None:
     @app.exception_handler(Abandoned)
     def abandoned(_request: Request, _fault: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
+
+
+def _no_place(limits: Limits) -> bytes:
+    """The whole answer to who asks where only health has a place left."""
+    words = _too_many(limits)
+    body = json.dumps(both(words)).encode()
+    named = {"Content-Type": "application/json", "Content-Length": str(len(body))} | EVERY_ANSWER
+    named |= {"Connection": "close", "Retry-After": "5"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+    return f"HTTP/1.1 503 Service Unavailable\r\n{lines}\r\n".encode() + body
+
+
+def _too_many(limits: Limits) -> str:
+    return (
+        f"{limits.connections} connections are open, {limits.per_peer} of one address at most: close those that are "
+        "not needed, and connect again later"
+    )
 
 
 async def _answer(send: Send, status: int, words: str, headers: dict[str, str]) -> None:
