@@ -43,19 +43,19 @@ IMAGES, FEW = 200, 60
 BAR = 0.8
 _HEALTH_SECONDS = 5.0  # one question
 
-_LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-_LIGHT = b"GET /health/light HTTP/1.1\r\nHost: x\r\n\r\n"
-_STUDIES = b"GET /studies?marked=true HTTP/1.1\r\nHost: x\r\n\r\n"
-_EVER = b"GET /drift/sketch?from=0001-01-01&to=9999-12-31 HTTP/1.1\r\nHost: x\r\n\r\n"
-_PAGE = b"GET /drift/page HTTP/1.1\r\nHost: x\r\n\r\n"
+# Who may ask: of a Host that is refused, or without a token, nothing is answered that costs.
+_MAY = b"Host: 127.0.0.1\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+_LIVE = b"GET /v2/health/live HTTP/1.1\r\n" + _MAY + b"\r\n"
+_LIGHT = b"GET /health/light HTTP/1.1\r\n" + _MAY + b"\r\n"
+_STUDIES = b"GET /studies?marked=true HTTP/1.1\r\n" + _MAY + b"\r\n"
+_EVER = b"GET /drift/sketch?from=0001-01-01&to=9999-12-31 HTTP/1.1\r\n" + _MAY + b"\r\n"
+_PAGE = b"GET /drift/page HTTP/1.1\r\n" + _MAY + b"\r\n"
 _BODY = (
     b"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
     b'Content-Type: multipart/related; type="application/dicom"; boundary=x\r\n\r\n--x\r\n'
 )
 # The same of one who may send, so that it is read: no Host that is refused, and a token.
-_BODY_OF_A_SENDER = _BODY.replace(
-    b"Host: x\r\n", b"Host: 127.0.0.1\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
-)
+_BODY_OF_A_SENDER = _BODY.replace(b"Host: x\r\n", _MAY)
 
 
 def connect(port: int) -> socket.socket:
@@ -157,7 +157,7 @@ def request_of(title: str) -> bytes:
 ATTACKS: dict[str, Callable[[int, int], None]] = {
     "half-open-http": lambda _, http: hold(http, 20_000, b"", b""),
     "half-open-dicom": lambda dicom, _: hold(dicom, 20_000, b"", b""),
-    "slow-head": lambda _, http: hold(http, 2000, b"GET /studies HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n"),
+    "slow-head": lambda _, http: hold(http, 2000, b"GET /studies HTTP/1.1\r\n" + _MAY, b"X-A: b\r\n"),
     "slow-body": lambda _, http: hold(http, 2000, _BODY, b"x"),
     "slow-body-of-a-sender": lambda _, http: hold(http, 28, _BODY_OF_A_SENDER, b"x", 0.01),
     "slow-request": lambda dicom, _: hold(dicom, 2000, request_of("SLOW")[:20], b"\x20"),

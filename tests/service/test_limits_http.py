@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from running import wait_for
 
 from outpost import errand
@@ -93,6 +94,10 @@ class Listener:
                 size += len(piece)
             self.bodies.append(size)
             return size
+
+        @app.post("/refuses")
+        async def refuses() -> JSONResponse:
+            return JSONResponse({"detail": "the token is not known"}, 401)
 
         @app.post("/resubmit")
         def resubmit() -> str:
@@ -187,6 +192,28 @@ def test_an_answer_that_nobody_reads_is_not_kept(listener: Listener) -> None:
         slow.sendall(b"GET /studies?mib=16 HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: listener.turned["TOO_SLOW"], 8, "it is ended")
     wait_for(lambda: not listener.server.server_state.connections, 3, "nothing is left of it")
+
+
+@pytest.mark.parametrize(
+    ("size", "query", "status"),
+    [(300_000, "", b" 401 "), (30_000_000, "", b" 413 "), (300_000, "?" + "x" * 20_000, b" 414 ")],
+)
+def test_who_is_refused_while_it_sends_a_body_is_told_why(size: int, query: str, status: bytes) -> None:
+    """As an archive does that sends a study with a wrong token: all of the body, and only then it reads."""
+    listener = Listener(replace(SHORT, linger_seconds=10))
+    head = f"POST /refuses{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    answer = b""
+    try:
+        with listener.connect() as connection:
+            connection.sendall(head.encode())
+            for _ in range(size // 100_000):
+                connection.sendall(bytes(100_000))
+            while piece := connection.recv(4096):
+                answer += piece
+    finally:
+        listener.stop()
+    assert status in answer.partition(b"\r\n")[0]
+    assert b"connection: close" in answer.lower()
 
 
 def test_a_body_behind_an_answer_is_not_read_for_ever(listener: Listener) -> None:

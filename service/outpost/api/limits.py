@@ -346,6 +346,24 @@ def _told_of_the_end(scope: Message, receive: Receive, send: Send) -> tuple[Rece
     return hear, say
 
 
+class _OpenToItsSender:
+    """The transport of one answer. After `Connection: close` uvicorn closes at once, and a client that is still sending
+    its body gets a reset in place of its answer: here only the answer ends, and the connection lingers.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self._protocol, self._transport = protocol, protocol.transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if not self._protocol.still_sends:
+            self._transport.close()
+        elif self._transport.can_write_eof():  # over TLS there is no such word
+            self._transport.write_eof()
+
+
 class LimitedProtocol(H11Protocol):
     """One connection. Times are of the monotonic clock, seconds."""
 
@@ -370,6 +388,7 @@ class LimitedProtocol(H11Protocol):
         self._rests: asyncio.TimerHandle | None = None  # until it is read again
 
     async def _gated(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.cycle.transport = _OpenToItsSender(self)  # type: ignore[assignment]  # has of it what a cycle calls
         await self.gate(scope, receive, send, self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -423,13 +442,20 @@ class LimitedProtocol(H11Protocol):
             self.transport.resume_reading()
 
     def on_response_complete(self) -> None:
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and not self.reserved:
+        if self.still_sends:
             # It is answered, and still sends. Closing at once would take the answer from it.
             self._lingers_since = time.monotonic()
             self.flow.resume_reading()
             return
         self._head_since = None
         super().on_response_complete()
+
+    @property
+    def still_sends(self) -> bool:
+        """Whether its body is not whole yet, and it has a place to send it to."""
+        return (
+            self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and not self.reserved
+        )
 
     @property
     def is_idle(self) -> bool:
