@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         known = task_vars or {}
         files = [one for entry in arguments["files"] for one in self._described(entry, known)]
         if not files:
-            return {"changed": False, "written": []}
+            return {"changed": False, "written": [], "kept": []}
         done: dict[str, Any] = self._execute_module(
             module_name="outpost_files", module_args={"files": files}, task_vars=known
         )
@@ -88,4 +88,4 @@ class ActionModule(ActionBase):
 def _or_absent(one: dict[str, Any]) -> dict[str, Any]:
     if one.get("content", "") is not None:
         return one
-    return {"path": one["path"], "state": "absent"}
+    return {"path": one["path"], "state": "absent", "keep": one.get("keep", False)}

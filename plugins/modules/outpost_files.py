@@ -65,6 +65,10 @@ options:
         type: bool
         default: false
         description: Whether the content is kept out of the difference that is shown.
+      keep:
+        type: bool
+        default: false
+        description: Whether what was there is returned where it is changed; the task has to be hidden if it is secret.
 author: [Outpost]
 """
 
@@ -82,9 +86,16 @@ written:
   returned: always
   type: list
   elements: str
+kept:
+  description: Of changed entries with C(keep) that were there, path, content (base64), owner, group (numbers) and mode.
+  returned: always
+  type: list
+  elements: dict
 """
 
+import base64
 import os
+import stat
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -94,7 +105,7 @@ class Files:
     """Brings one after the other to what is described; remembers what was changed, and how."""
 
     def __init__(self, module):
-        self.module, self.written, self.diff = module, [], []
+        self.module, self.written, self.diff, self.kept = module, [], [], []
 
     def fail(self, path, why):
         self.module.fail_json(
@@ -115,6 +126,16 @@ class Files:
         self.diff.append(
             {"before_header": one["path"], "after_header": one["path"], "before": before, "after": after}
         )
+
+    def _keep(self, one, path):
+        if one["keep"] and os.path.isfile(path):
+            is_at = os.stat(path)
+            with open(path, "rb") as file:
+                content = base64.b64encode(file.read()).decode("ascii")
+            self.kept.append(
+                {"path": one["path"], "content": content, "owner": str(is_at.st_uid), "group": str(is_at.st_gid),
+                 "mode": "%04o" % stat.S_IMODE(is_at.st_mode)}
+            )  # fmt: skip
 
     def _owned(self, path, one, usual, changed, told=None):
         """Owner, group and mode of a path that is there; in a dry run perhaps not yet."""
@@ -140,6 +161,7 @@ class Files:
                 before = file.read()
         changed = not is_file or before != content
         if changed:
+            self._keep(one, path)
             self._tell(one, before.decode("utf-8", "replace"), one["content"])
             if not self.module.check_mode:
                 self._write(path, content, one)
@@ -209,6 +231,7 @@ class Files:
             return False
         if os.path.isdir(path) and not os.path.islink(path):
             self.fail(path, "is a directory, wanted is no file there")
+        self._keep(one, path)
         self._tell(one, "file\n", "absent\n")
         if not self.module.check_mode:
             os.unlink(path)
@@ -229,6 +252,7 @@ def main():
         "follow": {"type": "bool", "default": False},
         "force": {"type": "bool", "default": False},
         "secret": {"type": "bool", "default": False},
+        "keep": {"type": "bool", "default": False},
     }
     needed = [("state", "file", ["content"]), ("state", "link", ["target"])]
     module = AnsibleModule(
@@ -248,8 +272,9 @@ def main():
         files.bring(one)
     # Nor does the controller get back what it has sent.
     module.exit_json(
-        changed=bool(files.written), written=files.written, diff=files.diff, invocation={"module_args": {}}
-    )
+        changed=bool(files.written), written=files.written, kept=files.kept, diff=files.diff,
+        invocation={"module_args": {}},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
