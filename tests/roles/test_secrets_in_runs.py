@@ -36,7 +36,7 @@ WHOLE = os.environ.get("OUTPOST_TEST_SECRETS") == "all"
 PLATFORM = {"family": "deb", "id": "debian", "release": "12", "pretty": "Debian 12"}
 LAYERED = ("etc", "opt", "var")
 # What needs a systemd.
-NOT_HERE = "(Restart|Reload) PostgreSQL"
+NOT_HERE = "(Restart|Reload) PostgreSQL|Ask which roles, database and schema are there"
 
 
 class Block(NamedTuple):
@@ -67,7 +67,7 @@ BLOCKS = [
         "Stop where another key would make every study of the past a new one",
     )),
     Block("region", "inference", "configure", (
-        "Find the configuration the systems run on", "Write what holds secrets",
+        "Write what holds secrets", "Write the systems' share of the host and their unit",
         "Prove the systems to whoever calls them",
     )),
     Block("region", "inference", "go_back", ("Put the configuration back that the systems ran on",)),
@@ -321,10 +321,9 @@ def test_every_secret_is_set_none_is_said_and_the_second_run_changes_nothing(mac
 HIDDEN = {
     "Write the certificate and its key": 0, "Create the roles": 0,
     "Name the systems that know them under another key": 1,
-    "Remember it for the way back": 2, "Write the systems' configuration": 2,
-    "Write the administrator's token for the commands on the host": 2,
+    "Write the systems' configuration": 2,
     "Write the certificate of the fleet's authority and its key": 2, "Write it as it was": 3,
-    "Write the collector's configuration": 5, "Write the page's token for the commands on the host": 5,
+    "Write the collector's configuration": 5,
     "Ask with the new secret": 6, "Ask with the secret of before": 6,
     "Read which regions the centre has the secret of before for": 6, "Attach the regions of the inventory": 7,
     "Read the host": 8, "Write what may be sent": 8,
