@@ -50,7 +50,9 @@ class ActionModule(ActionBase):
             return
         kept = {key: value for key, value in entry.items() if key not in _HERE}
         if "mode" in kept and not isinstance(kept["mode"], str):
-            raise AnsibleActionFail(f"{kept.get('path')}: mode {kept['mode']} is a number; write it in quotes")
+            raise AnsibleActionFail(
+                f"{kept.get('path')}: mode {kept['mode']} is a number; write it in quotes"
+            )
         if "src" in entry:
             kept["content"] = Path(self._find_needle("files", entry["src"])).read_text(encoding="utf-8")
         if "each" not in entry:

@@ -1,4 +1,4 @@
-"""outpost_files: many files of a host by one call, each compared with what is there; what differs is told and mended."""
+"""outpost_files: many files of a host by one call, each compared with what is there; a difference is told and mended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ RUN_BY_SITE = ("base", "dicom_filter", "inference", "postgresql", "fleet_databas
 
 
 def call(files: list[dict[str, Any]], check: bool = False) -> dict[str, Any]:
-    arguments = {"files": [{**ME, **one} for one in files], "_ansible_check_mode": check, "_ansible_diff": True}
+    arguments = {
+        "files": [{**ME, **one} for one in files],
+        "_ansible_check_mode": check,
+        "_ansible_diff": True,
+    }
     done = subprocess.run(
         [sys.executable, str(MODULE)], input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
         capture_output=True, text=True, check=False, timeout=60,
@@ -41,7 +45,13 @@ def everything(folder: Path) -> list[dict[str, Any]]:
     return [
         {"path": f"{folder}/a/b", "state": "directory", "mode": "0750"},
         {"path": f"{folder}/a/b/plain", "content": "one\n"},
-        {"path": f"{folder}/a/b/closed", "content": "a secret\n", "mode": "0600", "secret": True, "keep": True},
+        {
+            "path": f"{folder}/a/b/closed",
+            "content": "a secret\n",
+            "mode": "0600",
+            "secret": True,
+            "keep": True,
+        },
         {"path": f"{folder}/a/link", "state": "link", "target": f"{folder}/a/b"},
         {"path": f"{folder}/a/gone", "state": "absent"},
     ]
@@ -166,7 +176,9 @@ PLAY = """\
 def test_the_action_fills_in_templates_files_and_names(tmp_path: Path) -> None:
     for folder in ("templates", "files", "out"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "templates/one.j2").write_text("# {{ ansible_managed }}\n{% if true %}\nport {{ item.value.port }}\n{% endif %}\n")
+    (tmp_path / "templates/one.j2").write_text(
+        "# {{ ansible_managed }}\n{% if true %}\nport {{ item.value.port }}\n{% endif %}\n"
+    )
     (tmp_path / "files/one.txt").write_text("as it is {{ not_a_template }}\n")
     (tmp_path / "out/lung.token").write_text("old")
     text = PLAY.format(python=sys.executable, out=tmp_path / "out", uid=os.getuid(), gid=os.getgid())
@@ -176,7 +188,13 @@ def test_the_action_fills_in_templates_files_and_names(tmp_path: Path) -> None:
 
     def play(*more: str) -> str:
         done = subprocess.run(
-            [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+            [*command, *more],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

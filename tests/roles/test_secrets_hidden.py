@@ -135,7 +135,9 @@ def test_a_task_that_handles_a_secret_is_hidden(task: Task) -> None:
     assert task.module not in ("copy", "template") or task.task.get("diff") is False, (
         f"{task.file}: {task.name}"
     )
-    assert all(one.get("secret") is True for one in task.written), f"{task.file}: {task.name}: shown by --diff"
+    assert all(one.get("secret") is True for one in task.written), (
+        f"{task.file}: {task.name}: shown by --diff"
+    )
     assert task.module not in ("debug", "fail", "assert")
 
 

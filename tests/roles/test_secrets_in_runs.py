@@ -7,6 +7,7 @@ files, PostgreSQL's log, and what a process list showed meanwhile.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -67,8 +68,7 @@ BLOCKS = [
         "Stop where another key would make every study of the past a new one",
     )),
     Block("region", "inference", "configure", (
-        "Write what holds secrets", "Write the systems' share of the host and their unit",
-        "Prove the systems to whoever calls them",
+        "Write what holds secrets", "Prove the systems to whoever calls them",
     )),
     Block("region", "inference", "go_back", ("Put the configuration back that the systems ran on",)),
     Block("centre", "postgresql", "server", ("Have roles with the fleet's passwords",)),
@@ -80,6 +80,19 @@ BLOCKS = [
     Block("centre", "fleet_database", "fleet", ("Know the regions of the inventory",)),
     Block("collect", "collect", "main", ("Ask the host what it is", "Keep it here")),
 ]  # fmt: skip
+
+
+# What a run keeps of the configuration that it writes over.
+BEFORE_IT = f"password: {derived(NOW, f'postgres/{REGION}/outpost_recorder')}"
+KEPT = {
+    "__inference_shares": {"kept": []},
+    "__inference_configs": {
+        "kept": [
+            {"path": "/etc/outpost/before.yaml", "owner": "0", "group": "0", "mode": "0600",
+             "content": base64.b64encode(BEFORE_IT.encode()).decode()},
+        ]
+    },
+}  # fmt: skip
 
 
 class Machine:
@@ -245,7 +258,7 @@ def play_of(
     ended = f"ENDED <{name}> {{{{ ansible_failed_result.msg }}}} <end>"
     more = {
         "__postgresql_config": "/etc/postgresql/15/main", "postgresql_port": 5432,
-        "__inference_configuration_back": True, **variables,
+        "__inference_configuration_back": True, **(KEPT if block.file == "go_back" else {}), **variables,
     }  # fmt: skip
     return {
         "name": name, "hosts": block.host, "gather_facts": False, "environment": environment or {},
@@ -370,7 +383,7 @@ CAUSES: dict[str, tuple[int, dict[str, str], dict[str, Any], str]] = {
     "names of a certificate of another type": (
         2, {}, {"inference_certificate_names": 7, "inference_fleet_tls": ["api"]}, "outpost_certificate",
     ),
-    "a label of another type": (0, {}, {"postgresql_roles": [{"name": "x", "label": 7}]}, "outpost_secret"),
+    "a label of another type": (0, {}, {"postgresql_roles": [{"name": "x", "label": 7}]}, "outpost_logins"),
     "a root secret that is a number": (0, {}, {"outpost_root_secret": 86753098675309}, "not a text (int)"),
     "no root secret": (2, {}, {"outpost_root_secret": None}, "not a text (NoneType)"),
     "a short root secret": (5, {}, {"outpost_root_secret": "Kurz3r-Geheim"}, "13 characters long"),
@@ -424,6 +437,7 @@ ROLES = [
 # What region.yml and centre.yml look up in roles beside them.
 DEFAULTS = {
     "__postgresql_defaults": {"postgresql_port": 5432}, "__fleet_defaults": {"fleet_database_page_port": 8090},
+    "removal_left": {},
 }  # fmt: skip
 # Ansible turns whatever it is given into a str or a path.
 WRONG: dict[str, Any] = {"int": "many", "float": "much", "bool": "perhaps", "dict": "text", "list": {"a": 1}}
