@@ -1,4 +1,4 @@
-"""outpost_files: many files of a host by one call, each compared with what is there; a difference is told and mended."""
+"""outpost_files: many files of a host by one call, compared with what is there; a difference is told and mended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of site.yml that has nothing to do goes to the host not more often than it has to: that is nearly all its time."""
+"""A run of site.yml that has nothing to do goes to the host no more than it has to: that is nearly all its time."""
 
 from __future__ import annotations
 
