@@ -230,6 +230,12 @@ bench-limits: .venv/tests.stamp ## C-STORE throughput and health while somebody 
 bench-intake bench-decode bench-health bench-filter bench-limits: bench-%:
 	@.venv/bin/python benchmarks/$*.py $(ARGS)
 
+# A lab's region that is up and has had its run; the demo's, where nothing else is said.
+.PHONY: bench-noop
+bench-noop: export LAB_NAME := $(or $(LAB_NAME),outpost)
+bench-noop: .venv/controller.stamp ## site.yml where nothing is to do, on a host of the lab and on 20 that answer as it does
+	@.venv/bin/python benchmarks/noop.py $(ARGS)
+
 # The measures behind it take half an hour and packages of their own: service/training/plausible/README.md.
 .PHONY: doubt
 doubt: .venv/tests.stamp ## docs/doubt.md: what each threshold of doubt refuses and lets pass

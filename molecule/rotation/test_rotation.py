@@ -36,7 +36,7 @@ THERE = [
     "Create the database",
     "Write the systems' configuration",
     "Restart the systems that changed",
-    "Name the region and its release in the database",
+    "Name the region, its release and its systems in the database",
 ]
 BACK = [
     "Have the kernel hold these very rules",

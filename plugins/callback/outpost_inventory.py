@@ -6,8 +6,10 @@ where no host was left to run a play on; and every playbook has it without a lin
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,10 @@ class CallbackModule(CallbackBase):
             for line in lines:
                 self._display.display(line, color=C.COLOR_ERROR)
             sys.exit(_STATUS)
+        if any(role.get_name() == "dicom_filter" for play in plays for role in play.get_roles()):
+            # Each task of each host is a fork of this process: what is loaded here is not loaded in each of them.
+            with suppress(ImportError):  # the filter says what is missing
+                importlib.import_module("outpost.filter.rulefile")
 
     def _say_which_configuration(self) -> None:
         """Our ansible.cfg is not needed to run, but a cut link is noticed by it in 40 s instead of hours."""

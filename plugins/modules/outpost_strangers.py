@@ -423,6 +423,8 @@ def accounts(uid):
         "group_of_gid": by_gid.gr_name if by_gid else "",
         "uid_of_name": user.pw_uid if user else None,
         "home_of_name": user.pw_dir if user else "",
+        "shell_of_name": user.pw_shell if user else "",
+        "group_of_name": user.pw_gid if user else None,
         "gid_of_name": group.gr_gid if group else None,
     }
 

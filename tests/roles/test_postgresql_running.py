@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,69 @@ def test_a_login_is_tried(host: Host) -> None:
         assert said.get("failed")
         assert told in said["msg"]
         assert login["password"] not in json.dumps(said)
+
+
+# What somebody may have done to a login, and back.
+SPOILT = {
+    "SUPERUSER": "NOSUPERUSER", "CREATEDB": "NOCREATEDB", "CREATEROLE": "NOCREATEROLE", "NOLOGIN": "LOGIN",
+    "PASSWORD 'another'": "PASSWORD 'right'", "PASSWORD NULL": "PASSWORD 'right'",
+    "VALID UNTIL '2020-01-01'": "VALID UNTIL 'infinity'",
+}  # fmt: skip
+
+
+def test_what_is_there_is_told_by_the_server_and_by_a_login(host: Host) -> None:
+    """Whatever of it is told to be otherwise is written; so a wrong "as it is wanted" would stay for good."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = host.cluster.data / "pair.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=it", "-keyout", pair]
+    certificate = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    host.cluster.write("pair.pem", pair.read_text() + certificate)
+    pair.chmod(0o600)
+    os.chown(pair, host.cluster.data.stat().st_uid, host.cluster.data.stat().st_gid)
+    hba = (host.cluster.data / "pg_hba.conf").read_text()
+    host.cluster.write("pg_hba.conf", f"hostssl all recorder 127.0.0.1/32 scram-sha-256\n{hba}")
+    files = [f"ssl_{one}_file = '{pair}'" for one in ("cert", "key")]
+    host.write(f"port = {port}", "listen_addresses = '*'", "ssl = on", *files)
+    assert "failed" not in host.module(port=port)
+    login = {"name": "recorder", "password": "right"}
+
+    def told(database: str) -> Any:
+        said = host.module(
+            port=port, tells=True, logins=[login], database=database, schema_table="told.schema_version"
+        )
+        assert "failed" not in said, said
+        assert not said["changed"]
+        return said["state"]
+
+    def run(statement: str, database: str = "postgres") -> None:
+        host.cluster.port = port
+        with host.cluster.superuser(database) as session:
+            session.execute(statement)
+
+    assert told("none") == {"roles": [], "database": False, "version": 0}
+    run("CREATE DATABASE told")
+    assert told("told") == {"roles": ["recorder"], "database": True, "version": 0}
+    run("CREATE SCHEMA told", "told")
+    run("CREATE TABLE told.schema_version (version int)", "told")
+    assert told("told")["version"] == 0
+    run("INSERT INTO told.schema_version VALUES (3), (7)", "told")
+    assert told("told")["version"] == 7
+    for wrong, right in SPOILT.items():
+        run(f"ALTER ROLE recorder {wrong}")
+        assert told("told")["roles"] == [], wrong
+        run(f"ALTER ROLE recorder {right}")
+        assert told("told")["roles"] == ["recorder"], right
+    run("ALTER DATABASE told CONNECTION LIMIT 0")
+    assert told("told")["database"] is False
+
+
+def test_a_server_that_cannot_be_asked_is_a_failure_and_never_an_empty_answer(host: Host) -> None:
+    """An empty answer would have every file of the schema applied again."""
+    working = host.path
+    try:
+        host.path = "/nonexistent"
+        assert host.module(tells=True, logins=[{"name": "recorder", "password": "right"}])["failed"]
+    finally:
+        host.path = working

@@ -120,16 +120,12 @@ def test_secrets_go_last() -> None:
 
 def test_all_that_closes_the_host_goes_with_the_region() -> None:
     """A unit that stays would load the rules again, or fail at every boot."""
-    [put] = [
-        task
-        for task in yaml.safe_load((ROOT / "roles/base/tasks/main.yml").read_text())
-        if task["name"] == "Put what loads the firewall rules, and looks after them, in place"
-    ]
+    files = yaml.safe_load((ROOT / "roles/base/vars/main.yml").read_text())["__base_firewall_files"]
+    put = [one["path"] for one in files if "src" in one]
+    assert len(put) == 5
     tasks = yaml.safe_load((ROOT / "roles/removal/tasks/region.yml").read_text())
     loops = {task["name"]: task["loop"] for task in tasks if "loop" in task}
-    assert {f"{one['to']}/{one['name']}" for one in put["loop"]} <= set(
-        loops["Remove units and settings of ours"]
-    )
+    assert set(put) <= set(loops["Remove units and settings of ours"])
     assert loops["Take the firewall's rules away, now and at boot"] == [
         "outpost-firewall-watch.timer",
         "outpost-firewall.service",

@@ -39,7 +39,9 @@ ON_A_COMMAND_LINE = ("command", "shell", "raw", "script")
 LOOKS_AT_HIDDEN = {
     "Remember which regions still have the secret of before": "is_available, rowcount, names of regions",
     "Decide what has to be restarted": "changed, names of systems",
-    "Decide whether there is anything to go back to": "how many, changed",
+    "Decide whether there is anything to go back to": "how many",
+    "Say which schema files would be applied": "version of the schema",
+    "Apply the schema files it has not seen": "version of the schema",
     "Have it use it": "changed, names of systems",
     "Have the server run on its files": "changed, for a dry run",
     "Restart the collector where it runs on something else": "changed, for a dry run",
@@ -57,8 +59,14 @@ class Task(NamedTuple):
 
     @property
     def module(self) -> str:
-        keys = [key for key in self.task if "." in key]
-        return keys[0].rsplit(".", 1)[1] if keys else ""
+        keys = [key for key in self.task if "." in key or key == "outpost_files"]
+        return keys[0].rsplit(".", 1)[-1] if keys else ""
+
+    @property
+    def written(self) -> list[dict[str, Any]]:
+        """What outpost_files is given here; of a list in a variable nothing."""
+        files = self.task.get("outpost_files", {}).get("files", [])
+        return files if isinstance(files, list) else []
 
 
 def _walk(file: str, found: Any, rescue: list[dict[str, Any]]) -> Iterator[Task]:
@@ -97,6 +105,9 @@ def _said(task: Task) -> str:
         text += (
             ROOT / Path(task.file).parents[1] / "templates" / task.task["ansible.builtin.template"]["src"]
         ).read_text()
+    for one in task.written:
+        if "template" in one:
+            text += (ROOT / Path(task.file).parents[1] / "templates" / one["template"]).read_text()
     return _templated(text)
 
 
@@ -123,6 +134,9 @@ def test_a_task_that_handles_a_secret_is_hidden(task: Task) -> None:
     assert not (task.module in ON_A_COMMAND_LINE and DERIVES.search(_said(task))), "in a process list"
     assert task.module not in ("copy", "template") or task.task.get("diff") is False, (
         f"{task.file}: {task.name}"
+    )
+    assert all(one.get("secret") is True for one in task.written), (
+        f"{task.file}: {task.name}: shown by --diff"
     )
     assert task.module not in ("debug", "fail", "assert")
 

@@ -7,6 +7,7 @@ files, PostgreSQL's log, and what a process list showed meanwhile.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -36,7 +37,7 @@ WHOLE = os.environ.get("OUTPOST_TEST_SECRETS") == "all"
 PLATFORM = {"family": "deb", "id": "debian", "release": "12", "pretty": "Debian 12"}
 LAYERED = ("etc", "opt", "var")
 # What needs a systemd.
-NOT_HERE = "(Restart|Reload) PostgreSQL"
+NOT_HERE = "(Restart|Reload) PostgreSQL|Ask which roles, database and schema are there"
 
 
 class Block(NamedTuple):
@@ -67,8 +68,7 @@ BLOCKS = [
         "Stop where another key would make every study of the past a new one",
     )),
     Block("region", "inference", "configure", (
-        "Find the configuration the systems run on", "Write what holds secrets",
-        "Prove the systems to whoever calls them",
+        "Write what holds secrets", "Prove the systems to whoever calls them",
     )),
     Block("region", "inference", "go_back", ("Put the configuration back that the systems ran on",)),
     Block("centre", "postgresql", "server", ("Have roles with the fleet's passwords",)),
@@ -80,6 +80,19 @@ BLOCKS = [
     Block("centre", "fleet_database", "fleet", ("Know the regions of the inventory",)),
     Block("collect", "collect", "main", ("Ask the host what it is", "Keep it here")),
 ]  # fmt: skip
+
+
+# What a run keeps of the configuration that it writes over.
+BEFORE_IT = f"password: {derived(NOW, f'postgres/{REGION}/outpost_recorder')}"
+KEPT = {
+    "__inference_shares": {"kept": []},
+    "__inference_configs": {
+        "kept": [
+            {"path": "/etc/outpost/before.yaml", "owner": "0", "group": "0", "mode": "0600",
+             "content": base64.b64encode(BEFORE_IT.encode()).decode()},
+        ]
+    },
+}  # fmt: skip
 
 
 class Machine:
@@ -245,7 +258,7 @@ def play_of(
     ended = f"ENDED <{name}> {{{{ ansible_failed_result.msg }}}} <end>"
     more = {
         "__postgresql_config": "/etc/postgresql/15/main", "postgresql_port": 5432,
-        "__inference_configuration_back": True, **variables,
+        "__inference_configuration_back": True, **(KEPT if block.file == "go_back" else {}), **variables,
     }  # fmt: skip
     return {
         "name": name, "hosts": block.host, "gather_facts": False, "environment": environment or {},
@@ -321,10 +334,9 @@ def test_every_secret_is_set_none_is_said_and_the_second_run_changes_nothing(mac
 HIDDEN = {
     "Write the certificate and its key": 0, "Create the roles": 0,
     "Name the systems that know them under another key": 1,
-    "Remember it for the way back": 2, "Write the systems' configuration": 2,
-    "Write the administrator's token for the commands on the host": 2,
+    "Write the systems' configuration": 2,
     "Write the certificate of the fleet's authority and its key": 2, "Write it as it was": 3,
-    "Write the collector's configuration": 5, "Write the page's token for the commands on the host": 5,
+    "Write the collector's configuration": 5,
     "Ask with the new secret": 6, "Ask with the secret of before": 6,
     "Read which regions the centre has the secret of before for": 6, "Attach the regions of the inventory": 7,
     "Read the host": 8, "Write what may be sent": 8,
@@ -371,7 +383,7 @@ CAUSES: dict[str, tuple[int, dict[str, str], dict[str, Any], str]] = {
     "names of a certificate of another type": (
         2, {}, {"inference_certificate_names": 7, "inference_fleet_tls": ["api"]}, "outpost_certificate",
     ),
-    "a label of another type": (0, {}, {"postgresql_roles": [{"name": "x", "label": 7}]}, "outpost_secret"),
+    "a label of another type": (0, {}, {"postgresql_roles": [{"name": "x", "label": 7}]}, "outpost_logins"),
     "a root secret that is a number": (0, {}, {"outpost_root_secret": 86753098675309}, "not a text (int)"),
     "no root secret": (2, {}, {"outpost_root_secret": None}, "not a text (NoneType)"),
     "a short root secret": (5, {}, {"outpost_root_secret": "Kurz3r-Geheim"}, "13 characters long"),
@@ -425,6 +437,7 @@ ROLES = [
 # What region.yml and centre.yml look up in roles beside them.
 DEFAULTS = {
     "__postgresql_defaults": {"postgresql_port": 5432}, "__fleet_defaults": {"fleet_database_page_port": 8090},
+    "removal_left": {},
 }  # fmt: skip
 # Ansible turns whatever it is given into a str or a path.
 WRONG: dict[str, Any] = {"int": "many", "float": "much", "bool": "perhaps", "dict": "text", "list": {"a": 1}}

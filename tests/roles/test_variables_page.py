@@ -41,7 +41,8 @@ def test_every_variable_that_a_playbook_or_role_reads_of_the_inventory_is_on_it(
     variables = {name for name in read - filters if f"`{name}`" not in PAGE}
     # A login of the database, what site.yml tells preflight, an action and a module.
     assert variables <= {
-        "outpost_recorder", "outpost_deploys", "outpost_lock", "outpost_packages", "outpost_strangers", "outpost_units",
+        "outpost_recorder", "outpost_deploys", "outpost_files", "outpost_lock", "outpost_packages", "outpost_strangers",
+        "outpost_units",
     }, variables  # fmt: skip
 
 

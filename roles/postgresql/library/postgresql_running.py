@@ -55,6 +55,16 @@ options:
     description: Where they log in.
     type: str
     default: postgres
+  tells:
+    description:
+      - Whether to say, instead of failing, which of the logins are let in and are ordinary roles, and what of the
+        database is there.
+    type: bool
+    default: false
+  schema_table:
+    description: With C(tells), the table of the database that says its version.
+    type: str
+    default: ""
 author: [Outpost]
 """
 
@@ -72,6 +82,12 @@ done:
   returned: always
   type: list
   elements: str
+state:
+  description: >-
+    As C(tells) asks: C(roles), names of logins that are as they are wanted, in the server and by their passwords;
+    C(database), whether it is there and takes connections without a limit; C(version) of its schema, 0 for none.
+  returned: with C(tells)
+  type: dict
 """
 
 import os
@@ -115,6 +131,13 @@ SELECT f.name, s.setting, coalesce(s.sourcefile || ':' || s.sourceline, s.source
 """
 
 
+# A login of ours, and nothing more.
+ORDINARY = """
+SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND rolcanlogin AND NOT rolsuper AND NOT rolcreatedb
+   AND NOT rolcreaterole
+"""
+
+
 class Server:
     """The server of a unit: where its data is, and a session as its own superuser."""
 
@@ -142,7 +165,7 @@ class Server:
             lines = file.read().splitlines()
         return int(lines[3]), lines[4]
 
-    def session(self):
+    def session(self, database="postgres"):
         port, sockets = self.runs_on()
         data = os.stat("/proc/%s/cwd" % self.shown("MainPID"))
         owner = pwd.getpwuid(data.st_uid)
@@ -152,7 +175,7 @@ class Server:
             os.seteuid(owner.pw_uid)
         try:
             session = driver.connect(
-                host=sockets or "127.0.0.1", port=port, user=owner.pw_name, dbname="postgres", connect_timeout=10,
+                host=sockets or "127.0.0.1", port=port, user=owner.pw_name, dbname=database, connect_timeout=10,
                 options="-c lc_messages=C -c statement_timeout=60000",
             )  # fmt: skip
         finally:
@@ -162,8 +185,8 @@ class Server:
         session.autocommit = True
         return session
 
-    def ask(self, query, *values):
-        session = self.session()
+    def ask(self, query, *values, **where):
+        session = self.session(**where)
         try:
             with session.cursor() as cursor:
                 cursor.execute(query, values or None)
@@ -281,9 +304,9 @@ def judge(server, asked):
             raise Refused("the server shows another certificate than that of %s" % asked["certificate"])
 
 
-def log_in(asked):
-    """Raises `Refused` with the names of the roles that are not let in, and the server's reason."""
-    shut = []
+def turned_away(asked):
+    """Name to the server's reason, of the roles that are not let in."""
+    shut = {}
     for login in asked["logins"]:
         try:
             driver.connect(
@@ -291,9 +314,34 @@ def log_in(asked):
                 dbname=asked["database"], sslmode="require", connect_timeout=10,
             ).close()  # fmt: skip
         except driver.Error as error:
-            shut.append("%s: %s" % (login["name"], " ".join(str(error).split())))
+            shut[login["name"]] = " ".join(str(error).split())
+    return shut
+
+
+def log_in(asked):
+    """Raises `Refused` with the names of the roles that are not let in, and the server's reason."""
+    shut = ["%s: %s" % one for one in turned_away(asked).items()]
     if shut:
         raise Refused("a login is not let in on port %d: %s" % (asked["port"], "; ".join(shut)))
+
+
+def state(server, asked):
+    """What of the logins and the database is there, as `tells` describes it."""
+    ordinary = [name for (name,) in server.ask(ORDINARY, [login["name"] for login in asked["logins"]])]
+    shut = turned_away(asked)
+    limits = server.ask("SELECT datconnlimit FROM pg_database WHERE datname = %s", asked["database"])
+    version = 0
+    if limits and asked["schema_table"]:
+        with_it = {"database": asked["database"]}
+        # Its name is ours, out of the playbook.
+        if server.ask("SELECT to_regclass(%s) IS NOT NULL", asked["schema_table"], **with_it)[0][0]:
+            count = "SELECT coalesce(max(version), 0) FROM %s" % asked["schema_table"]
+            version = server.ask(count, **with_it)[0][0]
+    return {
+        "roles": sorted(name for name in ordinary if name not in shut),
+        "database": limits == [(-1,)],
+        "version": version,
+    }
 
 
 def main():
@@ -311,6 +359,8 @@ def main():
             "certificate": {"type": "path", "default": ""},
             "logins": {"type": "list", "elements": "dict", "default": [], "options": login},
             "database": {"type": "str", "default": "postgres"},
+            "tells": {"type": "bool", "default": False},
+            "schema_table": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -318,6 +368,8 @@ def main():
         module.fail_json(msg=missing_required_lib("psycopg2"))
     asked, done = module.params, []
     try:
+        if asked["tells"]:
+            module.exit_json(changed=False, done=[], state=state(Server(asked["unit"]), asked))
         if asked["logins"]:
             log_in(asked)
         else:
