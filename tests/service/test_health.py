@@ -147,7 +147,11 @@ def test_the_self_test_beside_the_running_service_knows_it_and_leaves_it_alone(
         [sys.executable, "-m", "outpost.cli", "selftest", "--json", "--config", str(service.config_file)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(HERE), "OUTPOST_TEST_FAULT": str(tmp_path / "none")},
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
+            "OUTPOST_TEST_FAULT": str(tmp_path / "none"),
+        },
         check=False,
     )
     assert told.returncode == 0, told.stdout + told.stderr
