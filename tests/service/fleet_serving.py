@@ -70,9 +70,11 @@ class Page:
             **more,
         )
 
-    def ask(self, path: str) -> socket.socket:
+    def ask(self, path: str, source: str = "127.0.0.1") -> socket.socket:
         """Ask without waiting for the answer; the socket is the client, which goes when it is closed."""
-        client: socket.socket = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client: socket.socket = socket.create_connection(
+            ("127.0.0.1", self.port), timeout=10, source_address=(source, 0)
+        )
         if self.tls is not None:
             client = self.tls.wrap_socket(client, server_hostname="127.0.0.1")
         client.sendall(
