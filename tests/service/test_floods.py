@@ -88,11 +88,22 @@ def opened() -> Iterator[Callable[..., Door]]:
 
 
 @contextlib.contextmanager
-def flood(door: Door, said: bytes) -> Iterator[None]:
-    """Who comes as fast as it is turned away."""
+def meanwhile(attack: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run it in a thread of its own until the block ends, which the event tells it."""
     over = threading.Event()
+    thread = threading.Thread(target=attack, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
-    def run() -> None:
+
+def flood(door: Door, said: bytes) -> contextlib.AbstractContextManager[None]:
+    """Who comes as fast as it is turned away."""
+
+    def run(over: threading.Event) -> None:
         held: list[socket.socket] = []
         while not over.is_set():
             with contextlib.suppress(OSError):
@@ -103,13 +114,7 @@ def flood(door: Door, said: bytes) -> Iterator[None]:
         for one in held:
             one.close()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(run)
 
 
 def until_held_back(door: Door) -> list[socket.socket]:

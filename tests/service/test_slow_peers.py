@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pydicom.data import get_testdata_file
 from running import TOKEN, Service, wait_for
-from test_floods import ATTACK, ATTACKER, ELSEWHERE
+from test_floods import ATTACK, ATTACKER, ELSEWHERE, meanwhile
 from test_limits_http import SHORT, Listener
 
 from outpost import listening
@@ -47,24 +47,18 @@ def _request() -> bytes:
 ECHO = _request()
 
 
-@contextlib.contextmanager
-def dripping(to: list[socket.socket], drop: bytes, pause: float = 0.01) -> Iterator[None]:
+def dripping(
+    to: list[socket.socket], drop: bytes, pause: float = 0.01
+) -> contextlib.AbstractContextManager[None]:
     """Each of them sends a drop each `pause` seconds."""
-    over = threading.Event()
 
-    def run() -> None:
+    def run(over: threading.Event) -> None:
         while not over.wait(pause):
             for one in to:
                 with contextlib.suppress(OSError):
                     one.sendall(drop)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(run)
 
 
 @pytest.mark.parametrize(
