@@ -281,6 +281,9 @@ def attack(service: Service, name: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["slow-request", "slow-body"])
 def test_an_honest_association_is_accepted_within_300_ms_in_a_flood(service: Service, name: str) -> None:
+    """Of 40 addresses each has the flood's queue by a chance of 1 in 32 and may then wait with it (decision 0018). More
+    than seven do in one run of 50,000; here seven may be slow or get no answer, whoever they are.
+    """
     taken: list[float] = []
     with attack(service, name):
         for number in range(40):
@@ -288,13 +291,15 @@ def test_an_honest_association_is_accepted_within_300_ms_in_a_flood(service: Ser
                 honest.settimeout(5)
                 honest.bind((f"127.0.3.{number + 1}", 0))
                 begun = time.monotonic()
-                honest.connect(("127.0.0.1", service.dicom_port))
-                honest.sendall(ECHO)
-                assert honest.recv(10)[:1] == b"\x02"
-                taken.append(time.monotonic() - begun)
-                honest.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
-                honest.recv(10)
-    assert sorted(taken)[37] < 0.3, f"p95 of {sorted(taken)[-5:]}"
+                with contextlib.suppress(TimeoutError):
+                    honest.connect(("127.0.0.1", service.dicom_port))
+                    honest.sendall(ECHO)
+                    assert honest.recv(10)[:1] == b"\x02"
+                    taken.append(time.monotonic() - begun)
+                    honest.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+                    honest.recv(10)
+    served = [seconds for seconds in taken if seconds < 0.3]
+    assert len(served) >= 33, f"{len(taken)} answered, the slowest in {sorted(taken)[-8:]}"
 
 
 def test_a_study_over_64_kbit_arrives_while_others_drip(service: Service) -> None:
